@@ -1,0 +1,134 @@
+"""Interactions: who read what, when, with which review and label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from serendifflib.errors import UnknownItemError, UnknownUserError
+from serendifflib.io import content_hash
+
+if TYPE_CHECKING:
+    from serendifflib.data.world import World
+
+COLUMNS = ("user_id", "item_id", "timestamp", "review", "rating", "label")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A validated table of interactions, ordered by user and time.
+
+    Users are numbered 0..U-1 and items 1..N in the sorted order of their
+    ids; item 0 is padding and never occurs.
+
+    Attributes:
+        name: the data id, e.g. ``"synthetic"``.
+        frame: columns of :data:`COLUMNS`; strings, int64 seconds, float
+            rating, int8 label; rows sorted by user and time.
+        source: one plain sentence about where these rows come from.
+        has_labels: whether ``label`` carries serendipity labels at all.
+        titles: item id -> title, where titles are known.
+        notes: what cleaning did, one sentence each (duplicates, ...).
+        world: the simulator behind the rows, or None for real data.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    source: str
+    has_labels: bool
+    titles: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    world: World | None = None
+
+    @cached_property
+    def users(self) -> np.ndarray:
+        """User ids, sorted, shape [U]."""
+        return np.unique(self.frame["user_id"].to_numpy(dtype=object))
+
+    @cached_property
+    def items(self) -> np.ndarray:
+        """Item ids, sorted, shape [N]; item number j is ``items[j - 1]``."""
+        return np.unique(self.frame["item_id"].to_numpy(dtype=object))
+
+    @property
+    def n_users(self) -> int:
+        """Number of users U."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items N."""
+        return len(self.items)
+
+    @cached_property
+    def user_index(self) -> np.ndarray:
+        """User number of every row, int64, shape [R], values 0..U-1."""
+        ids = self.frame["user_id"].to_numpy(dtype=object)
+        return np.searchsorted(self.users, ids).astype(np.int64)
+
+    @cached_property
+    def item_index(self) -> np.ndarray:
+        """Item number of every row, int64, shape [R], values 1..N."""
+        ids = self.frame["item_id"].to_numpy(dtype=object)
+        return np.searchsorted(self.items, ids).astype(np.int64) + 1
+
+    @cached_property
+    def row_start(self) -> np.ndarray:
+        """First row of each user and the end, shape [U + 1]."""
+        return np.searchsorted(self.user_index, np.arange(self.n_users + 1))
+
+    def rows(self, user: int) -> np.ndarray:
+        """Row numbers of user number ``user`` in time order."""
+        return np.arange(self.row_start[user], self.row_start[user + 1])
+
+    def user_number(self, user_id: object) -> int:
+        """Number of a user id.
+
+        Raises:
+            UnknownUserError: the id does not occur.
+        """
+        wanted = str(user_id)
+        place = int(np.searchsorted(self.users, wanted))
+        if place == self.n_users or self.users[place] != wanted:
+            raise UnknownUserError(
+                f"user {wanted!r} does not occur in {self.name}; "
+                f"ids look like {self.users[0]!r}"
+            )
+        return place
+
+    def item_number(self, item_id: object) -> int:
+        """Number (1..N) of an item id.
+
+        Raises:
+            UnknownItemError: the id does not occur.
+        """
+        wanted = str(item_id)
+        place = int(np.searchsorted(self.items, wanted))
+        if place == self.n_items or self.items[place] != wanted:
+            raise UnknownItemError(
+                f"item {wanted!r} does not occur in {self.name}; "
+                f"ids look like {self.items[0]!r}"
+            )
+        return place + 1
+
+    def title(self, item: int) -> str:
+        """Title of item number ``item``, or its id where none is known."""
+        item_id = self.items[item - 1]
+        return self.titles.get(item_id, item_id)
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over the content of all rows (not over file bytes)."""
+        parts: list[object] = []
+        for column in COLUMNS:
+            values = self.frame[column]
+            if column in ("user_id", "item_id", "review"):
+                parts.append("\x00".join(values.astype(str)))
+            else:
+                parts.append(values.to_numpy())
+        return content_hash(*parts)

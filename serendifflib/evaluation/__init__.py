@@ -1,0 +1,1 @@
+"""Metrics, the protocol, statistics, tables and checks of the tables."""

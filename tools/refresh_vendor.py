@@ -1,0 +1,81 @@
+"""Fetch the scripts under book/_static/vendor again and check them.
+
+The book contacts no foreign host, so the scripts that it needs are kept in
+the repository. To move to a new version: change it and its SHA-256 here and
+in NOTICE.md, run this, and look at a page with a slider and with equations.
+
+Usage: python tools/refresh_vendor.py      (needs npm)
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from serendifflib.io import sha256_file, write_bytes
+
+VENDOR = Path(__file__).resolve().parent.parent / "book/_static/vendor"
+FONTS = "package/es5/output/chtml/fonts/woff-v2/"
+
+# package, {member of its archive: (file here, SHA-256)}
+PACKAGES = {
+    "requirejs@2.3.8": {
+        "package/require.js": (
+            "require.js",
+            "c1fc6b1d53af7522f78d664922abb32acac64ed0ecccb8f907f1e6fc7262563a",
+        ),
+    },
+    "@jupyter-widgets/html-manager@1.0.15": {
+        "package/dist/embed-amd.js": (
+            "embed-amd.js",
+            "ca87dff57c70ffb2658794fde0eab0e27e5f5472a1f5df7ab2b08e1039fc4b72",
+        ),
+    },
+    "mathjax@3.2.2": {
+        "package/es5/tex-chtml.js": (
+            "mathjax/tex-chtml.js",
+            "0a6ded5abbce13331658dd239f34382abd06492c74b71b61e8caa8112ec55fa5",
+        ),
+    },
+}
+
+
+def fetch(package: str, folder: Path) -> Path:
+    """Download one package as an archive; return the archive."""
+    done = subprocess.run(
+        ["npm", "pack", "--silent", package, "--pack-destination", folder],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return folder / done.stdout.strip().splitlines()[-1]
+
+
+def refresh(vendor: Path = VENDOR) -> list[str]:
+    """Write every file whose checksum fits; return what did not fit."""
+    wrong = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for package, members in PACKAGES.items():
+            archive = tarfile.open(fetch(package, Path(temporary)))
+            with archive:
+                for member, (name, sha256) in members.items():
+                    content = archive.extractfile(member).read()
+                    target = Path(temporary) / "member"
+                    target.write_bytes(content)
+                    if sha256_file(target) != sha256:
+                        wrong.append(f"{package} {member}")
+                    else:
+                        write_bytes(vendor / name, content)
+                for member in archive.getnames():
+                    if member.startswith(FONTS):
+                        path = (
+                            vendor / "mathjax" / member[len("package/es5/") :]
+                        )
+                        write_bytes(path, archive.extractfile(member).read())
+    return wrong
+
+
+if __name__ == "__main__":
+    raise SystemExit("\n".join(refresh()) or None)

@@ -1,0 +1,1 @@
+"""Data: interactions, sources, the simulator, folds, candidates."""

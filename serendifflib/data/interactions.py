@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from serendifflib.data.world import World
 
 COLUMNS = ("user_id", "item_id", "timestamp", "review", "rating", "label")
+_BLOCK = 10_000  # rows hashed at a time, to keep long reviews out of memory
+
+
+def derived_seed(seed: int, *parts: object) -> int:
+    """A seed of its own for, say, one user: from ``seed`` and the user id.
+
+    Whatever else is drawn, and in which order, changes nothing for them.
+
+    >>> derived_seed(0, "ann") == derived_seed(0, "bob")
+    False
+    """
+    return int(content_hash(seed, *parts)[:32], 16)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,9 @@ class Interactions:
         titles: item id -> title, where titles are known.
         notes: what cleaning did, one sentence each (duplicates, ...).
         world: the simulator behind the rows, or None for real data.
+        texts_describe_items: whether ``review`` holds a description of the
+            item (the same in all its rows) instead of a user's own words.
+            Such a text cannot carry a label, so it is never held out.
     """
 
     name: str
@@ -44,6 +59,7 @@ class Interactions:
     titles: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     world: World | None = None
+    texts_describe_items: bool = False
 
     @cached_property
     def users(self) -> np.ndarray:
@@ -126,9 +142,16 @@ class Interactions:
         """SHA-256 over the content of all rows (not over file bytes)."""
         parts: list[object] = []
         for column in COLUMNS:
-            values = self.frame[column]
-            if column in ("user_id", "item_id", "review"):
-                parts.append("\x00".join(values.astype(str)))
-            else:
-                parts.append(values.to_numpy())
+            values = self.frame[column].to_numpy()
+            if values.dtype.kind in "if":
+                parts.append(values)
+                continue
+            for start in range(0, len(values), _BLOCK):
+                block = [
+                    str(value).encode("utf-8", "surrogatepass")
+                    for value in values[start : start + _BLOCK]
+                ]
+                parts.append(np.array([len(value) for value in block]))
+                parts.append(b"".join(block))
+                parts = [content_hash(*parts)]
         return content_hash(*parts)

@@ -1,0 +1,803 @@
+"""The simulated world: reviews that read like reviews, and a known truth.
+
+Items have a primary theme and a secondary theme of another genre. With
+``e(t)`` = genre one-hot + theme one-hot of theme t,
+
+    z_i = 0.75 e(primary_i) + 0.25 e(secondary_i),
+
+so two themes of one genre are half similar and all ``z_i`` have one length.
+A user has a niche theme, a second interest in a third genre, and a boldness
+b in (0, 1): of the ordinary rows a share 0.05 + 0.25 b is "anything, by
+popularity", 0.10 + 0.15 b is the second interest, and the rest is the niche
+(70% its theme, 30% its genre). No item repeats within a user.
+
+A hidden map ``bridge`` sends every theme to a theme of another genre: the
+genres by a permutation without fixed point, and the four themes of a genre
+by a permutation onto the four themes of the bridge genre.
+
+**The law of the label.** Let ``p_u`` be the mean of ``z`` over the user's
+rows before the label, ``rho(i, u) = 1 - cos(z_i, p_u)`` the radius of item
+i, and ``reach_u`` the mean, over the history rows m >= 2, of the radius of
+row m as seen from the rows before it. Over all items that are not in the
+history before the label,
+
+    logit(i | u) = - zone (rho(i, u) - reach_u - stretch)^2 / (2 width^2)
+                   + content cos(z_i, e(bridge(niche_u)))
+                   + popularity log pop_i.
+
+The label stands at a uniform position in the last 40% of the sequence; the
+rows after it are ordinary. ``LAWS`` holds the presets as data; their dials
+were set with the oracle alone (hit ratio at 10 among 1,000 candidates about
+0.6 for strong and 0.3 for weak), before any model was trained. In the null
+world zone, content and popularity are 0: the label is uniform.
+
+``World.like`` matches the sizes of Table 1. There some users have a second
+label: its history holds the rows before it, the first label included. The
+distinct label items must come to an exact number D: the first D labels (all
+first labels of users in random order, then the second ones) are drawn over
+items that are nobody's label yet, the others over the D items that are.
+
+The same seed gives the same bytes on every machine: uniform numbers and
+integers of PCG64 only, integer dot products and norms, no BLAS, logits
+rounded to nine digits, weights turned into integers before they are summed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from serendifflib.data import vocabulary as words
+from serendifflib.data.interactions import Interactions
+from serendifflib.errors import ConfigError, UnknownUserError
+
+THEMES_PER_GENRE = 4
+PRIMARY, SECONDARY = 3, 1  # 0.75 and 0.25, kept as integers
+LAST_SHARE = 0.4
+START = 1_262_304_000  # 2010-01-01
+DAY = 86_400
+TOUCH_SHARE = 0.03
+WEIGHT_SCALE = 2.0**40
+NICHE, NICHE_GENRE, SECOND, ANYTHING = range(4)
+
+
+@dataclass(frozen=True)
+class Law:
+    """Dials of the label law (formula in the module's docstring)."""
+
+    zone: float
+    content: float
+    popularity: float
+    stretch: float = 0.25
+    width: float = 0.1
+
+
+LAWS = {
+    "strong": Law(zone=1.0, content=6.0, popularity=0.3),
+    "weak": Law(zone=0.5, content=4.3, popularity=0.3),
+    "null": Law(zone=0.0, content=0.0, popularity=0.0),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Exact counts of a world that imitates a published data set."""
+
+    n_users: int
+    n_items: int
+    n_rows: int
+    n_labels: int
+    n_label_items: int
+
+
+SIZES = {
+    "serenlens-books": Sizes(2346, 113_876, 265_037, 2557, 2227),
+    "serenlens-movies": Sizes(619, 23_950, 74_967, 714, 634),
+}
+
+
+def _stream(seed: int, stage: int) -> np.random.Generator:
+    """Own random stream of one stage, so stages do not disturb others."""
+    return np.random.Generator(np.random.PCG64([seed, stage]))
+
+
+def _shuffled(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Permutation of 0..n-1 from uniform numbers alone."""
+    return np.argsort(rng.random(n), kind="stable")
+
+
+def _draw_bridge(rng: np.random.Generator, n_genres: int) -> np.ndarray:
+    """Bridge theme of every theme, int64 [n_themes]; see the module."""
+    cycle = _shuffled(rng, n_genres)  # one cycle: no genre maps to itself
+    target = np.empty(n_genres, np.int64)
+    target[cycle] = np.roll(cycle, -1)
+    bridge = np.empty(n_genres * THEMES_PER_GENRE, np.int64)
+    for genre in range(n_genres):
+        own = genre * THEMES_PER_GENRE + np.arange(THEMES_PER_GENRE)
+        other = target[genre] * THEMES_PER_GENRE
+        bridge[own] = other + _shuffled(rng, THEMES_PER_GENRE)
+    return bridge
+
+
+class World:
+    """A catalogue, users, and labels drawn from a law that is known.
+
+    Args:
+        preset: ``"strong"``, ``"weak"`` or ``"null"`` (:data:`LAWS`).
+        n_users: number of users U.
+        n_items: number of items N; every one of them occurs.
+        seed: the world's seed; it also draws the hidden bridge.
+        min_length: fewest rows of a user, the label included (>= 5).
+        max_length: most rows of a user.
+        texts_per_item: distinct ordinary reviews in an item's pool; the
+            last of them is a critical one, used for low ratings.
+        sizes: exact counts to match instead of the numbers above.
+        name: data id of the interactions.
+
+    Attributes:
+        law: the dials of the label law.
+        theme_names: names of the 96 themes, ``"genre: theme"``.
+        bridge: bridge theme of every theme, int64 [96].
+        niche, second: theme numbers of every user, int64 [U].
+        boldness: float64 [U] in (0, 1).
+        primary, secondary: theme numbers of every item, int64 [N + 1]; item
+            0 is padding and holds -1.
+        popularity: weight of every item, int64 [N + 1].
+        titles: title of every item, list of N + 1 strings.
+
+    Raises:
+        ConfigError: unknown preset, or sizes that cannot be met.
+    """
+
+    def __init__(
+        self,
+        preset: str = "strong",
+        *,
+        n_users: int = 2000,
+        n_items: int = 2000,
+        seed: int = 0,
+        min_length: int = 8,
+        max_length: int = 20,
+        texts_per_item: int = 3,
+        sizes: Sizes | None = None,
+        name: str | None = None,
+    ) -> None:
+        if preset not in LAWS:
+            raise ConfigError(
+                f"world preset {preset!r} is not known; "
+                f"use one of {', '.join(LAWS)}"
+            )
+        self.preset, self.seed, self.sizes = preset, seed, sizes
+        self.law = LAWS[preset]
+        self.n_users = sizes.n_users if sizes else n_users
+        self.n_items = sizes.n_items if sizes else n_items
+        self.texts_per_item = texts_per_item
+        self.theme_names = words.theme_names()
+        if name is None:
+            suffix = "" if preset == "strong" else f"-{preset}"
+            name = f"synthetic{suffix}"
+        self.name = name
+        self._check(min_length, max_length)
+        self.bridge = _draw_bridge(
+            _stream(seed, 0), len(words.genre_names())
+        )
+        self._draw_items(_stream(seed, 1))
+        self._draw_users(_stream(seed, 2))
+        self._draw_slots(_stream(seed, 3), min_length, max_length)
+        self._draw_histories(_stream(seed, 4))
+        self._draw_labels(_stream(seed, 5))
+
+    @classmethod
+    def like(
+        cls, which: str, *, seed: int = 0, texts_per_item: int = 3
+    ) -> World:
+        """World with the strong law and the sizes of Table 1.
+
+        Args:
+            which: ``"serenlens-books"`` or ``"serenlens-movies"``.
+            seed: the world's seed.
+            texts_per_item: see the class.
+
+        Raises:
+            ConfigError: ``which`` is not known.
+        """
+        if which not in SIZES:
+            raise ConfigError(
+                f"no sizes are known for {which!r}; "
+                f"use one of {', '.join(SIZES)}"
+            )
+        return cls(
+            "strong",
+            seed=seed,
+            texts_per_item=texts_per_item,
+            sizes=SIZES[which],
+            name=f"synthetic-like-{which}",
+        )
+
+    def describe(self) -> str:
+        """One sentence about this world."""
+        law = self.law
+        return (
+            f"Simulated world {self.name!r} (seed {self.seed}): "
+            f"{self.n_users:,} users, {self.n_items:,} items, "
+            f"{len(self._item):,} interactions, "
+            f"{len(self._label_row):,} serendipity labels; label law with "
+            f"zone {law.zone:g}, content {law.content:g}, "
+            f"popularity {law.popularity:g}."
+        )
+
+    def _check(self, min_length: int, max_length: int) -> None:
+        n_themes = len(self.theme_names)
+        if self.n_users < 1 or self.n_items < 2 * n_themes:
+            raise ConfigError(
+                f"a world needs a user and at least {2 * n_themes} items, "
+                f"not {self.n_users} users and {self.n_items} items"
+            )
+        if not 5 <= min_length <= max_length < self.n_items / 4:
+            raise ConfigError(
+                f"history lengths {min_length}..{max_length} are not "
+                "possible; use 5 <= min_length <= max_length < n_items / 4"
+            )
+        if not 2 <= self.texts_per_item <= 4:
+            raise ConfigError(
+                f"texts_per_item is {self.texts_per_item}; use 2, 3 or 4"
+            )
+
+    # -- items and users ---------------------------------------------------
+
+    def _draw_items(self, rng: np.random.Generator) -> None:
+        n, n_themes = self.n_items, len(self.theme_names)
+        primary = (np.arange(n) % n_themes)[_shuffled(rng, n)]
+        n_genres = n_themes // THEMES_PER_GENRE
+        step = 1 + rng.integers(0, n_genres - 1, n)
+        genre = (primary // THEMES_PER_GENRE + step) % n_genres
+        secondary = genre * THEMES_PER_GENRE + rng.integers(
+            0, THEMES_PER_GENRE, n
+        )
+        rank = _shuffled(rng, n)
+        weight = np.rint(1e9 * (rank + 10.0) ** -0.8).astype(np.int64)
+        self.primary = np.concatenate(([-1], primary))
+        self.secondary = np.concatenate(([-1], secondary))
+        self.popularity = np.concatenate(([0], weight))
+        log = np.log(weight / weight.max())
+        self._pop_logit = np.round(self.law.popularity * log, 9)
+        # Items of one class share everything in the law but popularity.
+        self._classes, self._class_of = np.unique(
+            primary * n_themes + secondary, return_inverse=True
+        )
+        terms = words.theme_terms()
+        per_theme = len(terms[0])
+        order = np.argsort(rng.random((n, per_theme)), axis=1)[:, :3]
+        other = np.argsort(rng.random((n, per_theme)), axis=1)[:, :2]
+        flat = np.array([w for theme in terms for w in theme], dtype=object)
+        self._terms = np.concatenate(
+            (
+                flat[primary[:, None] * per_theme + order],
+                flat[secondary[:, None] * per_theme + other],
+            ),
+            axis=1,
+        )
+        self.titles = [""] + self._make_titles(rng)
+
+    def _make_titles(self, rng: np.random.Generator) -> list[str]:
+        """Unique titles made from the items' own terms."""
+        taken: set[str] = set()
+        titles = []
+        picks = rng.random((self.n_items, 4))
+        for row, pick in zip(self._terms, picks, strict=True):
+            first = int(pick[0] * len(words.TITLES))
+            shade = int(pick[1] * len(words.ADJECTIVES))
+            a = row[int(pick[2] * 3)].capitalize()
+            b = row[3 + int(pick[3] * 2)].capitalize()
+            for attempt in range(len(words.TITLES) * len(words.ADJECTIVES)):
+                form = words.TITLES[(first + attempt) % len(words.TITLES)]
+                place = shade + attempt // len(words.TITLES)
+                adjective = words.ADJECTIVES[place % len(words.ADJECTIVES)]
+                title = form.format(
+                    a=a, b=b, adjective=adjective.capitalize()
+                )
+                if title not in taken:
+                    break
+            else:  # every form is taken: number it like a series
+                title = f"{title}, Volume {len(titles) + 1}"
+            taken.add(title)
+            titles.append(title)
+        return titles
+
+    def _draw_users(self, rng: np.random.Generator) -> None:
+        n, n_themes = self.n_users, len(self.theme_names)
+        n_genres = n_themes // THEMES_PER_GENRE
+        self.niche = (np.arange(n) % n_themes)[_shuffled(rng, n)]
+        own = self.niche // THEMES_PER_GENRE
+        far = self.bridge[self.niche] // THEMES_PER_GENRE
+        # A third genre: skip the niche's and the bridge's.
+        low, high = np.minimum(own, far), np.maximum(own, far)
+        genre = rng.integers(0, n_genres - 2, n)
+        genre = genre + (genre >= low)
+        genre = genre + (genre >= high)
+        self.second = genre * THEMES_PER_GENRE + rng.integers(
+            0, THEMES_PER_GENRE, n
+        )
+        self.boldness = np.round(0.02 + 0.96 * rng.random(n), 9)
+
+    # -- sequences ---------------------------------------------------------
+
+    def _draw_slots(
+        self, rng: np.random.Generator, min_length: int, max_length: int
+    ) -> None:
+        """Rows of every user, what kind each is, and where labels stand."""
+        if self.sizes is None:
+            lengths = rng.integers(min_length, max_length + 1, self.n_users)
+            n_labels = np.ones(self.n_users, np.int64)
+        else:
+            least, total = 6, self.sizes.n_rows
+            tail = (1 - 0.995 * rng.random(self.n_users)) ** -0.4 - 1
+            tail = np.round(tail, 9)
+            spare = total - least * self.n_users
+            share = tail / np.cumsum(tail)[-1]
+            lengths = least + np.floor(spare * share).astype(np.int64)
+            lengths[: total - int(lengths.sum())] += 1
+            n_labels = np.ones(self.n_users, np.int64)
+            extra = self.sizes.n_labels - self.n_users
+            n_labels[_shuffled(rng, self.n_users)[:extra]] = 2
+        self._start = np.concatenate(([0], np.cumsum(lengths)))
+        n_rows = int(self._start[-1])
+        self._user = np.repeat(np.arange(self.n_users), lengths)
+        first = self._start[:-1] + np.ceil(
+            (1 - LAST_SHARE) * lengths
+        ).astype(np.int64)
+        span = self._start[1:] - first
+        place = np.floor(rng.random(self.n_users) * span).astype(np.int64)
+        hop = np.floor(rng.random(self.n_users) * (span - 1))
+        again = (place + 1 + hop.astype(np.int64)) % span
+        two = n_labels == 2
+        rows = np.concatenate((first + place, (first + again)[two]))
+        self._label_row = np.sort(rows)
+        self._label = np.zeros(n_rows, np.int8)
+        self._label[self._label_row] = 1
+        bold = self.boldness[self._user]
+        anything = 0.05 + 0.25 * bold
+        second = anything + 0.10 + 0.15 * bold
+        genre = second + 0.3 * (1 - second)
+        u = rng.random(n_rows)
+        self._kind = np.select(
+            [u < anything, u < second, u < genre],
+            [ANYTHING, SECOND, NICHE_GENRE],
+            NICHE,
+        )
+        self._item = np.zeros(n_rows, np.int64)
+
+    def _draw_histories(self, rng: np.random.Generator) -> None:
+        """Ordinary rows: cover the catalogue, then fill by popularity."""
+        free = np.flatnonzero(self._label == 0)
+        copies = min(3, len(free) // (2 * self.n_items))
+        if len(free) < self.n_items:
+            raise ConfigError(
+                f"{len(free)} interactions cannot cover {self.n_items} "
+                "items; use more users, longer histories or fewer items"
+            )
+        self.min_reviews = max(1, copies)
+        self._cover(rng, free)
+        self._fill(rng, free[self._item[free] == 0])
+
+    def _accept(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Write items into rows unless their user has them; True = written.
+
+        Among equal proposals the first one wins.
+        """
+        width = self.n_items + 1
+        held = self._user * width + self._item
+        proposed = self._user[rows] * width + items
+        keys = np.concatenate((held[self._item > 0], proposed))
+        _, first = np.unique(keys, return_index=True)
+        good = np.zeros(len(keys), bool)
+        good[first] = True
+        good = good[len(keys) - len(rows) :]
+        self._item[rows[good]] = items[good]
+        return good
+
+    def _cover(self, rng: np.random.Generator, free: np.ndarray) -> None:
+        """Give each item its minimum of rows, first where themes agree."""
+        items = np.tile(np.arange(1, self.n_items + 1), self.min_reviews)
+        kind, user = self._kind[free], self._user[free]
+        themed = (kind == NICHE) | (kind == SECOND)
+        theme = np.where(kind == NICHE, self.niche[user], self.second[user])
+        left = []
+        order = _shuffled(rng, len(items))
+        items = items[order]
+        slots = free[themed][_shuffled(rng, int(themed.sum()))]
+        slot_theme = theme[np.searchsorted(free, slots)]
+        for t in range(len(self.theme_names)):
+            mine = items[self.primary[items] == t]
+            room = slots[slot_theme == t]
+            room = room[: int(0.8 * len(room))][: len(mine)]
+            good = self._accept(room, mine[: len(room)])
+            left += [mine[: len(room)][~good], mine[len(room) :]]
+        left = np.concatenate(left)
+        while len(left):
+            rows = free[self._item[free] == 0]
+            rows = rows[_shuffled(rng, len(rows))]
+            later = self._kind[rows] != ANYTHING
+            rows = rows[np.argsort(later, kind="stable")][: len(left)]
+            left = left[_shuffled(rng, len(left))]
+            good = self._accept(rows, left[: len(rows)])
+            unplaced = left[: len(rows)][~good]
+            left = np.concatenate((unplaced, left[len(rows) :]))
+
+    def _fill(self, rng: np.random.Generator, rows: np.ndarray) -> None:
+        """Draw items for empty rows, each from the pool of its kind.
+
+        Pools grow when they run dry (theme, genre, everything), so that a
+        long history never waits for an item that does not exist.
+        """
+        order = np.argsort(self.primary[1:], kind="stable") + 1
+        n_themes = len(self.theme_names)
+        edge = np.searchsorted(
+            self.primary[order], np.arange(n_themes + 1)
+        )
+        weights = np.concatenate(([0], np.cumsum(self.popularity[order])))
+        attempt = 0
+        while len(rows):
+            kind, user = self._kind[rows], self._user[rows]
+            theme = np.where(
+                kind == SECOND, self.second[user], self.niche[user]
+            )
+            genre = theme // THEMES_PER_GENRE * THEMES_PER_GENRE
+            wide = (kind == NICHE_GENRE) | (attempt >= 8)
+            low = np.where(wide, genre, theme)
+            high = np.where(wide, genre + THEMES_PER_GENRE, theme + 1)
+            everything = (kind == ANYTHING) | (attempt >= 16)
+            low = edge[np.where(everything, 0, low)]
+            high = edge[np.where(everything, n_themes, high)]
+            u = rng.random(len(rows))
+            if attempt < 24:
+                mass = weights[high] - weights[low]
+                point = weights[low] + np.floor(u * mass).astype(np.int64)
+                place = np.searchsorted(weights, point, side="right") - 1
+            else:
+                place = low + np.floor(u * (high - low)).astype(np.int64)
+            rows = rows[~self._accept(rows, order[place])]
+            attempt += 1
+
+    # -- the law -----------------------------------------------------------
+
+    def _taste(self, items: np.ndarray) -> tuple[np.ndarray, int]:
+        """Dot product of e(t) with the summed z (times 4), and its norm^2.
+
+        Integers, hence exact: shape [n_themes] and one number.
+        """
+        n_themes = len(self.theme_names)
+        themes = PRIMARY * np.bincount(
+            self.primary[items], minlength=n_themes
+        ) + SECONDARY * np.bincount(
+            self.secondary[items], minlength=n_themes
+        )
+        genres = themes.reshape(-1, THEMES_PER_GENRE).sum(axis=1)
+        norm = int((themes * themes).sum() + (genres * genres).sum())
+        return themes + np.repeat(genres, THEMES_PER_GENRE), norm
+
+    def _reach(self, items: np.ndarray) -> float:
+        """Mean radius of each item (from the second) from those before."""
+        n = len(items)
+        n_themes = len(self.theme_names)
+        one = np.zeros((n, n_themes), np.int64)
+        np.add.at(one, (np.arange(n), self.primary[items]), PRIMARY)
+        np.add.at(one, (np.arange(n), self.secondary[items]), SECONDARY)
+        both = np.concatenate(
+            (one, one.reshape(n, -1, THEMES_PER_GENRE).sum(axis=2)), axis=1
+        )
+        before = np.cumsum(both, axis=0)[:-1]
+        dot = (before * both[1:]).sum(axis=1)
+        norm = (before * before).sum(axis=1)
+        radius = 1 - dot / np.sqrt(_NORM * norm)
+        return float(np.cumsum(radius)[-1] / (n - 1))
+
+    def _class_logits(self, user: int, items: np.ndarray) -> np.ndarray:
+        """Zone and content part of the law for every class of items."""
+        law = self.law
+        n_themes = len(self.theme_names)
+        first, other = self._classes // n_themes, self._classes % n_themes
+        taste, norm = self._taste(items)
+        dot = PRIMARY * taste[first] + SECONDARY * taste[other]
+        radius = 1 - dot / np.sqrt(_NORM * norm)
+        off = radius - (self._reach(items) + law.stretch)
+        goal = self.bridge[self.niche[user]]
+        themes = np.arange(n_themes)
+        near = (themes == goal).astype(np.int64) + (
+            themes // THEMES_PER_GENRE == goal // THEMES_PER_GENRE
+        )
+        match = PRIMARY * near[first] + SECONDARY * near[other]
+        content = match / np.sqrt(_NORM * 2.0)
+        zone = -(off * off) / (2 * law.width * law.width)
+        return np.round(law.zone * zone + law.content * content, 9)
+
+    def _before(self, row: int) -> np.ndarray:
+        """Items of the row's user strictly before that row."""
+        return self._item[self._start[self._user[row]] : row]
+
+    def _draw_labels(self, rng: np.random.Generator) -> None:
+        users = self._user[self._label_row]
+        is_first = np.concatenate(([True], users[1:] != users[:-1]))
+        limit = self.sizes.n_label_items if self.sizes else None
+        used = np.zeros(self.n_items, bool)
+        last = np.zeros(self.n_users, np.int64)
+        last[users] = self._label_row  # the later of two wins
+        tail = np.flatnonzero(np.arange(len(self._item)) > last[self._user])
+        popularity = np.exp(self._pop_logit)
+        n_drawn = 0
+        for turn in (is_first, ~is_first):
+            rows = self._label_row[turn]
+            rows = rows[_shuffled(rng, len(rows))]
+            for row, u in zip(rows, rng.random(len(rows)), strict=True):
+                history = self._before(row)
+                logits = self._class_logits(self._user[row], history)
+                weight = np.exp(logits - logits.max())[self._class_of]
+                weight = np.rint(weight * popularity * WEIGHT_SCALE)
+                weight[history - 1] = 0
+                if limit is not None:
+                    weight[used if n_drawn < limit else ~used] = 0
+                total = np.cumsum(weight.astype(np.int64))
+                point = np.int64(np.floor(u * float(total[-1])))
+                item = np.searchsorted(total, point, side="right") + 1
+                self._item[row] = item
+                used[item - 1] = True
+                n_drawn += 1
+            self._separate(rng, rows, tail)
+
+    def _separate(
+        self, rng: np.random.Generator, rows: np.ndarray, tail: np.ndarray
+    ) -> None:
+        """Where a label item comes again later, swap that later row.
+
+        The partner is a row after its own user's last label, so that no
+        history of a label changes and every item keeps its count.
+        """
+        for row in rows:
+            user, item = self._user[row], self._item[row]
+            later = np.arange(row + 1, self._start[user + 1])
+            for again in later[self._item[later] == item]:
+                for other in tail[_shuffled(rng, len(tail))]:
+                    if self._swap(again, other):
+                        break
+                else:
+                    raise ConfigError(
+                        "the world is too small to keep items from "
+                        "repeating; use more users or more items"
+                    )
+
+    def _swap(self, one: int, two: int) -> bool:
+        """Swap the items of two rows unless that makes a repeat."""
+        mine, theirs = self._user[one], self._user[two]
+        a = self._item[self._start[mine] : self._start[mine + 1]]
+        b = self._item[self._start[theirs] : self._start[theirs + 1]]
+        x, y = self._item[one], self._item[two]
+        if mine == theirs or x in b or y in a:
+            return False
+        self._item[one], self._item[two] = y, x
+        return True
+
+    # -- what the world tells ----------------------------------------------
+
+    def label_rows(self, user: int) -> np.ndarray:
+        """Row numbers of the user's labels, in time order.
+
+        Raises:
+            UnknownUserError: no such user number.
+        """
+        if not 0 <= user < self.n_users:
+            raise UnknownUserError(
+                f"user number {user} does not occur in {self.name}; "
+                f"numbers are 0..{self.n_users - 1}"
+            )
+        low, high = np.searchsorted(
+            self._label_row, self._start[user : user + 2]
+        )
+        return self._label_row[low:high]
+
+    def oracle_scores(
+        self,
+        user: int,
+        items: np.ndarray | None = None,
+        *,
+        which: int = 0,
+    ) -> np.ndarray:
+        """True log-probability, up to a constant, of each item as the label.
+
+        Args:
+            user: user number.
+            items: item numbers to return; all by default.
+            which: 0 for the user's first label, 1 for the second (only
+                worlds made by :meth:`like` have one).
+
+        Returns:
+            float64 [N + 1] (or the shape of ``items``); padding and the
+            items of the history before the label are ``-inf``.
+
+        Raises:
+            UnknownUserError: no such user, or no such label of the user.
+        """
+        rows = self.label_rows(user)
+        if not 0 <= which < len(rows):
+            raise UnknownUserError(
+                f"user number {user} has {len(rows)} label(s), "
+                f"there is none with index {which}"
+            )
+        history = self._before(rows[which])
+        logits = self._class_logits(user, history)
+        scores = np.full(self.n_items + 1, -np.inf)
+        scores[1:] = logits[self._class_of] + self._pop_logit
+        scores[history] = -np.inf
+        return scores if items is None else scores[np.asarray(items)]
+
+    def oracle_ranks(
+        self, *, n_candidates: int = 1000, seed: int = 0
+    ) -> np.ndarray:
+        """Rank of each user's first label under the oracle, int64 [U].
+
+        Candidates are the label and ``n_candidates - 1`` random items that
+        the user never met; ties are broken at random.
+
+        Raises:
+            ConfigError: a user has too few items left for the candidates.
+        """
+        rng = _stream(seed, 99)
+        ranks = np.empty(self.n_users, np.int64)
+        for user in range(self.n_users):
+            mine = self._item[self._start[user] : self._start[user + 1]]
+            others = np.ones(self.n_items + 1, bool)
+            others[0] = False
+            others[mine] = False
+            pool = np.flatnonzero(others)
+            if len(pool) < n_candidates - 1:
+                raise ConfigError(
+                    f"user number {user} has {len(pool)} items left, "
+                    f"too few for {n_candidates} candidates"
+                )
+            rivals = pool[_shuffled(rng, len(pool))[: n_candidates - 1]]
+            scores = self.oracle_scores(user)
+            own = scores[self._item[self.label_rows(user)[0]]]
+            better = int((scores[rivals] > own).sum())
+            ties = int((scores[rivals] == own).sum())
+            ranks[user] = 1 + better + int(rng.integers(0, ties + 1))
+        return ranks
+
+    # -- rows that people see ----------------------------------------------
+
+    def _draw_times(self, rng: np.random.Generator) -> np.ndarray:
+        """Seconds, rising within a user by more than a day per row.
+
+        One row in ten keeps only its date (as many shops do), which ties a
+        few per cent of the rows with rows of other users.
+        """
+        lengths = np.diff(self._start)
+        scale = np.minimum(8.0, 1500.0 / lengths)[self._user]
+        tail = (1 - 0.999 * rng.random(len(self._user))) ** -0.5 - 1
+        gap = DAY + 1 + np.floor(np.round(DAY * scale * tail, 3))
+        begin = START + rng.integers(0, 6 * 365 * DAY, self.n_users)
+        gap = gap.astype(np.int64)
+        total = np.cumsum(gap)
+        zero = total[self._start[:-1]]
+        times = begin[self._user] + total - zero[self._user]
+        whole = rng.random(len(times)) < 0.1
+        return np.where(whole, times - times % DAY, times)
+
+    def _draw_ratings(self, rng: np.random.Generator) -> np.ndarray:
+        """Ratings 1..5 that rise with affinity; labels get 4 or 5."""
+        affinity = np.empty(len(self._item))
+        for user in range(self.n_users):
+            span = slice(self._start[user], self._start[user + 1])
+            items = self._item[span]
+            taste, norm = self._taste(items[self._label[span] == 0])
+            dot = (
+                PRIMARY * taste[self.primary[items]]
+                + SECONDARY * taste[self.secondary[items]]
+            )
+            affinity[span] = dot / np.sqrt(_NORM * norm)
+        u = rng.random((2, len(affinity)))
+        noise = 1.8 * (u[0] + u[1] - 1)
+        value = np.round(2.9 + 1.8 * affinity + noise, 6)
+        rating = np.clip(np.rint(value), 1, 5)
+        liked = 4 + (u[0] < 0.6)
+        return np.where(self._label == 1, liked, rating).astype(float)
+
+    def _draw_reviews(
+        self, rng: np.random.Generator, rating: np.ndarray
+    ) -> np.ndarray:
+        """Review of every row, object [R]; few distinct ordinary texts."""
+        n_rows, pool = len(rating), self.texts_per_item
+        u = rng.random((2, n_rows))
+        variant = np.floor(u[0] * (pool - 1)).astype(np.int64)
+        variant[rating <= 2] = pool - 1
+        touched = (u[1] < TOUCH_SHARE) & (self._label == 0)
+        variant[touched] = pool
+        key = self._item * (pool + 1) + variant
+        keys, inverse = np.unique(key, return_inverse=True)
+        start = rng.integers(0, 1 << 30, self.n_items + 1)
+        pairs = (divmod(k, pool + 1) for k in keys.tolist())
+        texts = np.array(
+            [self._ordinary(i, v, int(start[i])) for i, v in pairs],
+            dtype=object,
+        )
+        reviews = texts[inverse]
+        picks = rng.integers(0, 1 << 30, (len(self._label_row), 4))
+        for row, pick in zip(
+            self._label_row.tolist(), picks.tolist(), strict=True
+        ):
+            reviews[row] = self._serendipitous(int(self._item[row]), pick)
+        return reviews
+
+    def _ordinary(self, item: int, variant: int, start: int) -> str:
+        """Text ``variant`` of an item: praise, critique, or with a touch."""
+        pool = self.texts_per_item
+        terms = self._terms[item - 1]
+        if variant == pool:
+            forms = words.TOUCHES
+        else:
+            forms = words.CRITIQUE if variant == pool - 1 else words.PRAISE
+        form = forms[(start + variant) % len(forms)]
+        shift = variant % 3
+        text = form.format(
+            a=terms[shift],
+            b=terms[(shift + 1) % 3],
+            c=terms[3 + variant % 2],
+            warm=words.WARM[(start // 8 + 3 * variant) % len(words.WARM)],
+            cold=words.COLD[(start // 8) % len(words.COLD)],
+        )
+        return text[0].upper() + text[1:]
+
+    def _serendipitous(self, item: int, pick: list[int]) -> str:
+        """Individual review of a label: surprise, the terms, delight."""
+        terms = self._terms[item - 1]
+        middle = words.DISCOVERY[pick[1] % len(words.DISCOVERY)].format(
+            a=terms[pick[3] % 3],
+            b=terms[(pick[3] + 1) % 3],
+            c=terms[3 + pick[3] % 2],
+        )
+        opening = words.SURPRISE[pick[0] % len(words.SURPRISE)]
+        ending = words.DELIGHT[pick[2] % len(words.DELIGHT)]
+        return f"{opening} {middle} {ending}"
+
+    @cached_property
+    def _interactions(self) -> Interactions:
+        rating = self._draw_ratings(_stream(self.seed, 6))
+        times = self._draw_times(_stream(self.seed, 7))
+        reviews = self._draw_reviews(_stream(self.seed, 8), rating)
+        digits = max(5, len(str(self.n_items)))
+        users = np.array(
+            [f"u{n:0{digits}d}" for n in range(self.n_users)], dtype=object
+        )
+        items = np.array(
+            [f"i{n:0{digits}d}" for n in range(self.n_items + 1)],
+            dtype=object,
+        )
+        frame = pd.DataFrame(
+            {
+                "user_id": users[self._user],
+                "item_id": items[self._item],
+                "timestamp": times,
+                "review": reviews,
+                "rating": rating,
+                "label": self._label,
+            }
+        )
+        titles = dict(
+            zip(items[1:].tolist(), self.titles[1:], strict=True)
+        )
+        return Interactions(
+            name=self.name,
+            frame=frame,
+            source=self.describe(),
+            has_labels=True,
+            titles=titles,
+            world=self,
+        )
+
+    def interactions(self) -> Interactions:
+        """The rows of this world; the same object on every call."""
+        return self._interactions
+
+
+_NORM = 2 * (PRIMARY * PRIMARY + SECONDARY * SECONDARY)  # |4 z|^2

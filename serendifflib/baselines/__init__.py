@@ -1,0 +1,1 @@
+"""Rivals and controls, each in a file of its own on one protocol."""

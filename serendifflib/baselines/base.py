@@ -161,7 +161,9 @@ def check_inductive(
         "the order of the rows": backwards,
         "the other rows of the batch": torch.cat(
             [
-                model.score(histories[row : row + 1], candidates[row : row + 1])
+                model.score(
+                    histories[row : row + 1], candidates[row : row + 1]
+                )
                 for row in range(len(histories))
             ]
         ),

@@ -11,7 +11,9 @@ import pooch
 def cache_dir() -> Path:
     """Folder of everything that can be made again (``$SERENDIFF_CACHE``)."""
     configured = os.environ.get("SERENDIFF_CACHE")
-    return Path(configured) if configured else Path(pooch.os_cache("serendiff"))
+    return (
+        Path(configured) if configured else Path(pooch.os_cache("serendiff"))
+    )
 
 
 def data_dir() -> Path:

@@ -1,0 +1,1 @@
+"""Diffusion: the schedule, the network, training and sampling."""

@@ -1,0 +1,1 @@
+"""Plots and sliders; they know results, results know no plots."""

@@ -1,0 +1,87 @@
+"""What a fitted model remembers of its data: ids, titles, histories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from serendifflib.data.interactions import Interactions
+from serendifflib.errors import UnknownItemError, UnknownUserError
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Ids, titles and histories, without reviews.
+
+    Attributes:
+        name: data id.
+        source: one sentence about where the data come from.
+        users: user ids, sorted, [U].
+        items: item ids, sorted, [N]; item number j is ``items[j - 1]``.
+        titles: title (or id) of each item, [N].
+        histories: item numbers of each user in time order.
+        is_training: users whose rows are in the co-occurrence counts, [U].
+    """
+
+    name: str
+    source: str
+    users: list[str]
+    items: list[str]
+    titles: list[str]
+    histories: list[np.ndarray]
+    is_training: np.ndarray
+
+    @classmethod
+    def from_interactions(
+        cls, interactions: Interactions, training_users: np.ndarray
+    ) -> Catalogue:
+        """Take over what is needed to recommend."""
+        is_training = np.zeros(interactions.n_users, dtype=bool)
+        is_training[training_users] = True
+        return cls(
+            name=interactions.name,
+            source=interactions.source,
+            users=[str(user) for user in interactions.users],
+            items=[str(item) for item in interactions.items],
+            titles=[
+                str(interactions.title(item))
+                for item in range(1, interactions.n_items + 1)
+            ],
+            histories=np.split(
+                interactions.item_index, interactions.row_start[1:-1]
+            ),
+            is_training=is_training,
+        )
+
+    def title(self, item: int) -> str:
+        """Title of item number ``item``."""
+        return self.titles[item - 1]
+
+    def user_number(self, user: object) -> int:
+        """Number of a user id.
+
+        Raises:
+            UnknownUserError: the id does not occur.
+        """
+        place = int(np.searchsorted(self.users, str(user)))
+        if place == len(self.users) or self.users[place] != str(user):
+            raise UnknownUserError(
+                f"user {str(user)!r} does not occur in {self.name}; ids look "
+                f"like {self.users[0]!r}"
+            )
+        return place
+
+    def item_number(self, item: object) -> int:
+        """Number (1..N) of an item id.
+
+        Raises:
+            UnknownItemError: the id does not occur.
+        """
+        place = int(np.searchsorted(self.items, str(item)))
+        if place == len(self.items) or self.items[place] != str(item):
+            raise UnknownItemError(
+                f"item {str(item)!r} does not occur in {self.name}; ids look "
+                f"like {self.items[0]!r}"
+            )
+        return place + 1

@@ -1,0 +1,181 @@
+"""The reverse process: from noise to a portrait (Eq. 2, 6, 9).
+
+A sampler knows no network: it gets ``denoise(x_t, t) -> output`` and the
+schedule. All randomness comes from noise that the caller draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    SchedulerMixin,
+)
+
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.errors import ConfigError
+
+Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Noise = Callable[[torch.Size], torch.Tensor]
+SAMPLERS = ("ancestral", "ddim", "one-call", "dpm-solver")
+
+
+def sample(
+    denoise: Denoise,
+    start: torch.Tensor,
+    schedule: DDPMSchedule,
+    *,
+    sampler: str,
+    predict: str,
+    calls: int,
+    noise: Noise,
+) -> torch.Tensor:
+    """Run the reverse process and return the generated x_0.
+
+    Args:
+        denoise: the network, (x_t [B, ...], t [B]) -> output [B, ...].
+        start: pure noise x_T, [B, ...].
+        schedule: the schedule that the network was trained with.
+        sampler: ``ancestral`` (Ho et al. 2020), ``ddim`` (Song et al. 2021,
+            eta 0), ``one-call`` (the network's first estimate of x_0 from
+            pure noise) or ``dpm-solver`` (of diffusers).
+        predict: what the network outputs: ``noise``, ``x0`` or ``v``.
+        calls: network calls; ``ancestral`` always makes T.
+        noise: draws N(0, 1) of a shape, for the ancestral steps.
+
+    Raises:
+        ConfigError: unknown sampler, or calls outside 1..T.
+    """
+    if not 1 <= calls <= schedule.timesteps:
+        raise ConfigError(
+            f"calls must be between 1 and T={schedule.timesteps}, got {calls}"
+        )
+    if sampler == "one-call":
+        last = schedule.timesteps - 1
+        t = torch.full((len(start),), last, device=start.device)
+        return schedule.to_x0(predict, denoise(start, t), start, t)
+    if sampler == "ancestral":
+        steps = ancestral_steps(denoise, start, schedule, predict, noise)
+    elif sampler == "ddim":
+        steps = ddim_steps(denoise, start, schedule, predict, calls)
+    elif sampler == "dpm-solver":
+        solver = diffusers_scheduler(schedule, "dpm-solver", predict)
+        return sample_with_diffusers(solver, denoise, start, calls)
+    else:
+        raise ConfigError(
+            f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}"
+        )
+    x = start
+    for x in steps:
+        pass
+    return x
+
+
+def ancestral_steps(
+    denoise: Denoise,
+    start: torch.Tensor,
+    schedule: DDPMSchedule,
+    predict: str,
+    noise: Noise,
+) -> Iterator[torch.Tensor]:
+    """Yield x_{T-1}, ..., x_0 of the ancestral sampler (Eq. 2, 9)."""
+    x = start
+    for step in reversed(range(schedule.timesteps)):
+        t = torch.full((len(x),), step, device=x.device)
+        # 1. the network's estimate of x_0
+        x0 = schedule.to_x0(predict, denoise(x, t), x, t)
+        # 2. mean and variance of the step back, Eq. 3 with DDPM's repair
+        mean, variance = schedule.posterior(x0, x, t)
+        # 3. add noise, but not in the last step
+        if step > 0:
+            x = mean + variance.sqrt() * noise(x.shape)
+        else:
+            x = mean
+        yield x
+
+
+def ddim_steps(
+    denoise: Denoise,
+    start: torch.Tensor,
+    schedule: DDPMSchedule,
+    predict: str,
+    calls: int,
+) -> Iterator[torch.Tensor]:
+    """Yield the states of DDIM with eta = 0 (Song et al. 2021, Eq. 12)."""
+    times = ddim_times(schedule.timesteps, calls)
+    x = start
+    for step, following in zip(times, [*times[1:], -1], strict=True):
+        t = torch.full((len(x),), step, device=x.device)
+        x0 = schedule.to_x0(predict, denoise(x, t), x, t)
+        if following < 0:
+            x = x0
+        else:
+            direction = schedule.to_noise(x0, x, t)
+            x = schedule.q_sample(x0, torch.full_like(t, following), direction)
+        yield x
+
+
+def ddim_times(timesteps: int, calls: int) -> list[int]:
+    """Decreasing steps from T-1, evenly spaced, ``calls`` of them."""
+    places = torch.linspace(timesteps, 0, calls + 1, dtype=torch.float64)
+    return [int(place) - 1 for place in places[:-1].round()]
+
+
+def diffusers_scheduler(
+    schedule: DDPMSchedule, kind: str, predict: str
+) -> SchedulerMixin:
+    """A scheduler of diffusers with the same betas.
+
+    Args:
+        schedule: ours.
+        kind: ``ancestral``, ``ddim`` or ``dpm-solver``.
+        predict: ``noise``, ``x0`` or ``v``.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    options = {
+        "trained_betas": schedule.betas.numpy(),
+        "num_train_timesteps": schedule.timesteps,
+        "prediction_type": {
+            "noise": "epsilon",
+            "x0": "sample",
+            "v": "v_prediction",
+        }[predict],
+    }
+    if kind == "ancestral":
+        return DDPMScheduler(clip_sample=False, **options)
+    if kind == "ddim":
+        return DDIMScheduler(
+            clip_sample=False,
+            set_alpha_to_one=True,
+            timestep_spacing="trailing",
+            **options,
+        )
+    if kind == "dpm-solver":
+        return DPMSolverMultistepScheduler(
+            timestep_spacing="trailing", **options
+        )
+    raise ConfigError(f"no scheduler of diffusers for {kind!r}")
+
+
+def sample_with_diffusers(
+    scheduler: SchedulerMixin,
+    denoise: Denoise,
+    start: torch.Tensor,
+    calls: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Run any scheduler of diffusers with our network."""
+    scheduler.set_timesteps(calls)
+    x = start
+    options = {"generator": generator} if generator is not None else {}
+    for step in scheduler.timesteps:
+        t = torch.full((len(x),), int(step), device=x.device)
+        x = scheduler.step(denoise(x, t), step, x, **options).prev_sample
+    return x

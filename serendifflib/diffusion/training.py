@@ -1,0 +1,387 @@
+"""Training of the conditional U-Net (Sec. 4.3, Eq. 10).
+
+One loop for CPU and GPU. Every random choice of a step derives from the seed
+and the number of the step, so that a run that was stopped and resumed makes
+the same choices as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.errors import CheckpointError, ConfigError
+from serendifflib.io import atomic_path, content_hash
+from serendifflib.portrait import Portraits
+
+CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Portraits and the serendipity point that belongs to each.
+
+    Attributes:
+        portraits: M sparse portraits.
+        targets: item numbers, [M].
+        positions: where each target lies for its user, [M, 2].
+    """
+
+    portraits: Portraits
+    targets: torch.Tensor
+    positions: torch.Tensor
+
+    def __len__(self) -> int:
+        """Number of examples M."""
+        return len(self.targets)
+
+    def target_cells(self, side: int) -> torch.Tensor:
+        """Grid indices of the targets, int64, [M, 2]."""
+        return (self.positions * side).long().clamp(0, side - 1)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the defaults are App. B of the paper.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: examples per step.
+        learning_rate, weight_decay: App. B: 0.001 and 0.0001.
+        optimizer: ``adam`` (App. B) or ``adamw``.
+        predict: ``noise`` (Eq. 10), ``x0`` or ``v``.
+        loss: ``uniform`` - every cell weighs the same (Eq. 10);
+            ``balanced`` - the point and the background weigh the same.
+        data_scale: item vectors are multiplied by this before diffusion, so
+            that they are not drowned in N(0, I); sqrt(d) gives variance 1.
+        ema: average the weights over the last steps (up to 200).
+        patience: stop after so many validations without a better one; 0
+            trains all steps and keeps the last weights.
+        validate_every: steps between two validations.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    optimizer: str = "adam"
+    predict: str = "noise"
+    loss: str = "uniform"
+    data_scale: float = 1.0
+    ema: bool = False
+    patience: int = 0
+    validate_every: int = 100
+
+    def __post_init__(self):
+        if self.loss not in ("uniform", "balanced"):
+            raise ConfigError(
+                f"unknown loss {self.loss!r}: choose uniform or balanced"
+            )
+        if self.optimizer not in ("adam", "adamw"):
+            raise ConfigError(
+                f"unknown optimizer {self.optimizer!r}: choose adam or adamw"
+            )
+
+
+@dataclass
+class TrainingReport:
+    """What happened.
+
+    Attributes:
+        losses: training loss of every step.
+        validations: (step, score) pairs; a higher score is better.
+        best_step: step of the weights that were kept.
+        seconds: wall time, resumed parts included.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    validations: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+
+
+def point_grid(
+    targets: torch.Tensor,
+    cells: torch.Tensor,
+    vectors: torch.Tensor,
+    side: int,
+) -> torch.Tensor:
+    """M_seren: the target's vector in its cell, zero elsewhere.
+
+    Args:
+        targets: item numbers, [B].
+        cells: grid indices, [B, 2].
+        vectors: item vectors, [N + 1, d].
+        side: L.
+
+    Returns:
+        [B, d, L, L].
+    """
+    grid = vectors.new_zeros(len(targets), vectors.shape[1], side, side)
+    rows = torch.arange(len(targets), device=targets.device)
+    grid[rows, :, cells[:, 0], cells[:, 1]] = vectors[targets]
+    return grid
+
+
+def grid_loss(
+    output: torch.Tensor,
+    target: torch.Tensor,
+    cells: torch.Tensor,
+    kind: str,
+) -> torch.Tensor:
+    """Squared error per coordinate, averaged as ``kind`` says.
+
+    ``uniform`` is Eq. 10. 99 of 100 cells of the target are empty, so that
+    predicting nothing is nearly optimal; ``balanced`` gives the one cell
+    with the point the same weight as all the others together.
+    """
+    errors = (output - target).square().mean(dim=1)  # [B, L, L]
+    if kind == "uniform":
+        return errors.mean()
+    rows = torch.arange(len(cells), device=cells.device)
+    point = errors[rows, cells[:, 0], cells[:, 1]]
+    others = errors.shape[-1] * errors.shape[-2] - 1
+    background = (errors.sum(dim=(1, 2)) - point) / max(others, 1)
+    return 0.5 * (point.mean() + background.mean())
+
+
+def train(
+    network: nn.Module,
+    schedule: DDPMSchedule,
+    data: TrainingSet,
+    vectors: torch.Tensor,
+    side: int,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    validate: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 200,
+    progress: bool = False,
+) -> TrainingReport:
+    """Train ``network`` in place; keep the best (or the last) weights.
+
+    Args:
+        network: takes (x_t, t, portrait, counts), see
+            :class:`~serendifflib.diffusion.unet.UNet`.
+        schedule: noise schedule.
+        data: training examples.
+        vectors: unit item vectors, [N + 1, d].
+        side: L.
+        settings: how to train.
+        seed: of all random choices.
+        device: where to train; on CUDA in bfloat16 mixed precision.
+        validate: score of a network on the validation fold (higher is
+            better), for early stopping.
+        checkpoint: file to resume from and to save to.
+        checkpoint_every: steps between two saves.
+        progress: show a progress bar.
+
+    Returns:
+        losses and validations.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+        CheckpointError: the checkpoint is damaged or of another run.
+    """
+    if not len(data):
+        raise ConfigError(
+            "no training example: the training users have no target with "
+            "an item before it"
+        )
+    device = torch.device(device)
+    network.to(device).train()
+    vectors = vectors.to(device)
+    optimizer = _optimizer(network, settings)
+    average = AveragedModel(network, avg_fn=_running_average, use_buffers=True)
+    run = content_hash(json.dumps(asdict(settings)), side, seed, len(data))
+    report = TrainingReport()
+    best: dict[str, torch.Tensor] = {}
+    if checkpoint is not None and checkpoint.exists():
+        report, best = _load_checkpoint(
+            checkpoint, run, network, average, optimizer
+        )
+    started = time.perf_counter() - report.seconds
+    done = len(report.losses)
+    bar = tqdm(
+        range(done, settings.steps),
+        "train",
+        initial=done,
+        total=settings.steps,
+        disable=not progress,
+    )
+    with torch.random.fork_rng():  # dropout draws from the global state
+        for step in bar:
+            if _exhausted(report, settings):
+                break
+            loss = _train_step(
+                network, schedule, data, vectors, side, settings,
+                optimizer, _step_seed(seed, step), device,
+            )  # fmt: skip
+            if settings.ema:
+                average.update_parameters(network)
+            report.losses.append(loss)
+            now = step + 1
+            if validate is not None and (
+                now % settings.validate_every == 0 or now == settings.steps
+            ):
+                kept = average.module if settings.ema else network
+                score = validate(kept.eval())
+                network.train()
+                if score > max(
+                    (s for _, s in report.validations), default=-float("inf")
+                ):
+                    report.best_step = now
+                    best = {k: v.clone() for k, v in kept.state_dict().items()}
+                report.validations.append((now, score))
+                bar.set_postfix(loss=f"{loss:.4f}", valid=f"{score:.4f}")
+            elif now % 20 == 0:
+                bar.set_postfix(loss=f"{loss:.4f}")
+            report.seconds = time.perf_counter() - started
+            if checkpoint is not None and now % checkpoint_every == 0:
+                _save_checkpoint(
+                    checkpoint, run, network, average, optimizer, report, best
+                )
+    if settings.patience and best:
+        network.load_state_dict(best)
+    else:
+        report.best_step = len(report.losses)
+        if settings.ema:
+            network.load_state_dict(average.module.state_dict())
+    network.eval()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return report
+
+
+def _train_step(
+    network, schedule, data, vectors, side, settings, optimizer, seed, device
+) -> float:
+    """The four steps of training: draw, noise, predict, descend."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(
+        len(data), (settings.batch_size,), generator=generator
+    )
+    # 1. portraits of a batch of users, and their serendipity points
+    sparse = Portraits(
+        data.portraits.items[index].to(device),
+        data.portraits.positions[index].to(device),
+    )
+    everyone = torch.arange(len(index), device=device)
+    portrait, counts = sparse.dense(everyone, vectors, side)
+    cells = data.target_cells(side)[index].to(device)
+    x0 = point_grid(data.targets[index].to(device), cells, vectors, side)
+    x0 = x0 * settings.data_scale
+    # 2. noise them to a random step (Eq. 1 in closed form)
+    t = torch.randint(
+        schedule.timesteps, (len(index),), generator=generator
+    ).to(device)
+    noise = torch.randn(x0.shape, generator=generator).to(device)
+    x_t = schedule.q_sample(x0, t, noise)
+    # 3. let the network predict (Eq. 10)
+    with torch.autocast(
+        device.type, torch.bfloat16, enabled=device.type == "cuda"
+    ):
+        output = network(x_t, t, portrait * settings.data_scale, counts)
+    wanted = schedule.target(settings.predict, x0, t, noise)
+    loss = grid_loss(output.float(), wanted, cells, settings.loss)
+    # 4. descend
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _optimizer(network, settings) -> torch.optim.Optimizer:
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return make[settings.optimizer](
+        network.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _running_average(average, value, count):
+    """Mean of the last steps, a plain mean while there are fewer."""
+    return average + (value - average) / min(int(count) + 1, 200)
+
+
+def _exhausted(report: TrainingReport, settings: TrainingSettings) -> bool:
+    """No better validation among the last ``patience`` ones."""
+    if not settings.patience or not report.validations:
+        return False
+    since = sum(step > report.best_step for step, _ in report.validations)
+    return since >= settings.patience
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(content_hash(seed, step)[:15], 16)
+
+
+def _save_checkpoint(
+    path, run, network, average, optimizer, report, best
+) -> None:
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer.{number}.{name}"] = value
+    header = {
+        "version": CHECKPOINT_VERSION,
+        "run": run,
+        "report": asdict(report),
+    }
+    with atomic_path(path) as temporary:
+        save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()},
+            temporary,
+            metadata={"serendiff": json.dumps(header)},
+        )
+
+
+def _load_checkpoint(path, run, network, average, optimizer):
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = json.loads((stored.metadata() or {})["serendiff"])
+            tensors = {k: stored.get_tensor(k) for k in stored.keys()}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint ({error}); delete it to "
+            "start again"
+        ) from error
+    if header["version"] != CHECKPOINT_VERSION or header["run"] != run:
+        raise CheckpointError(
+            f"{path} belongs to another version or another run; delete it "
+            "or choose another checkpoint file"
+        )
+    parts: dict[str, dict] = {"network": {}, "average": {}, "best": {}}
+    states: dict[int, dict] = {}
+    for name, value in tensors.items():
+        part, rest = name.split(".", 1)
+        if part == "optimizer":
+            number, key = rest.split(".", 1)
+            states.setdefault(int(number), {})[key] = value
+        else:
+            parts[part][rest] = value
+    network.load_state_dict(parts["network"])
+    average.load_state_dict(parts["average"])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    report = TrainingReport(**header["report"])
+    report.validations = [tuple(pair) for pair in report.validations]
+    return report, parts["best"]

@@ -1,0 +1,254 @@
+"""The conditional U-Net (App. B): from a noisy portrait to an estimate.
+
+No schedule in here. The paper's sizes are the defaults (about 170 million
+parameters); ``widths`` scales everything down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from serendifflib.errors import ConfigError
+
+CONDITIONS = ("concat", "film", "cross")
+POOL_SIDE = 10  # the occupancy map is summarised on a grid of this side
+
+
+@dataclass(frozen=True)
+class UNetSettings:
+    """Shape of the network.
+
+    Attributes:
+        channels: d, width of the item vectors.
+        widths: channels of the three stages; the bottleneck has twice the
+            last (App. B: 384, 768, 1536).
+        condition: how the portrait enters. ``concat``: as further input
+            channels (the paper's plain reading). ``film``: also pooled over
+            the whole grid into the time embedding, which scales and shifts
+            every stage. ``cross``: also attention from the bottleneck to the
+            occupied cells (Rombach et al. 2022).
+        norm: ``batch`` (App. B) or ``group``.
+        dropout: probability, App. B: 0.2.
+        output_relu: the final ReLU of App. B.
+    """
+
+    channels: int = 384
+    widths: tuple[int, int, int] = (384, 768, 1536)
+    condition: str = "concat"
+    norm: str = "batch"
+    dropout: float = 0.2
+    output_relu: bool = True
+
+    def __post_init__(self):
+        if self.condition not in CONDITIONS:
+            raise ConfigError(
+                f"unknown condition {self.condition!r}: choose one of "
+                f"{', '.join(CONDITIONS)}"
+            )
+        if self.norm not in ("batch", "group"):
+            raise ConfigError(
+                f"unknown norm {self.norm!r}: choose batch or group"
+            )
+
+
+class UNet(nn.Module):
+    """Three stages down, a bottleneck, three stages up, with skips.
+
+    Poolings round up (10 - 5 - 3 - 2) and the way up is cropped, because
+    three halvings of 10 do not come back to 10. The stage that is told the
+    time gets it as a scale and a shift of its channels.
+    """
+
+    def __init__(self, settings: UNetSettings):
+        super().__init__()
+        self.settings = settings
+        d, widths = settings.channels, settings.widths
+        time_width = max(widths[0], 64)
+        self.time_width = time_width
+        self.time = nn.Sequential(
+            nn.Linear(time_width, time_width),
+            nn.GELU(),
+            nn.Linear(time_width, time_width),
+        )
+        if settings.condition in ("film", "cross"):
+            self.pool = PortraitPooling(d, time_width)
+        ins = (2 * d, *widths[:2])
+        self.down = nn.ModuleList(
+            Stage(a, b, time_width, settings)
+            for a, b in zip(ins, widths, strict=True)
+        )
+        deep = widths[-1]
+        self.bottleneck = nn.ModuleList(
+            [
+                Stage(deep, 2 * deep, time_width, settings),
+                Stage(2 * deep, deep, time_width, settings),
+            ]
+        )
+        if settings.condition == "cross":
+            self.attend = CrossAttention(deep, d)
+        lows = (deep, widths[2], widths[1])
+        self.rise = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, kernel_size=2, stride=2)
+            for a, b in zip(lows, reversed(widths), strict=True)
+        )
+        self.up = nn.ModuleList(
+            Stage(2 * skip, skip, time_width, settings, norm=False)
+            for skip in reversed(widths)
+        )
+        self.out = nn.Conv2d(widths[0], d, kernel_size=3, padding=1)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        portrait: torch.Tensor,
+        counts: torch.Tensor,
+    ) -> torch.Tensor:
+        """Estimate noise, x_0 or v (whatever it was trained for).
+
+        Args:
+            x: noisy generated portrait, [B, d, L, L].
+            t: steps, [B], 0..T-1.
+            portrait: the user's portrait M^u, [B, d, L, L].
+            counts: history items per cell, [B, L, L].
+
+        Returns:
+            [B, d, L, L].
+        """
+        code = self.time(sinusoid(t, self.time_width))
+        if self.settings.condition in ("film", "cross"):
+            code = code + self.pool(portrait, counts)
+        h = torch.cat([x, portrait], dim=1)
+        skips = []
+        for stage in self.down:
+            h = stage(h, code)
+            skips.append(h)
+            h = F.max_pool2d(h, 2, ceil_mode=True)
+        h = self.bottleneck[0](h, code)
+        h = self.bottleneck[1](h, code)
+        if self.settings.condition == "cross":
+            h = h + self.attend(h, portrait, counts)
+        for rise, stage in zip(self.rise, self.up, strict=True):
+            skip = skips.pop()
+            h = rise(h)[..., : skip.shape[-2], : skip.shape[-1]]
+            h = stage(torch.cat([h, skip], dim=1), code)
+        h = self.out(h)
+        return F.relu(h) if self.settings.output_relu else h
+
+
+class Stage(nn.Module):
+    """Conv 3x3, norm, GELU, then scale and shift by the time code."""
+
+    def __init__(self, ins, outs, time_width, settings, norm=True):
+        super().__init__()
+        self.conv = nn.Conv2d(ins, outs, kernel_size=3, padding=1)
+        self.norm = _norm(settings.norm, outs) if norm else nn.Identity()
+        self.code = nn.Linear(time_width, 2 * outs)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, h, code):
+        """[B, ins, l, l], [B, time_width] -> [B, outs, l, l]."""
+        h = F.gelu(self.norm(self.conv(h)))
+        scale, shift = self.code(F.gelu(code))[..., None, None].chunk(2, 1)
+        return self.dropout(h * (1.0 + scale) + shift)
+
+
+class PortraitPooling(nn.Module):
+    """The whole portrait as one vector: what is in it, and where.
+
+    A convolution sees its neighbourhood only; on a grid of mostly empty
+    cells it hardly sees the user at all.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.mix = nn.Sequential(
+            nn.Linear(channels + POOL_SIDE**2, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+        )
+
+    def forward(self, portrait, counts):
+        """[B, d, L, L], [B, L, L] -> [B, width]."""
+        total = counts.sum(dim=(1, 2)).clamp(min=1.0)
+        mean = (portrait * counts[:, None]).sum(dim=(2, 3)) / total[:, None]
+        side = counts.shape[-1]
+        share = counts / total[:, None, None]
+        # sums of the share per coarse cell, whatever L is
+        where = F.adaptive_avg_pool2d(share[:, None], POOL_SIDE)
+        where = where.flatten(1) * (side / POOL_SIDE) ** 2
+        return self.mix(torch.cat([mean, where * 10.0], dim=1))
+
+
+class CrossAttention(nn.Module):
+    """Attention from every place of the bottleneck to the occupied cells."""
+
+    def __init__(self, width: int, channels: int, heads: int = 4):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.token = nn.Linear(channels + 2, width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    def forward(self, h, portrait, counts):
+        """[B, width, l, l], [B, d, L, L], [B, L, L] -> [B, width, l, l]."""
+        tokens, empty = occupied_cells(portrait, counts)
+        places = h.flatten(2).transpose(1, 2)
+        tokens = self.token(tokens)
+        mixed, _ = self.attention(
+            self.norm(places),
+            tokens,
+            tokens,
+            key_padding_mask=empty,
+            need_weights=False,
+        )
+        return mixed.transpose(1, 2).view_as(h)
+
+
+def occupied_cells(
+    portrait: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cells with history items as a padded set.
+
+    Args:
+        portrait: [B, d, L, L].
+        counts: [B, L, L].
+
+    Returns:
+        tokens [B, K, d + 2] (mean vector, then the two cell centres in
+        [0, 1]) and the padding mask [B, K] (True = no cell).
+    """
+    side = counts.shape[-1]
+    flat = counts.flatten(1)
+    most = int((flat > 0).sum(dim=1).max().clamp(min=1))
+    order = (flat > 0).float().argsort(dim=1, descending=True, stable=True)
+    order = order[:, :most]
+    vectors = portrait.flatten(2).transpose(1, 2)
+    vectors = vectors.gather(
+        1, order[..., None].expand(-1, -1, vectors.shape[-1])
+    )
+    centres = torch.stack([order // side, order % side], dim=-1)
+    centres = (centres.to(portrait.dtype) + 0.5) / side
+    return torch.cat([vectors, centres], dim=-1), flat.gather(1, order) == 0
+
+
+def sinusoid(t: torch.Tensor, width: int) -> torch.Tensor:
+    """Sinusoidal embedding of time steps, [B] -> [B, width]."""
+    half = width // 2
+    rates = torch.exp(
+        torch.arange(half, device=t.device) * (-math.log(10_000.0) / half)
+    )
+    angles = t[:, None].float() * rates
+    code = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return F.pad(code, (0, width - 2 * half))
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)

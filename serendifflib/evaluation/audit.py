@@ -1,0 +1,351 @@
+"""What printed rates can and cannot be: checks of the paper's own tables.
+
+With one positive per test case, hit ratios and NDCG are two summaries of the
+same ranks, so that one bounds the other. And a rate over n cases is a
+multiple of 1/n. Both follow from the protocol of Section 5.4 alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from serendifflib.errors import ConfigError, DataError
+from serendifflib.evaluation.tables import PaperTable
+
+HALF_RATE = 0.5e-4  # a rate is printed to 0.01%
+HALF_NDCG = 0.5e-3  # an NDCG is printed to 0.001
+
+
+class Bounds(NamedTuple):
+    """Lowest and highest value that are possible."""
+
+    low: float
+    high: float
+
+
+def ndcg_bounds(hits: Mapping[int, float], k: int) -> Bounds:
+    r"""Range of NDCG@k that given hit ratios allow, one positive per case.
+
+    The share ``H@1`` of cases has rank 1 and gains 1 each. The share
+    ``H@5 - H@1`` has a rank from 2 to 5 and gains between 1/log2(6) and
+    1/log2(3) each, and so on:
+
+    .. math::
+        H_1 + \frac{H_5 - H_1}{\log_2 6} + \frac{H_{10} - H_5}{\log_2 11}
+        \le N@10 \le
+        H_1 + \frac{H_5 - H_1}{\log_2 3} + \frac{H_{10} - H_5}{\log_2 7}
+
+    and N@5 has the first two terms. Both sides are linear in the hit
+    ratios, so the bounds hold for averages over folds as well.
+
+    Args:
+        hits: cut-off -> hit ratio in [0, 1]; must hold ``k``.
+        k: cut-off of the NDCG.
+
+    Raises:
+        ConfigError: no hit ratio at ``k``.
+        DataError: a hit ratio outside [0, 1] or falling with k.
+
+    >>> low, high = ndcg_bounds({1: 0.0981, 5: 0.3049}, k=5)
+    >>> round(low, 3), round(high, 3)
+    (0.178, 0.229)
+    """
+    if k not in hits:
+        raise ConfigError(f"bounds of N@{k} need H@{k}; given: {list(hits)}")
+    low = high = reached = 0.0
+    before = 0
+    for cut in sorted(c for c in hits if c <= k):
+        share = hits[cut] - reached
+        if not 0 <= hits[cut] <= 1 or share < 0:
+            raise DataError(
+                f"H@{cut}={hits[cut]}: hit ratios lie in [0, 1] and never "
+                "fall with k"
+            )
+        low += share / math.log2(cut + 1)
+        high += share / math.log2(before + 2)
+        reached, before = hits[cut], cut
+    return Bounds(low, high)
+
+
+def check_ndcg(
+    hits: Mapping[int, float],
+    reported: float,
+    k: int,
+    *,
+    half_rate: float = HALF_RATE,
+    half_ndcg: float = HALF_NDCG,
+) -> tuple[Bounds, str]:
+    """Compare a printed NDCG with the range that printed hit ratios allow.
+
+    Every printed figure stands for an interval of half a last digit on
+    both sides. Both bounds grow with each hit ratio, so that the range is
+    widest when all of them are moved together.
+
+    Args:
+        hits: cut-off -> printed hit ratio in [0, 1].
+        reported: the printed NDCG@k.
+        k: cut-off of the NDCG.
+        half_rate: half a unit of the hit ratios' last digit.
+        half_ndcg: half a unit of the NDCG's last digit.
+
+    Returns:
+        The range with rounding allowed for, and ``"possible"``,
+        ``"too high"`` or ``"too low"``.
+    """
+    down = {cut: max(rate - half_rate, 0.0) for cut, rate in hits.items()}
+    up = {cut: min(rate + half_rate, 1.0) for cut, rate in hits.items()}
+    allowed = Bounds(ndcg_bounds(down, k).low, ndcg_bounds(up, k).high)
+    return allowed, _verdict(allowed, reported, half_ndcg)
+
+
+def check_step(
+    hits5: float,
+    hits10: float,
+    step: float,
+    *,
+    half_rate: float = HALF_RATE,
+    half_ndcg: float = HALF_NDCG,
+) -> tuple[Bounds, str]:
+    """The same for the difference N@10 - N@5 of two printed figures.
+
+    Args:
+        hits5: printed H@5.
+        hits10: printed H@10.
+        step: printed N@10 minus printed N@5.
+        half_rate: half a unit of the hit ratios' last digit.
+        half_ndcg: half a unit of the NDCGs' last digit.
+
+    Returns:
+        The range with the rounding of all four figures allowed for, and
+        the verdict.
+    """
+    share = hits10 - hits5
+    allowed = Bounds(
+        max(share - 2 * half_rate, 0.0) / math.log2(11),
+        (share + 2 * half_rate) / math.log2(7),
+    )
+    return allowed, _verdict(allowed, step, 2 * half_ndcg)
+
+
+def _verdict(allowed: Bounds, reported: float, half: float) -> str:
+    # a float's own rounding must not decide a verdict
+    slack = half + 1e-12
+    if reported - slack > allowed.high:
+        return "too high"
+    if reported + slack < allowed.low:
+        return "too low"
+    return "possible"
+
+
+def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
+    """Check every NDCG of a table of the paper (its Tables 4 and 5).
+
+    The step from N@5 to N@10 is checked too: only the share H@10 - H@5,
+    with ranks 6 to 10, can make it, between 1/log2(11) and 1/log2(7) each.
+
+    Args:
+        paper: a table with columns H@1, H@5, H@10, N@5, N@10.
+
+    Returns:
+        Three lines per printed row: ``task``, ``data``, ``row``,
+        ``metric`` (N@5, N@10, "N@10 - N@5"), ``low`` and ``high`` (with
+        rounding allowed for), ``reported``, ``verdict``, and
+        ``above_hit_ratio``: whether the NDCG exceeds even the hit ratio at
+        the same cut-off, its crudest upper bound.
+    """
+    found = []
+    for panel in paper.panels:
+        for row in panel.rows:
+            hits = {k: row.values[f"H@{k}"] for k in (1, 5, 10)}
+            lines = []
+            for k in (5, 10):
+                reported = row.values[f"N@{k}"]
+                checked = check_ndcg(hits, reported, k)
+                crude = reported - HALF_NDCG > hits[k] + HALF_RATE
+                lines.append((f"N@{k}", reported, *checked, crude))
+            step = row.values["N@10"] - row.values["N@5"]
+            checked = check_step(hits[5], hits[10], step)
+            lines.append(("N@10 - N@5", step, *checked, False))
+            for metric, reported, allowed, verdict, crude in lines:
+                found.append(
+                    {
+                        "task": panel.task,
+                        "data": panel.data,
+                        "row": row.row,
+                        "metric": metric,
+                        "low": allowed.low,
+                        "high": allowed.high,
+                        "reported": reported,
+                        "verdict": verdict,
+                        "above_hit_ratio": crude,
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+class Multiple(NamedTuple):
+    """Whether a printed rate can be hits / n, and what that proves.
+
+    Attributes:
+        fits: some whole number of hits prints as this rate.
+        hits: that number (the nearest one when none fits).
+        chance: share of all printable rates that would fit as well.
+    """
+
+    fits: bool
+    hits: int
+    chance: float
+
+
+def multiples_of(
+    rate: float, n: int = 256, *, decimals: int = 4, rounding: str = "either"
+) -> Multiple:
+    """Check whether a printed rate is a multiple of 1/n.
+
+    Args:
+        rate: in [0, 1], as printed, e.g. 0.3359 for 33.59%.
+        n: number of cases.
+        decimals: printed decimals of the rate as a fraction.
+        rounding: ``"nearest"``, ``"down"`` (cut off) or ``"either"``.
+
+    Raises:
+        ConfigError: n below 1, or an unknown rounding.
+        DataError: the rate lies outside [0, 1].
+
+    >>> fits, hits, chance = multiples_of(0.3359)
+    >>> fits, hits, round(chance, 4)
+    (True, 86, 0.0385)
+    """
+    if not 0 <= rate <= 1:
+        raise DataError(f"rate {rate}: expected a number in [0, 1]")
+    scale = 10**decimals
+    table = _printed(n, scale, rounding)
+    distinct = np.unique(table).size
+    printed = round(rate * scale)
+    hits = min(round(rate * n), n)
+    for near in (hits - 1, hits, hits + 1):
+        if 0 <= near <= n and printed in table[near]:
+            return Multiple(True, near, distinct / (scale + 1))
+    return Multiple(False, hits, distinct / (scale + 1))
+
+
+def _printed(n: int, scale: int, rounding: str) -> np.ndarray:
+    """What 0/n .. n/n print as, in units of the last digit, [n + 1, 1|2]."""
+    if n < 1:
+        raise ConfigError(f"n={n}: at least one case is needed")
+    hits = np.arange(n + 1)
+    # whole-number arithmetic: no float can tip a tie
+    down = hits * scale // n
+    nearest = (2 * hits * scale + n) // (2 * n)
+    if rounding == "down":
+        return down[:, None]
+    if rounding == "nearest":
+        return nearest[:, None]
+    if rounding == "either":
+        return np.stack([down, nearest], axis=1)
+    raise ConfigError(
+        f"rounding={rounding!r}: choose 'nearest', 'down' or 'either'"
+    )
+
+
+def audit_multiples(
+    paper: PaperTable, n: int = 256, *, rounding: str = "either"
+) -> pd.DataFrame:
+    """Which rows of a table have hit ratios that are multiples of 1/n.
+
+    Args:
+        paper: a table with hit-ratio columns.
+        n: number of cases to try.
+        rounding: see :func:`multiples_of`.
+
+    Returns:
+        One row per printed row: ``task``, ``data``, ``row``, ``hits`` (of
+        each hit ratio, or None), ``fits`` (all of them do), ``chance``
+        (that unrelated rates all fit) and ``standard_error`` of the last
+        hit ratio at n cases.
+    """
+    names = [name for name in paper.columns if name.startswith("H@")]
+    found = []
+    for panel in paper.panels:
+        for row in panel.rows:
+            checks = [
+                multiples_of(row.values[name], n, rounding=rounding)
+                for name in names
+            ]
+            found.append(
+                {
+                    "task": panel.task,
+                    "data": panel.data,
+                    "row": row.row,
+                    "hits": [c.hits if c.fits else None for c in checks],
+                    "fits": all(check.fits for check in checks),
+                    "chance": math.prod(check.chance for check in checks),
+                    "standard_error": standard_error(row.values[names[-1]], n),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def scan_denominators(
+    paper: PaperTable,
+    denominators: Iterable[int],
+    *,
+    rounding: str = "either",
+) -> pd.DataFrame:
+    """Try many n: how many rows fit, how many chance alone would give.
+
+    A single n chosen after a look at the table proves less than it seems;
+    this shows whether it stands out among its neighbours.
+
+    Args:
+        paper: a table with hit-ratio columns.
+        denominators: the n to try.
+        rounding: see :func:`multiples_of`.
+
+    Returns:
+        One row per panel and n: ``task``, ``data``, ``n``, ``rows``
+        (printed rows), ``fitting``, ``expected`` (by chance), ``p``: the
+        chance that so many or more of unrelated rows fit.
+    """
+    found = []
+    for n in denominators:
+        table = audit_multiples(paper, n, rounding=rounding)
+        for (task, data), part in table.groupby(["task", "data"], sort=False):
+            fitting = int(part["fits"].sum())
+            chance = float(part["chance"].iloc[0])
+            found.append(
+                {
+                    "task": task,
+                    "data": data,
+                    "n": n,
+                    "rows": len(part),
+                    "fitting": fitting,
+                    "expected": chance * len(part),
+                    "p": _at_least(fitting, len(part), chance),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def _at_least(successes: int, trials: int, chance: float) -> float:
+    """Chance of so many or more successes in independent trials."""
+    return math.fsum(
+        math.comb(trials, i) * chance**i * (1 - chance) ** (trials - i)
+        for i in range(successes, trials + 1)
+    )
+
+
+def standard_error(rate: float, n: int) -> float:
+    """Standard error of a rate over n independent cases, sqrt(p (1-p)/n).
+
+    >>> round(standard_error(0.3359, 256), 4)
+    0.0295
+    """
+    if n < 1 or not 0 <= rate <= 1:
+        raise DataError(f"rate {rate} over n={n} cases is not a rate")
+    return math.sqrt(rate * (1 - rate) / n)

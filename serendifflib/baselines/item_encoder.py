@@ -128,3 +128,17 @@ def catalogue_loss(
     same = negatives.unsqueeze(0) == targets.unsqueeze(1)
     logits = torch.cat([positive, others.masked_fill(same, -1e9)], dim=1)
     return F.cross_entropy(logits, torch.zeros_like(targets))
+
+
+def encode_distinct(encoder: ItemEncoder, items: torch.Tensor) -> torch.Tensor:
+    """Vectors of items [...], each distinct item encoded once; [..., d]."""
+    distinct, place = items.unique(return_inverse=True)
+    return encoder(distinct)[place]
+
+
+def inner_products(
+    states: torch.Tensor, candidates: torch.Tensor, encoder: ItemEncoder
+) -> torch.Tensor:
+    """Inner products of states [B, d] with candidates [B, C]; [B, C]."""
+    distinct, place = candidates.unique(return_inverse=True)
+    return (states @ encoder(distinct).T).gather(1, place)

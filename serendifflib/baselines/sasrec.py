@@ -9,7 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder, catalogue_loss
+from serendifflib.baselines.item_encoder import (
+    ItemEncoder,
+    catalogue_loss,
+    inner_products,
+)
 from serendifflib.baselines.layers import Block, Positions, attention_mask
 from serendifflib.baselines.trainer import (
     Stage,
@@ -188,14 +192,3 @@ def gbce_power(negatives: int, n_items: int, calibration: float) -> float:
     """
     alpha = negatives / (n_items - 1)
     return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
-
-
-def inner_products(
-    states: torch.Tensor, candidates: torch.Tensor, encoder: ItemEncoder
-) -> torch.Tensor:
-    """Inner products of states [B, d] with candidates [B, C]; [B, C].
-
-    Each distinct candidate is encoded once.
-    """
-    distinct, place = candidates.unique(return_inverse=True)
-    return (states @ encoder(distinct).T).gather(1, place)

@@ -312,6 +312,7 @@ class TrainingReport:
         model: its name.
         parameters: trained numbers.
         stages: one report per stage.
+        seconds: wall clock of the whole fit, preparation included.
         settings: the options that the model was made with.
         notes: what a reader of the table must know.
     """
@@ -319,6 +320,7 @@ class TrainingReport:
     model: str
     parameters: int
     stages: tuple[StageReport, ...]
+    seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -327,19 +329,13 @@ class TrainingReport:
         """Optimiser steps over all stages."""
         return sum(stage.steps for stage in self.stages)
 
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds over all stages."""
-        return sum(stage.seconds for stage in self.stages)
-
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values (NaN becomes None)."""
         content = dataclasses.asdict(self)
         for stage in content["stages"]:
             if stage["best_value"] != stage["best_value"]:
                 stage["best_value"] = None
-        content["stages"] = list(content["stages"])
-        return content | {"steps": self.steps, "seconds": self.seconds}
+        return content | {"steps": self.steps}
 
 
 def train(
@@ -544,6 +540,7 @@ class TorchRival:
         Raises:
             ModelError: nothing to train on, or the loss diverged.
         """
+        started = time.perf_counter()
         self.place = torch.device(self.device or _default_device())
         self.n_items = fold.interactions.n_items
         validation = self.validation or Validation.uniform(
@@ -577,6 +574,7 @@ class TorchRival:
             model=self.name,
             parameters=count_parameters(self.network),
             stages=tuple(reports),
+            seconds=time.perf_counter() - started,
             settings=self.settings(),
             notes=self.notes(),
         )
@@ -656,6 +654,15 @@ class TorchRival:
             self.lr,
         )
         return [first, second]
+
+    def one_stage(
+        self,
+        fold: FoldData,
+        loss: Callable[[torch.Tensor], torch.Tensor],
+    ) -> list[Stage]:
+        """The fold's own targets, under the sum of both step limits."""
+        steps = self.budget.pretrain_steps + self.budget.max_steps
+        return [Stage(fold.kind, len(fold.train), loss, steps, self.lr)]
 
     def batch(
         self, examples: Examples, index: torch.Tensor

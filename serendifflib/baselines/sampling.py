@@ -1,0 +1,114 @@
+"""What to learn against: a user's own items, unexpected items.
+
+Shapes: M examples, N items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from serendifflib.baselines.trainer import catalogue_items
+from serendifflib.scores import CoOccurrence
+
+if TYPE_CHECKING:
+    from serendifflib.data.folds import Examples, FoldData
+
+SHARE = 0.3  # of the catalogue that counts as expected, and as unexpected
+
+
+def own_items(
+    fold: FoldData, examples: Examples, *, label: int | None = None
+) -> torch.Tensor:
+    """All items of each example's user, or those with one label.
+
+    Returns:
+        LongTensor [M, n], padded with 0 on the right; the example's own
+        target is left out of a selection by label.
+    """
+    data = fold.interactions
+    labels = data.frame["label"].to_numpy()
+    rows = []
+    for user, target in zip(
+        examples.users, examples.targets.tolist(), strict=True
+    ):
+        place = data.rows(int(user))
+        items = np.unique(data.item_index[place])
+        if label is not None:
+            items = np.unique(data.item_index[place][labels[place] == label])
+            items = items[items != target]
+        rows.append(items)
+    width = max((len(items) for items in rows), default=0)
+    table = np.zeros((len(rows), max(width, 1)), dtype=np.int64)
+    for row, items in zip(table, rows, strict=True):
+        row[: len(items)] = items
+    return torch.from_numpy(table)
+
+
+@dataclass(frozen=True)
+class Unexpectedness:
+    """Expected and unexpected items of each example (specification 2.1).
+
+    The catalogue is sorted by p(i | T), T the history before the target;
+    the lowest 30% are unexpected, the highest 30% expected. A sample of
+    both is kept.
+
+    Attributes:
+        unexpected, expected: item numbers, LongTensor [M, K].
+    """
+
+    unexpected: torch.Tensor
+    expected: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        fold: FoldData,
+        examples: Examples,
+        counts: CoOccurrence,
+        *,
+        kept: int,
+        generator: torch.Generator,
+    ) -> Unexpectedness:
+        """Sample ``kept`` items of each tail, with replacement.
+
+        The users are training users, so their own rows are not counted
+        (leave one out): else everything they read looks expected.
+        """
+        pool = catalogue_items(fold)
+        size = max(1, int(SHARE * len(pool)))
+        draws = torch.randint(
+            size, (2, len(examples), kept), generator=generator
+        ).numpy()
+        data = fold.interactions
+        tails = np.zeros((2, len(examples), kept), dtype=np.int64)
+        for m in range(len(examples)):
+            history = examples.histories[m].numpy()
+            own = data.item_index[data.rows(int(examples.users[m]))]
+            scores = counts.log_catalogue(history[history != 0], own=own)
+            order = pool[np.argsort(scores[pool], kind="stable")]
+            tails[0, m] = order[:size][draws[0, m]]
+            tails[1, m] = order[len(order) - size :][draws[1, m]]
+        return cls(torch.from_numpy(tails[0]), torch.from_numpy(tails[1]))
+
+
+def pick(
+    table: torch.Tensor, count: int, generator: torch.Generator
+) -> torch.Tensor:
+    """``count`` items of each row, with replacement; padding is skipped.
+
+    Args:
+        table: item numbers, 0 = nothing, at least one item per row, [B, n].
+        count: how many to draw.
+        generator: the source of randomness.
+
+    Returns:
+        LongTensor [B, count].
+    """
+    place = torch.multinomial(
+        (table != 0).float(), count, replacement=True, generator=generator
+    )
+    return table.gather(1, place)

@@ -1,0 +1,119 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.serenenhance import (
+    TOWERS,
+    PairSampler,
+    SerenEnhance,
+    released_pairs,
+)
+from serendifflib.baselines.trainer import Budget
+from serendifflib.errors import ConfigError, ModelError
+from serendifflib.scores import CoOccurrence
+
+from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold
+
+BUDGET = Budget(
+    pretrain_steps=0,
+    max_steps=150,
+    batch_size=32,
+    eval_every=30,
+    patience=3,
+)
+SHORT = Budget(
+    pretrain_steps=2, max_steps=2, batch_size=16, eval_every=4, patience=1
+)
+
+
+def fit(fold, budget=BUDGET, seed=0, **options):
+    model = SerenEnhance(budget=budget, width=32, lr=3e-3, **options)
+    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
+
+
+def test_beats_chance_fivefold_and_max_cosine():
+    fold = toy_fold()
+    model = fit(fold)
+    hits = hit_ratio(model, fold)
+    cosine = MaxCosine().fit(fold, generator=torch.Generator())
+    assert hits > 5 * chance(fold)
+    assert hits > hit_ratio(cosine, fold)
+    check_inductive(model, *cases(fold)[:2])
+    with pytest.raises(ModelError, match="SerenEnhance: row 0: padding id"):
+        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+
+
+def test_every_pair_is_a_positive_and_a_negative():
+    fold = toy_fold()
+    generator = torch.Generator().manual_seed(0)
+    pairs = PairSampler.of(fold, generator).draw(
+        torch.arange(len(fold.train)), generator
+    )
+    data = fold.interactions
+    labels = data.frame["label"].to_numpy()
+    for m, user in enumerate(fold.train.users):
+        rows = data.rows(int(user))
+        labelled = set(data.item_index[rows][labels[rows] == 1])
+        everything = set(data.item_index[rows])
+        history = set(fold.train.histories[m].tolist())
+        positive, negative = (
+            {name: set(pairs[name][k][m].tolist()) for name in TOWERS}
+            for k in (0, 1)
+        )
+        assert positive["serendipity"] <= labelled
+        assert not negative["serendipity"] & labelled
+        # label-0 items of the same user come first
+        assert everything - labelled <= negative["serendipity"]
+        assert positive["relevance"] <= history
+        assert not negative["relevance"] & everything
+        assert not positive["unexpectedness"] & negative["unexpectedness"]
+
+
+def test_unexpected_items_are_less_expected():
+    fold = toy_fold()
+    generator = torch.Generator().manual_seed(0)
+    tails = PairSampler.of(fold, generator).tails
+    counts = CoOccurrence.fit(
+        fold.training_histories(), fold.interactions.n_items
+    )
+    data = fold.interactions
+    for m in range(0, len(fold.train), 17):
+        own = data.item_index[data.rows(int(fold.train.users[m]))]
+        history = fold.train.histories[m].numpy()
+        scores = counts.log_catalogue(history[history > 0], own=own)
+        low, high = np.quantile(scores[1:], [0.3, 0.7])
+        assert scores[tails.unexpected[m]].max() <= low + 1e-9
+        assert scores[tails.expected[m]].min() >= high - 1e-9
+
+
+def test_the_released_pairs_never_compare_a_positive_with_a_negative():
+    positive = torch.arange(1, 51).repeat(3, 1)
+    first, second = released_pairs(positive, -positive)
+    assert ((first > 0) == (second > 0)).all()
+    # pair j is (p_i, p_{i + 25}) or (n_i, n_{i + 25})
+    assert (second.abs() - first.abs() == 25).all()
+
+
+def test_the_released_variant_runs_and_its_loss_stays_in_its_band():
+    fold = toy_fold()
+    model = fit(fold, SHORT, faithful_sigmoid=True)
+    band = math.log1p(math.exp(-1)), math.log1p(math.exp(1))
+    for loss in model.report.stages[0].losses:
+        assert 3 * band[0] < loss < 3 * band[1]
+    assert fit(fold, SHORT, pairing="released").report.steps == 4
+    with pytest.raises(ConfigError, match="unknown pairing 'none'"):
+        SerenEnhance(pairing="none")
+
+
+def test_deterministic_and_next_items_work_without_labels():
+    fold = toy_fold("next-item")
+    histories, candidates, _ = cases(fold)
+    scores = [
+        fit(fold, SHORT, seed).score(histories, candidates)
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.allclose(scores[0], scores[2])

@@ -56,7 +56,6 @@ from serendifflib.errors import ConfigError, UnknownUserError
 
 THEMES_PER_GENRE = 4
 PRIMARY, SECONDARY = 3, 1  # 0.75 and 0.25, kept as integers
-LAST_SHARE = 0.4
 START = 1_262_304_000  # 2010-01-01
 DAY = 86_400
 TOUCH_SHARE = 0.03
@@ -181,9 +180,7 @@ class World:
             name = f"synthetic{suffix}"
         self.name = name
         self._check(min_length, max_length)
-        self.bridge = _draw_bridge(
-            _stream(seed, 0), len(words.genre_names())
-        )
+        self.bridge = _draw_bridge(_stream(seed, 0), len(words.genre_names()))
         self._draw_items(_stream(seed, 1))
         self._draw_users(_stream(seed, 2))
         self._draw_slots(_stream(seed, 3), min_length, max_length)
@@ -280,31 +277,16 @@ class World:
             ),
             axis=1,
         )
-        self.titles = [""] + self._make_titles(rng)
+        self.titles = [""] + self._draw_titles(rng)
 
-    def _make_titles(self, rng: np.random.Generator) -> list[str]:
+    def _draw_titles(self, rng: np.random.Generator) -> list[str]:
         """Unique titles made from the items' own terms."""
         taken: set[str] = set()
         titles = []
-        picks = rng.random((self.n_items, 4))
-        for row, pick in zip(self._terms, picks, strict=True):
-            first = int(pick[0] * len(words.TITLES))
-            shade = int(pick[1] * len(words.ADJECTIVES))
-            a = row[int(pick[2] * 3)].capitalize()
-            b = row[3 + int(pick[3] * 2)].capitalize()
-            for attempt in range(len(words.TITLES) * len(words.ADJECTIVES)):
-                form = words.TITLES[(first + attempt) % len(words.TITLES)]
-                place = shade + attempt // len(words.TITLES)
-                adjective = words.ADJECTIVES[place % len(words.ADJECTIVES)]
-                title = form.format(
-                    a=a, b=b, adjective=adjective.capitalize()
-                )
-                if title not in taken:
-                    break
-            else:  # every form is taken: number it like a series
-                title = f"{title}, Volume {len(titles) + 1}"
-            taken.add(title)
-            titles.append(title)
+        picks = rng.integers(0, 1 << 30, (self.n_items, 4)).tolist()
+        for terms, pick in zip(self._terms, picks, strict=True):
+            titles.append(words.make_title(terms, pick, taken))
+            taken.add(titles[-1])
         return titles
 
     def _draw_users(self, rng: np.random.Generator) -> None:
@@ -346,9 +328,7 @@ class World:
         self._start = np.concatenate(([0], np.cumsum(lengths)))
         n_rows = int(self._start[-1])
         self._user = np.repeat(np.arange(self.n_users), lengths)
-        first = self._start[:-1] + np.ceil(
-            (1 - LAST_SHARE) * lengths
-        ).astype(np.int64)
+        first = self._start[:-1] + (3 * lengths + 4) // 5  # the last 40%
         span = self._start[1:] - first
         place = np.floor(rng.random(self.n_users) * span).astype(np.int64)
         hop = np.floor(rng.random(self.n_users) * (span - 1))
@@ -435,9 +415,7 @@ class World:
         """
         order = np.argsort(self.primary[1:], kind="stable") + 1
         n_themes = len(self.theme_names)
-        edge = np.searchsorted(
-            self.primary[order], np.arange(n_themes + 1)
-        )
+        edge = np.searchsorted(self.primary[order], np.arange(n_themes + 1))
         weights = np.concatenate(([0], np.cumsum(self.popularity[order])))
         attempt = 0
         while len(rows):
@@ -472,9 +450,7 @@ class World:
         n_themes = len(self.theme_names)
         themes = PRIMARY * np.bincount(
             self.primary[items], minlength=n_themes
-        ) + SECONDARY * np.bincount(
-            self.secondary[items], minlength=n_themes
-        )
+        ) + SECONDARY * np.bincount(self.secondary[items], minlength=n_themes)
         genres = themes.reshape(-1, THEMES_PER_GENRE).sum(axis=1)
         norm = int((themes * themes).sum() + (genres * genres).sum())
         return themes + np.repeat(genres, THEMES_PER_GENRE), norm
@@ -540,7 +516,7 @@ class World:
                 if limit is not None:
                     weight[used if n_drawn < limit else ~used] = 0
                 total = np.cumsum(weight.astype(np.int64))
-                point = np.int64(np.floor(u * float(total[-1])))
+                point = min(int(u * float(total[-1])), int(total[-1]) - 1)
                 item = np.searchsorted(total, point, side="right") + 1
                 self._item[row] = item
                 used[item - 1] = True
@@ -581,6 +557,14 @@ class World:
 
     # -- what the world tells ----------------------------------------------
 
+    def reach(self, user: int, *, which: int = 0) -> float:
+        """Reach of a user: mean radius of the history before a label.
+
+        Raises:
+            UnknownUserError: no such user, or no such label of the user.
+        """
+        return self._reach(self._before(self._row_of_label(user, which)))
+
     def label_rows(self, user: int) -> np.ndarray:
         """Row numbers of the user's labels, in time order.
 
@@ -596,6 +580,15 @@ class World:
             self._label_row, self._start[user : user + 2]
         )
         return self._label_row[low:high]
+
+    def _row_of_label(self, user: int, which: int) -> int:
+        rows = self.label_rows(user)
+        if not 0 <= which < len(rows):
+            raise UnknownUserError(
+                f"user number {user} has {len(rows)} label(s), "
+                f"there is none with index {which}"
+            )
+        return int(rows[which])
 
     def oracle_scores(
         self,
@@ -619,13 +612,7 @@ class World:
         Raises:
             UnknownUserError: no such user, or no such label of the user.
         """
-        rows = self.label_rows(user)
-        if not 0 <= which < len(rows):
-            raise UnknownUserError(
-                f"user number {user} has {len(rows)} label(s), "
-                f"there is none with index {which}"
-            )
-        history = self._before(rows[which])
+        history = self._before(self._row_of_label(user, which))
         logits = self._class_logits(user, history)
         scores = np.full(self.n_items + 1, -np.inf)
         scores[1:] = logits[self._class_of] + self._pop_logit
@@ -697,8 +684,8 @@ class World:
             )
             affinity[span] = dot / np.sqrt(_NORM * norm)
         u = rng.random((2, len(affinity)))
-        noise = 1.8 * (u[0] + u[1] - 1)
-        value = np.round(2.9 + 1.8 * affinity + noise, 6)
+        noise = 2.4 * (u[0] + u[1] - 1)
+        value = np.round(2.7 + 1.8 * affinity + noise, 6)
         rating = np.clip(np.rint(value), 1, 5)
         liked = 4 + (u[0] < 0.6)
         return np.where(self._label == 1, liked, rating).astype(float)
@@ -715,50 +702,21 @@ class World:
         variant[touched] = pool
         key = self._item * (pool + 1) + variant
         keys, inverse = np.unique(key, return_inverse=True)
-        start = rng.integers(0, 1 << 30, self.n_items + 1)
+        pick = rng.integers(0, 1 << 30, self.n_items + 1).tolist()
+        genre = (self.primary // THEMES_PER_GENRE).tolist()
         pairs = (divmod(k, pool + 1) for k in keys.tolist())
-        texts = np.array(
-            [self._ordinary(i, v, int(start[i])) for i, v in pairs],
-            dtype=object,
-        )
-        reviews = texts[inverse]
-        picks = rng.integers(0, 1 << 30, (len(self._label_row), 4))
-        for row, pick in zip(
-            self._label_row.tolist(), picks.tolist(), strict=True
-        ):
-            reviews[row] = self._serendipitous(int(self._item[row]), pick)
+        texts = [
+            words.make_review(self._terms[i - 1], genre[i], v, pool, pick[i])
+            for i, v in pairs
+        ]
+        reviews = np.array(texts, dtype=object)[inverse]
+        picks = rng.integers(0, 1 << 30, (len(self._label_row), 4)).tolist()
+        for row, parts in zip(self._label_row, picks, strict=True):
+            i = self._item[row]
+            reviews[row] = words.make_label_review(
+                self._terms[i - 1], genre[i], parts
+            )
         return reviews
-
-    def _ordinary(self, item: int, variant: int, start: int) -> str:
-        """Text ``variant`` of an item: praise, critique, or with a touch."""
-        pool = self.texts_per_item
-        terms = self._terms[item - 1]
-        if variant == pool:
-            forms = words.TOUCHES
-        else:
-            forms = words.CRITIQUE if variant == pool - 1 else words.PRAISE
-        form = forms[(start + variant) % len(forms)]
-        shift = variant % 3
-        text = form.format(
-            a=terms[shift],
-            b=terms[(shift + 1) % 3],
-            c=terms[3 + variant % 2],
-            warm=words.WARM[(start // 8 + 3 * variant) % len(words.WARM)],
-            cold=words.COLD[(start // 8) % len(words.COLD)],
-        )
-        return text[0].upper() + text[1:]
-
-    def _serendipitous(self, item: int, pick: list[int]) -> str:
-        """Individual review of a label: surprise, the terms, delight."""
-        terms = self._terms[item - 1]
-        middle = words.DISCOVERY[pick[1] % len(words.DISCOVERY)].format(
-            a=terms[pick[3] % 3],
-            b=terms[(pick[3] + 1) % 3],
-            c=terms[3 + pick[3] % 2],
-        )
-        opening = words.SURPRISE[pick[0] % len(words.SURPRISE)]
-        ending = words.DELIGHT[pick[2] % len(words.DELIGHT)]
-        return f"{opening} {middle} {ending}"
 
     @cached_property
     def _interactions(self) -> Interactions:
@@ -783,9 +741,7 @@ class World:
                 "label": self._label,
             }
         )
-        titles = dict(
-            zip(items[1:].tolist(), self.titles[1:], strict=True)
-        )
+        titles = dict(zip(items[1:].tolist(), self.titles[1:], strict=True))
         return Interactions(
             name=self.name,
             frame=frame,

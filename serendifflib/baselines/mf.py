@@ -1,0 +1,390 @@
+"""Matrix factorisation with fold-in: a rival, and a user embedding.
+
+Two models: ``implicit`` (weighted alternating least squares; Hu, Koren &
+Volinsky 2008) ranks well and is the rival in tables; ``ratings`` (biased
+matrix factorisation of the ratings) is the user embedding of Table 5. Both
+fit on training users alone; any user, known or new, is embedded from the
+history by one least-squares solve, so no table is indexed by user.
+
+Shapes: U users, N items, k factors, B users in a batch, n history length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from serendifflib.baselines.base import check_request, check_scores
+from serendifflib.baselines.trainer import (
+    Budget,
+    StageReport,
+    TrainingReport,
+    item_vectors,
+)
+from serendifflib.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from serendifflib.data.folds import FoldData
+
+MODES = ("implicit", "ratings")
+BLOCK = 2_000  # users solved at once: BLOCK x k x k numbers in memory
+
+
+@dataclass(eq=False, kw_only=True)
+class MatrixFactorization:
+    """User and item factors by alternating least squares.
+
+    An item that no training user has gets its factors by ridge regression
+    from its text vector (``cold="text"``); without that it would be scored
+    at chance.
+
+    Attributes:
+        budget: not used for stopping; ALS converges in ``sweeps``.
+        mode: ``implicit`` or ``ratings``.
+        factors: k.
+        sweeps: alternations over users and items.
+        regularization: lambda of the factors (and biases).
+        confidence: c of implicit entries, weight 1 + c (40 is published for
+            counts; entries here are 0 or 1).
+        cold: ``text`` or ``zero``, factors of items without training rows.
+        ridge: strength of the regression from text to factors.
+        isotropy: transform of the item vectors for ``cold="text"``.
+        report: what the last fit took.
+    """
+
+    name: ClassVar[str] = "MF"
+    budget: Budget = field(default_factory=Budget)
+    mode: str = "implicit"
+    factors: int = 64
+    sweeps: int = 15
+    regularization: float | None = None
+    confidence: float = 10.0
+    cold: str = "text"
+    ridge: float = 10.0
+    isotropy: str = "center"
+    report: TrainingReport | None = field(default=None, init=False)
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise ConfigError(
+                f"MF: unknown mode {self.mode!r}: choose one of "
+                f"{', '.join(MODES)}"
+            )
+        if self.cold not in ("text", "zero"):
+            raise ConfigError(
+                f"MF: unknown rule {self.cold!r} for cold items: choose "
+                "text or zero"
+            )
+        if self.regularization is None:
+            # implicit errors are summed over the whole catalogue with
+            # weights up to 1 + c, rating errors over rated items only
+            self.regularization = 10.0 if self.mode == "implicit" else 2.0
+
+    def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
+        """Factorise the rows of the training users.
+
+        No row of a validation or test user is read, so no held-out item
+        is; the generator only draws the start values.
+        """
+        started = time.perf_counter()
+        data = fold.interactions
+        self.n_items = data.n_items
+        rows = fold.training_rows
+        users, compact = np.unique(data.user_index[rows], return_inverse=True)
+        ratings = data.frame["rating"].to_numpy(dtype=np.float64)[rows]
+        shape = (len(users), self.n_items + 1)
+        places = (compact, data.item_index[rows])
+        start = torch.randn(
+            (self.n_items + 1, self.factors),
+            generator=generator,
+            dtype=torch.float64,
+        )
+        start = 0.1 * start.numpy()
+        start[0] = 0.0
+        counts = scipy.sparse.csr_array((np.ones(len(rows)), places), shape)
+        sums = scipy.sparse.csr_array((ratings, places), shape)
+        # of an item that a user rated twice the mean counts
+        sums.data /= counts.data
+        self.item_ratings = item_means(sums)
+        self.item_bias = np.zeros(self.n_items + 1)
+        self.mean = float(sums.data.mean())
+        if self.mode == "implicit":
+            sums.data[:] = 1.0
+        self.item_factors = start
+        losses = [self._sweep(sums) for _ in range(self.sweeps)]
+        self.known = np.asarray(counts.sum(axis=0)).ravel() > 0
+        if self.cold == "text":
+            self._warm_up(item_vectors(fold, self.isotropy).double().numpy())
+        else:
+            self.item_factors[~self.known] = 0.0
+        self.standard = self._standard(sums)
+        self.report = self._report(len(rows), losses, started)
+        return self
+
+    def _sweep(self, matrix: scipy.sparse.csr_array) -> float:
+        """One alternation; the training loss after it."""
+        if self.mode == "implicit":
+            user_factors = self._solve(matrix, self.item_factors)[:, 1:]
+            self.item_factors = self._solve(
+                scipy.sparse.csr_array(matrix.T), user_factors
+            )[:, 1:]
+            shown = matrix.tocoo()
+            fitted = (
+                user_factors[shown.row] * self.item_factors[shown.col]
+            ).sum(1)
+            return float(np.mean((1.0 - fitted) ** 2))
+        biases, user_factors = _split(self._solve_ratings(matrix))
+        flipped = scipy.sparse.csr_array(matrix.T)
+        self.item_bias, self.item_factors = _split(
+            solve_rows(
+                flipped,
+                user_factors,
+                biases + self.mean,
+                self.regularization,
+            )
+        )
+        shown = matrix.tocoo()
+        fitted = self.mean + biases[shown.row] + self.item_bias[shown.col]
+        fitted += (user_factors[shown.row] * self.item_factors[shown.col]).sum(
+            1
+        )
+        return float(np.mean((shown.data - fitted) ** 2))
+
+    def _solve_ratings(self, matrix: scipy.sparse.csr_array) -> np.ndarray:
+        return solve_rows(
+            matrix,
+            self.item_factors,
+            self.item_bias + self.mean,
+            self.regularization,
+        )
+
+    def _solve(
+        self, matrix: scipy.sparse.csr_array, factors: np.ndarray
+    ) -> np.ndarray:
+        solved = solve_implicit(
+            matrix, factors, self.confidence, self.regularization
+        )
+        return np.concatenate([np.zeros((len(solved), 1)), solved], axis=1)
+
+    def _warm_up(self, texts: np.ndarray) -> None:
+        """Factors of items without training rows, from their text."""
+        inputs = np.concatenate([texts, np.ones((len(texts), 1))], axis=1)
+        known = inputs[self.known]
+        penalty = self.ridge * np.eye(inputs.shape[1])
+        penalty[-1, -1] = 1e-6  # the constant is not shrunk
+        outputs = np.concatenate(
+            [self.item_factors, self.item_bias[:, None]], axis=1
+        )
+        weights = np.linalg.solve(
+            known.T @ known + penalty, known.T @ outputs[self.known]
+        )
+        outputs[~self.known] = inputs[~self.known] @ weights
+        outputs[0] = 0.0
+        self.item_factors = outputs[:, :-1]
+        self.item_bias = outputs[:, -1]
+
+    def embed(self, histories: torch.Tensor) -> torch.Tensor:
+        """User factors by fold-in, standardised over training users.
+
+        p_u = (Q_T' Q_T + lambda I)^-1 Q_T' (r_T - mu - b_i - b_u), with the
+        user's bias solved jointly. A history carries no ratings, so in mode
+        ``ratings`` an item counts with the mean rating that it got. The
+        standardisation takes away that the norm tells a user's activity.
+
+        Args:
+            histories: LongTensor [B, n], left-padded with 0.
+
+        Returns:
+            FloatTensor [B, k].
+        """
+        mean, spread = self.standard
+        factors = (self._fold_in(histories) - mean) / spread
+        return torch.from_numpy(factors.astype(np.float32))
+
+    def _fold_in(self, histories: torch.Tensor) -> np.ndarray:
+        """User factors of histories [B, n], float64 [B, k]."""
+        items = histories.numpy()
+        rows, columns = np.nonzero(items)
+        chosen = items[rows, columns]
+        shape = (len(items), self.n_items + 1)
+        matrix = scipy.sparse.csr_array(
+            (np.ones(len(rows)), (rows, chosen)), shape
+        )
+        matrix.sum_duplicates()
+        matrix.data[:] = 1.0
+        if self.mode == "implicit":
+            return self._solve(matrix, self.item_factors)[:, 1:]
+        matrix.data[:] = self.item_ratings[matrix.indices]
+        return _split(self._solve_ratings(matrix))[1]
+
+    def _standard(
+        self, matrix: scipy.sparse.csr_array
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.mode == "implicit":
+            factors = self._solve(matrix, self.item_factors)[:, 1:]
+        else:
+            factors = _split(self._solve_ratings(matrix))[1]
+        return factors.mean(axis=0), np.maximum(factors.std(axis=0), 1e-9)
+
+    def score(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """<p_u, q_i> + b_i of candidates, [B, C]; see the protocol.
+
+        Raises:
+            ModelError: not fitted, a bad request, or NaN scores.
+        """
+        if self.report is None:
+            raise ModelError(f"{self.name}: not fitted; call fit first")
+        check_request(self.name, histories, candidates, self.n_items)
+        users = self._fold_in(histories)
+        items = candidates.numpy()
+        scores = np.einsum("bk,bck->bc", users, self.item_factors[items])
+        scores += self.item_bias[items]
+        return check_scores(
+            self.name, torch.from_numpy(scores.astype(np.float32))
+        )
+
+    def settings(self) -> dict[str, object]:
+        """The options that were set, as plain JSON values."""
+        return {
+            "mode": self.mode,
+            "factors": self.factors,
+            "sweeps": self.sweeps,
+            "regularization": self.regularization,
+            "confidence": self.confidence,
+            "cold": self.cold,
+            "ridge": self.ridge,
+            "isotropy": self.isotropy,
+        }
+
+    def _report(
+        self, examples: int, losses: list[float], started: float
+    ) -> TrainingReport:
+        seconds = time.perf_counter() - started
+        stage = StageReport(
+            stage=self.mode,
+            examples=examples,
+            steps=self.sweeps,
+            seconds=seconds,
+            best_step=self.sweeps,
+            best_value=float("nan"),
+            stopped="steps",
+            losses=tuple(losses),
+            values=(),
+        )
+        return TrainingReport(
+            model=self.name,
+            parameters=self.n_items * (self.factors + 1),
+            stages=(stage,),
+            seconds=seconds,
+            settings=self.settings(),
+            notes=("a step is one sweep over all users and items",),
+        )
+
+
+def _split(solved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bias [M] and factors [M, k] of solutions [M, 1 + k]."""
+    return solved[:, 0], solved[:, 1:]
+
+
+def item_means(matrix: scipy.sparse.csr_array) -> np.ndarray:
+    """Mean rating of each item [N + 1]; where none, the overall mean."""
+    counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    sums = np.bincount(matrix.indices, matrix.data, minlength=matrix.shape[1])
+    means = np.full(matrix.shape[1], matrix.data.mean())
+    return np.divide(sums, counts, out=means, where=counts > 0)
+
+
+def solve_implicit(
+    matrix: scipy.sparse.csr_array,
+    factors: np.ndarray,
+    confidence: float,
+    regularization: float,
+) -> np.ndarray:
+    """Implicit ALS, one side: row factors given column factors.
+
+    Minimises sum_i c_i (r_i - x'y_i)^2 + lambda |x|^2 per row over ALL
+    columns, with r = 1, c = 1 + confidence on entries and r = 0, c = 1
+    elsewhere: x = (Y'Y + conf Y_s'Y_s + lambda I)^-1 (1 + conf) Y_s'1.
+
+    Args:
+        matrix: rows x columns, 1 on entries.
+        factors: Y, [columns, k].
+        confidence: conf.
+        regularization: lambda.
+
+    Returns:
+        x of every row, [rows, k].
+    """
+    k = factors.shape[1]
+    common = factors.T @ factors + regularization * np.eye(k)
+
+    def system(
+        columns: np.ndarray, _: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        own = factors[columns]
+        left = common + confidence * (own.T @ own)
+        return left, (1.0 + confidence) * own.sum(axis=0)
+
+    return _solve_each(matrix, k, system)
+
+
+def solve_rows(
+    matrix: scipy.sparse.csr_array,
+    factors: np.ndarray,
+    offsets: np.ndarray,
+    regularization: float,
+) -> np.ndarray:
+    """Explicit ALS, one side: a bias and factors of each row.
+
+    Minimises sum over entries of (r_i - o_i - b - x'y_i)^2
+    + lambda (b^2 + |x|^2) per row.
+
+    Args:
+        matrix: ratings r, rows x columns.
+        factors: Y, [columns, k].
+        offsets: o, [columns].
+        regularization: lambda.
+
+    Returns:
+        (b, x) of every row, [rows, 1 + k].
+    """
+    extended = np.concatenate([np.ones((len(factors), 1)), factors], axis=1)
+    k = extended.shape[1]
+    common = regularization * np.eye(k)
+
+    def system(
+        columns: np.ndarray, ratings: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        own = extended[columns]
+        return common + own.T @ own, own.T @ (ratings - offsets[columns])
+
+    return _solve_each(matrix, k, system)
+
+
+def _solve_each(
+    matrix: scipy.sparse.csr_array,
+    k: int,
+    system: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray:
+    """Solve one k x k system per row, in blocks that fit in memory."""
+    n_rows = matrix.shape[0]
+    solved = np.zeros((n_rows, k))
+    for start in range(0, n_rows, BLOCK):
+        stop = min(start + BLOCK, n_rows)
+        left = np.empty((stop - start, k, k))
+        right = np.empty((stop - start, k, 1))
+        for row in range(start, stop):
+            part = slice(matrix.indptr[row], matrix.indptr[row + 1])
+            left[row - start], right[row - start, :, 0] = system(
+                matrix.indices[part], matrix.data[part]
+            )
+        solved[start:stop] = np.linalg.solve(left, right)[..., 0]
+    return solved

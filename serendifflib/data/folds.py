@@ -441,7 +441,8 @@ def prepare_fold(
         dropped[part] = int((~has_vector).sum())
         parts[part] = examples.subset(has_vector)
     for part in ("train", "test"):
-        if not len(parts[part]):
+        asked = part == "train" or len(split.test_users)
+        if asked and not len(parts[part]):
             raise DataError(
                 f"{interactions.name}: {split.name} has no {kind} target in "
                 f"its {part} users ({dropped[part]} left out because their "

@@ -23,10 +23,12 @@ What is accepted and how it is treated:
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import difflib
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,48 +105,79 @@ def read_csv(path: Path | str, *, name: str | None = None) -> Interactions:
     )
 
 
-def read_columns(
-    path: Path | str, columns: tuple[str, ...], **options: object
-) -> pd.DataFrame:
+def read_columns(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read some columns of a UTF-8 CSV file as plain strings.
 
     Args:
         path: the file; its first non-empty line is the header.
-        columns: the columns that must be there.
-        **options: passed on to :func:`pandas.read_csv`, e.g. ``nrows``.
+        columns: the columns that must be there; others are ignored.
 
     Returns:
-        Table of ``columns`` with string values, empty where nothing stood
-        (or an iterator of such tables if ``chunksize`` is given).
+        Table of ``columns``, empty strings where nothing stood.
 
     Raises:
         DataError: no such file, empty, not UTF-8, a column missing or named
             twice, a row with more fields than the header, an open quote.
     """
     path = Path(path)
+    places = _find_columns(path, columns)
+    with _parsing(path):
+        table = pd.read_csv(path, **_PARSER)
+    return _chosen(table, places, columns)
+
+
+def read_parts(
+    path: Path | str, columns: tuple[str, ...], rows: int = 500_000
+) -> Iterator[pd.DataFrame]:
+    """Like :func:`read_columns`, in parts of at most ``rows`` rows."""
+    path = Path(path)
+    places = _find_columns(path, columns)
+    with _parsing(path):
+        parts = pd.read_csv(path, chunksize=rows, **_PARSER)
+    with parts:
+        while True:
+            with _parsing(path):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield _chosen(part, places, columns)
+
+
+# Everything arrives as text, so that a message can show what stood there.
+_PARSER = {
+    "index_col": False,
+    "dtype": str,
+    "na_filter": False,
+    "encoding": "utf-8-sig",
+    "compression": None,
+    "engine": "c",
+}
+
+
+def _find_columns(path: Path, columns: tuple[str, ...]) -> list[int]:
     _check_encoding(path)
-    header = _header(path)
-    places = _places(header, columns, where=str(path))
+    return _places(_header(path), columns, where=str(path))
 
-    def chosen(table: pd.DataFrame) -> pd.DataFrame:
-        return table.iloc[:, places].set_axis(list(columns), axis=1)
 
+def _chosen(
+    table: pd.DataFrame, places: list[int], columns: tuple[str, ...]
+) -> pd.DataFrame:
+    return table.iloc[:, places].set_axis(list(columns), axis=1)
+
+
+@contextlib.contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Turn what pandas raises into one line about the file."""
     try:
         with warnings.catch_warnings():
             # pandas only warns where it cuts fields off the first rows.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path,
-                index_col=False,
-                dtype=str,
-                na_filter=False,
-                encoding="utf-8-sig",
-                compression=None,
-                engine="c",
-                **options,
-            )
-        return map(chosen, table) if "chunksize" in options else chosen(table)
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            yield
+    except (
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        pd.errors.EmptyDataError,
+    ) as error:
         raise _parser_error(path, error) from error
     except OSError as error:
         raise _cannot_read(path, error) from error
@@ -279,31 +312,44 @@ def validate(
     Raises:
         DataError: the first row that breaks the schema, counted from 1.
     """
+    return tidy(check_rows(frame, where=where))
+
+
+def check_rows(frame: pd.DataFrame, *, where: str) -> pd.DataFrame:
+    """Check a table against the schema; the order of rows stays.
+
+    Args:
+        frame: see :func:`validate`. Rows are named by the index plus one
+            where it holds whole numbers, as after a selection of rows.
+        where: file or source that the messages name.
+
+    Returns:
+        Table of :data:`COLUMNS` in the types of :func:`validate`.
+
+    Raises:
+        DataError: the first row that breaks the schema.
+    """
     header = [str(column) for column in frame.columns]
     _places(header, COLUMNS, where=where)
     if len(frame) == 0:
         raise DataError(f"{where}: there are no rows below the header")
-    original = frame.reset_index(drop=True)
-    notes: list[str] = []
+    counted = pd.api.types.is_integer_dtype(frame.index.dtype)
+    if not (counted and frame.index.is_unique):
+        frame = frame.reset_index(drop=True)
+    original = frame[list(COLUMNS)]
     clean = {column: _ids(original[column], where) for column in ID_COLUMNS}
     for column in NUMBER_COLUMNS:
         clean[column] = _numbers(original[column], where)
-    clean["review"], replaced = _reviews(original["review"])
+    clean["review"] = _reviews(original["review"])
     table = pd.DataFrame(clean)[list(COLUMNS)]
     _check_schema(table, original, where)
-    table = table.astype({"label": "int8"})
-    if replaced:
-        notes.append(
-            f"{replaced:,} reviews held characters that are no text (zero "
-            "bytes or broken surrogates); each became a space."
-        )
-    table, more = _sorted_and_merged(table)
-    return table, (*notes, *more)
+    return table.astype({"label": "int8"})
 
 
-def _row_error(
+def row_error(
     where: str, row: int, column: str, value: object, problem: str
 ) -> DataError:
+    """One line about one value; ``row`` counts from 0, the message from 1."""
     return DataError(
         f"{where}: row {row + 1}, column {column!r}: {shown(value)} {problem}"
     )
@@ -312,22 +358,20 @@ def _row_error(
 def _ids(values: pd.Series, where: str) -> pd.Series:
     """Ids as stripped strings; whole numbers lose a trailing ``.0``."""
     column = str(values.name)
-    if pd.api.types.is_float_dtype(values.dtype):
-        whole = values.notna() & (values % 1 == 0)
-        values = values.astype(object)
-        values[whole] = [str(int(value)) for value in values[whole]]
-    objects = values.to_numpy(dtype=object)
-    texts = np.empty(len(objects), dtype=object)
-    for row, value in enumerate(objects):
+    texts = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         text = str(value).strip()
         if value is None or text.lower() in ("", "nan", "<na>"):
-            raise _row_error(where, row, column, value, "is not an id")
-        if not _is_clean(text):
-            raise _row_error(
-                where, row, column, value, "holds a character that is no text"
-            )
-        texts[row] = text
-    return pd.Series(texts, name=column, dtype=object)
+            problem = "is not an id"
+        elif not _is_clean(text):
+            problem = "holds a character that is no text"
+        else:
+            texts[row] = text
+            continue
+        raise row_error(where, values.index[row], column, value, problem)
+    return pd.Series(texts, index=values.index, dtype=object)
 
 
 def _is_clean(text: str) -> bool:
@@ -343,20 +387,19 @@ def _without_surrogates(text: str) -> str:
     return re.sub("[\ud800-\udfff]", " ", text)
 
 
-def _reviews(values: pd.Series) -> tuple[pd.Series, int]:
-    """Reviews as strings (missing ones empty) and how many were mended."""
+def _reviews(values: pd.Series) -> pd.Series:
+    """Reviews as strings; a missing or blank one is the empty string.
+
+    Zero bytes and broken surrogates, which are no text, become spaces.
+    """
     missing = values.isna().to_numpy()
-    texts = values.to_numpy(dtype=object).copy()
-    replaced = 0
-    for row, text in enumerate(texts):
-        if missing[row]:
-            texts[row] = ""
-            continue
-        text = str(text)
-        mended = _without_surrogates(text.replace("\x00", " "))
-        replaced += mended != text
-        texts[row] = mended if mended.strip() else ""
-    return pd.Series(texts, name="review", dtype=object), replaced
+    texts = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        text = "" if missing[row] else str(value)
+        if not _is_clean(text):
+            text = _without_surrogates(text.replace("\x00", " "))
+        texts[row] = text if text.strip() else ""
+    return pd.Series(texts, index=values.index, dtype=object)
 
 
 def _numbers(values: pd.Series, where: str) -> pd.Series:
@@ -366,32 +409,35 @@ def _numbers(values: pd.Series, where: str) -> pd.Series:
         DataError: a value that is no finite number, or a missing one, or a
             timestamp that is not a whole number.
     """
-    column = str(values.name)
+    column, index = str(values.name), values.index
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     numbers = numbers.to_numpy(copy=True)
-    unclear = np.flatnonzero(~np.isfinite(numbers))
-    for row in unclear:
+    for row in np.flatnonzero(~np.isfinite(numbers)):
         value = values.iloc[row]
         text = "" if pd.isna(value) else str(value).strip()
         if text.lower() not in MISSING:
-            raise _row_error(where, row, column, value, "is not a number")
-        if column != "rating":
-            raise _row_error(where, row, column, value, "is missing a number")
+            problem = "is not a number"
+        elif column != "rating":
+            problem = "stands where a number is needed"
+        else:
+            continue
+        raise row_error(where, index[row], column, value, problem)
     if column != "timestamp":
-        return pd.Series(numbers, name=column)
-    parts = np.flatnonzero(numbers % 1)
-    if len(parts):
-        row = int(parts[0])
-        raise _row_error(
+        return pd.Series(numbers, index=index)
+    broken = np.flatnonzero(numbers % 1)
+    if len(broken):
+        row = int(broken[0])
+        raise row_error(
             where,
-            row,
+            index[row],
             column,
             values.iloc[row],
             "is not a whole number of seconds",
         )
-    # Far beyond the range every value is refused the same way.
+    # Clipped, because int64 does not hold every float; the schema refuses
+    # both ends.
     whole = np.clip(numbers, -1, LATEST_SECOND + 1).astype("int64")
-    return pd.Series(whole, name=column)
+    return pd.Series(whole, index=index)
 
 
 def _check_schema(
@@ -401,23 +447,26 @@ def _check_schema(
     try:
         SCHEMA.validate(table, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        cases = errors.failure_cases.sort_values("index", kind="stable")
-        first = cases.iloc[0]
+        # The first row counts, wherever pandera lists it.
+        first = errors.failure_cases.iloc[
+            int(np.argmin(errors.failure_cases["index"].to_numpy()))
+        ]
         row, column = int(first["index"]), str(first["column"])
-        raise _row_error(
-            where,
-            row,
-            column,
-            original[column].iloc[row],
-            str(first["check"]),
+        raise row_error(
+            where, row, column, original.at[row, column], str(first["check"])
         ) from errors
 
 
-def _sorted_and_merged(
-    table: pd.DataFrame,
-) -> tuple[pd.DataFrame, list[str]]:
-    """Sort by user, time and order of input; merge duplicate pairs."""
-    notes = []
+def tidy(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Sort by user, time and order of input; merge repeated pairs.
+
+    Args:
+        table: what :func:`check_rows` returned.
+
+    Returns:
+        See :func:`validate`.
+    """
+    notes: list[str] = []
     users = np.unique(
         table["user_id"].to_numpy(dtype=object), return_inverse=True
     )[1]
@@ -455,4 +504,4 @@ def _sorted_and_merged(
     unrated = int(table["rating"].isna().sum())
     if unrated:
         notes.append(f"{unrated:,} rows have no rating.")
-    return table, notes
+    return table, tuple(notes)

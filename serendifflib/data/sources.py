@@ -1,35 +1,181 @@
-"""Load a data set by id or path."""
+"""Data sets by id: where they come from, whether they are whole, how to load.
+
+A data set is looked for in ``$SERENDIFF_DATA`` first, then among earlier
+downloads in the cache; only then is it downloaded. Whatever has a published
+size and SHA-256 is compared with them every time it is loaded.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import inspect
 import os
-import re
-from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from serendifflib.data import table1
+from serendifflib.data.download import download, unpack, verify
+from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.reading import read_columns, read_csv, validate
-from serendifflib.errors import DataError, UnknownDatasetError
-from serendifflib.paths import data_dir
+from serendifflib.data.reading import read_csv
+from serendifflib.errors import (
+    ConfigError,
+    DataError,
+    DownloadError,
+    UnknownDatasetError,
+)
+from serendifflib.io import sha256_file
+from serendifflib.paths import cache_dir, data_dir
 from serendifflib.profiles import Profile, current_profile
 
-WORLDS = {
-    "synthetic": "strong",
-    "synthetic-weak": "weak",
-    "synthetic-null": "null",
-    "synthetic-like-serenlens-books": "serenlens-books",
-    "synthetic-like-serenlens-movies": "serenlens-movies",
-}
-REAL = (
-    "movielens-small",
-    "serenlens-books",
-    "serenlens-movies",
-    "serendipity-2018",
+MiB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one data set of the world outside comes from.
+
+    Attributes:
+        id: the data id.
+        what: one line about it.
+        url: https address of one file; ``env`` names the environment
+            variable that replaces it.
+        env: see ``url``.
+        file: name of that file, ``.csv`` or ``.zip``.
+        places: where a copy may lie below ``$SERENDIFF_DATA``: the file, or
+            the folder with the unpacked ``members``.
+        limit: most bytes to download, and most that a member may unpack to.
+        size: bytes of the file, where the publisher keeps them fixed.
+        sha256: its checksum, likewise.
+        members: files to take from the archive.
+        optional: files to take if they are there.
+        licence: what the publisher allows.
+        counts: numbers of the publisher: rows, users, items (for a report).
+    """
+
+    id: str
+    what: str
+    url: str
+    env: str
+    file: str
+    places: tuple[str, ...]
+    limit: int
+    size: int | None = None
+    sha256: str | None = None
+    members: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    licence: str = ""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """The address in use: the environment's, else the publisher's."""
+        return os.environ.get(self.env) or self.url
+
+
+_SERENLENS = (
+    "https://media.githubusercontent.com/media/zhefu2/SerenLens/master/"
+    "Dataset/"
 )
+_GROUPLENS = "https://files.grouplens.org/datasets/"
+
+SOURCES = {
+    source.id: source
+    for source in (
+        Source(
+            id="movielens-small",
+            what="real film ratings, titles, genres, tags; no labels",
+            url=f"{_GROUPLENS}movielens/ml-latest-small.zip",
+            env="SERENDIFF_URL_MOVIELENS_SMALL",
+            file="ml-latest-small.zip",
+            places=("ml-latest-small", "ml-latest-small.zip"),
+            limit=64 * MiB,
+            members=("ratings.csv", "movies.csv"),
+            optional=("tags.csv", "README.txt"),
+            licence="research use with citation; see its README",
+        ),
+        Source(
+            id="serenlens-books",
+            what="the paper's book reviews with serendipity labels",
+            url=f"{_SERENLENS}SerenLens_Books.csv",
+            env="SERENDIFF_URL_SERENLENS_BOOKS",
+            file="SerenLens_Books.csv",
+            places=(
+                "SerenLens_Books.csv",
+                "SerenLens/SerenLens_Books.csv",
+                "SerenLens/Dataset/SerenLens_Books.csv",
+                "Dataset/SerenLens_Books.csv",
+                "serenlens/SerenLens_Books.csv",
+                "serenlens-books/SerenLens_Books.csv",
+            ),
+            limit=512 * MiB,
+            size=497_718_992,
+            sha256=(
+                "5dc3eb6cf1cd07a796c8b10f98681057"
+                "3357209846adb80a84e335c314113885"
+            ),
+            licence="see the SerenLens repository; cite Fu et al., 2023",
+        ),
+        Source(
+            id="serenlens-movies",
+            what="the paper's film reviews with serendipity labels",
+            url=f"{_SERENLENS}SerenLens_Movies.csv",
+            env="SERENDIFF_URL_SERENLENS_MOVIES",
+            file="SerenLens_Movies.csv",
+            places=(
+                "SerenLens_Movies.csv",
+                "SerenLens/SerenLens_Movies.csv",
+                "SerenLens/Dataset/SerenLens_Movies.csv",
+                "Dataset/SerenLens_Movies.csv",
+                "serenlens/SerenLens_Movies.csv",
+                "serenlens-movies/SerenLens_Movies.csv",
+            ),
+            limit=192 * MiB,
+            size=155_015_808,
+            sha256=(
+                "74460e2f516c12ec3366bb50bdd0e746"
+                "98e5e0e898c75bfaebf0823489035bd3"
+            ),
+            licence="see the SerenLens repository; cite Fu et al., 2023",
+        ),
+        Source(
+            id="serendipity-2018",
+            what="film ratings with survey answers about serendipity",
+            url=f"{_GROUPLENS}serendipity-sac2018/serendipity-sac2018.zip",
+            env="SERENDIFF_URL_SERENDIPITY_2018",
+            file="serendipity-sac2018.zip",
+            places=(
+                "serendipity-sac2018",
+                "serendipity-2018",
+                "serendipity-sac2018.zip",
+                "serendipity-2018.zip",
+            ),
+            limit=2048 * MiB,
+            members=("answers.csv", "training.csv", "movies.csv"),
+            optional=("tags.csv",),
+            licence="research use with citation; not to be passed on",
+            counts={"answers": 2_150, "users": 481, "movies": 1_678},
+        ),
+    )
+}
+
+WORLDS = {
+    "synthetic": ("strong", "simulated reviews; labels follow a strong law"),
+    "synthetic-weak": ("weak", "the same with a weak law"),
+    "synthetic-null": ("null", "the same with labels that follow nothing"),
+    "synthetic-like-serenlens-books": (
+        "serenlens-books",
+        "the strong law in the sizes of SerenLens-Books",
+    ),
+    "synthetic-like-serenlens-movies": (
+        "serenlens-movies",
+        "the strong law in the sizes of SerenLens-Movies",
+    ),
+}
 
 
 def load_dataset(
@@ -41,26 +187,48 @@ def load_dataset(
 ) -> Interactions:
     """Load interactions by data id or from a CSV file.
 
+    Args:
+        name_or_path: a data id (see :func:`list_datasets`), or the path of a
+            CSV file in SerenLens' columns.
+        seed: seed of a simulated world; real data do not depend on it.
+        profile: sizes of a simulated world; the current profile if None.
+        **options: ``n_users``, ``n_items`` and other arguments of
+            :class:`~serendifflib.data.world.World` for a simulated world;
+            ``label_column`` and ``users`` for ``serendipity-2018``.
+
     Raises:
-        UnknownDatasetError: neither an id nor an existing file.
+        UnknownDatasetError: neither an id nor a file.
+        ConfigError: an option that this data set does not have.
+        DataError: a file breaks the schema or differs from its checksum.
+        DownloadError: the data are not here and cannot be downloaded.
     """
     name = str(name_or_path)
     if name in WORLDS:
-        return _world(name, seed, profile, options)
-    if name == "movielens-small":
-        return read_movielens(data_dir() / "ml-latest-small")
-    if Path(name).is_file() or name.endswith(".csv") or os.sep in name:
-        return read_csv(name)
-    known = [*WORLDS, *REAL]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UnknownDatasetError(
-        f"unknown data set {name!r}: give the path of a CSV file or one of "
-        f"{', '.join(known)}{hint}"
-    )
+        return _load_world(name, seed, profile, options)
+    if name in SOURCES:
+        return load_source(SOURCES[name], **options)
+    path = _csv_path(name)
+    _check_options(name, read_csv, options, ("name",))
+    return read_csv(path, **options)
 
 
-def _world(
+def load_source(
+    source: Source, *, local_http: bool = False, **options: object
+) -> Interactions:
+    """Find or download a data set and read it.
+
+    Args:
+        source: its description.
+        local_http: see :func:`~serendifflib.data.download.download`.
+        **options: see :func:`load_dataset`.
+    """
+    reader = _READERS[source.id]
+    _check_options(source.id, reader, options)
+    path = fetch_source(source, local_http=local_http)
+    return reader(_readable(source, path), **options)
+
+
+def _load_world(
     name: str,
     seed: int,
     profile: Profile | str | None,
@@ -68,96 +236,236 @@ def _world(
 ) -> Interactions:
     from serendifflib.data.world import World
 
+    preset = WORLDS[name][0]
     if name.startswith("synthetic-like-"):
-        return World.like(WORLDS[name], seed=seed, **options).interactions()
+        _check_options(name, World.like, options)
+        return World.like(preset, seed=seed, **options).interactions()
+    _check_options(name, World, options)
     if not isinstance(profile, Profile):
         profile = current_profile(profile)
     sizes = {"n_users": profile.world_users, "n_items": profile.world_items}
-    return World(WORLDS[name], seed=seed, **(sizes | options)).interactions()
+    return World(preset, seed=seed, **(sizes | options)).interactions()
 
 
-_ARTICLES = (
-    "The|A|An|La|Le|Les|L'|Il|Lo|I|Gli|El|Los|Las|Der|Die|Das|Den|Det|De|"
-    "Het|Un|Une|Una|Ein|Eine|O|Os|As|En|Ett"
-)
-_TRAILING_ARTICLE = re.compile(
-    rf"^(?P<title>.+), (?P<article>{_ARTICLES})(?P<rest>(?: \(.*)?)$"
-)
+def _check_options(
+    name: str,
+    function: Callable[..., object],
+    options: Mapping[str, object],
+    also: tuple[str, ...] = (),
+) -> None:
+    """Refuse options that the loader of a data set does not take."""
+    taken = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.name != "seed"
+    ]
+    for option in options:
+        if option not in (*taken, *also):
+            known = ", ".join(taken) or "none"
+            raise ConfigError(
+                f"{name} has no option {option!r}; its options: {known}"
+            )
 
 
-def plain_title(title: str) -> str:
-    """A MovieLens title as people write it, the article in front.
+def _csv_path(name: str) -> Path:
+    """The path of a CSV file, or a helpful refusal of an unknown id."""
+    path = Path(name).expanduser()
+    if path.is_file() or path.suffix or path.name != name:
+        return path  # if it does not exist, reading says so
+    known = [*WORLDS, *SOURCES]
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UnknownDatasetError(
+        f"unknown data set {name!r}{hint} (known: {', '.join(known)}, or "
+        "the path of a CSV file)"
+    )
 
-    >>> plain_title("American President, The (1995)")
-    'The American President (1995)'
+
+def find_source(source: Source) -> Path | None:
+    """A copy that is here already: a file, or a folder of the members.
+
+    Looks in ``$SERENDIFF_DATA`` (or the cache) at ``source.places``, then
+    among downloads. The content is not compared yet.
     """
-    found = _TRAILING_ARTICLE.match(title.strip())
-    if not found:
-        return title.strip()
-    gap = "" if found["article"].endswith("'") else " "
-    return f"{found['article']}{gap}{found['title']}{found['rest']}"
+    for place in source.places:
+        path = data_dir() / place
+        if path.is_file():
+            return path
+        if source.members and all(
+            (path / member).is_file() for member in source.members
+        ):
+            return path
+    downloaded = _download_path(source)
+    return downloaded if downloaded.is_file() else None
 
 
-def read_movielens(folder: Path) -> Interactions:
-    """Read MovieLens' ``ratings.csv``, ``movies.csv`` and ``tags.csv``."""
-    ratings = read_columns(
-        folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp")
-    )
-    movies = read_columns(
-        folder / "movies.csv", ("movieId", "title", "genres")
-    )
-    tags = read_columns(folder / "tags.csv", ("movieId", "tag"))
-    titles = {
-        item: plain_title(title)
-        for item, title in zip(movies["movieId"], movies["title"], strict=True)
-    }
-    genres = dict(zip(movies["movieId"], movies["genres"], strict=True))
-    words: dict[str, Counter] = {}
-    for item, tag in zip(tags["movieId"], tags["tag"], strict=True):
-        words.setdefault(item, Counter())[tag.strip().lower()] += 1
-    texts = {
-        item: describe(title, genres[item], words.get(item))
-        for item, title in titles.items()
-    }
-    unknown = ~ratings["movieId"].isin(list(titles))
-    if unknown.any():
-        row = int(np.flatnonzero(unknown)[0])
-        raise DataError(
-            f"{folder / 'ratings.csv'}: row {row + 1}, column 'movieId': "
-            f"{ratings['movieId'].iloc[row]!r} does not occur in movies.csv"
+def fetch_source(
+    source: Source, *, local_http: bool = False, progress: bool = True
+) -> Path:
+    """Path of a verified copy of a data set, downloaded if need be.
+
+    Raises:
+        DataError: the copy that is here differs from size or checksum.
+        DownloadError: there is none and it cannot be downloaded; the message
+            says where to put it by hand.
+    """
+    path = find_source(source)
+    if path is not None:
+        if path.is_file():
+            verify(path, size=source.size, sha256=source.sha256)
+        return path
+    path = _download_path(source)
+    try:
+        return download(
+            source.address,
+            path,
+            limit=source.limit,
+            size=source.size,
+            sha256=source.sha256,
+            local_http=local_http,
+            progress=progress,
         )
-    table = pd.DataFrame(
-        {
-            "user_id": ratings["userId"],
-            "item_id": ratings["movieId"],
-            "timestamp": ratings["timestamp"],
-            "review": ratings["movieId"].map(texts),
-            "rating": ratings["rating"],
-            "label": 0,
-        }
-    )
-    frame, notes = validate(table, where=str(folder / "ratings.csv"))
-    return Interactions(
-        name="movielens-small",
-        frame=frame,
-        source=(
-            "MovieLens latest-small (GroupLens): real ratings with titles, "
-            "genres and tags; it has no serendipity labels."
-        ),
-        has_labels=False,
-        titles=titles,
-        notes=notes,
-        texts_describe_items=True,
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error}. To do it by hand, get {source.url} elsewhere and put "
+            f"it at {path}, or set SERENDIFF_DATA to its folder"
+        ) from error
+
+
+def _download_path(source: Source) -> Path:
+    return cache_dir() / "data" / source.file
+
+
+def _readable(source: Source, path: Path) -> Path:
+    """The CSV file, or the folder with the members of an archive."""
+    if path.is_dir() or not source.members:
+        return path
+    folder = f"{source.id}-{sha256_file(path)[:12]}"
+    return unpack(
+        path,
+        source.members,
+        cache_dir() / "data" / folder,
+        limit=source.limit,
+        optional=source.optional,
     )
 
 
-def describe(title: str, genres: str, tags: Counter | None) -> str:
-    """Text of a film: title, genres, and up to ten of its commonest tags."""
-    parts = [title.rstrip(".")]
-    if genres and genres != "(no genres listed)":
-        parts.append(", ".join(genres.split("|")))
-    if tags:
-        # Most frequent first; equally frequent ones by the alphabet.
-        ranked = sorted(tags, key=lambda tag: (-tags[tag], tag))
-        parts.append(", ".join(tag for tag in ranked[:10] if tag))
-    return ". ".join(part for part in parts if part) + "."
+def _read_serenlens(source_id: str) -> Callable[[Path], Interactions]:
+    def read(path: Path) -> Interactions:
+        data = read_csv(path, name=source_id)
+        differing = table1.differences(data, source_id)
+        notes = tuple(f"Not as in Table 1: {line}." for line in differing)
+        part = "book" if source_id.endswith("books") else "film"
+        return dataclasses.replace(
+            data,
+            source=(
+                f"SerenLens (Fu et al., 2023): {part} reviews from Amazon "
+                "with serendipity labels by crowd workers."
+            ),
+            notes=(*data.notes, *notes),
+        )
+
+    return read
+
+
+_READERS: dict[str, Callable[..., Interactions]] = {
+    "movielens-small": read_movielens,
+    "serenlens-books": _read_serenlens("serenlens-books"),
+    "serenlens-movies": _read_serenlens("serenlens-movies"),
+    "serendipity-2018": read_serendipity_2018,
+}
+
+
+def fetch(name: str) -> Path | None:
+    """Bring a data set here: its verified file or folder.
+
+    Returns:
+        The path; None for a simulated world, which needs no file.
+
+    Raises:
+        UnknownDatasetError: no such id.
+    """
+    if name in WORLDS:
+        return None
+    if name in SOURCES:
+        return fetch_source(SOURCES[name])
+    path = _csv_path(name)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    return path
+
+
+def check(name_or_path: str | Path, **options: object) -> pd.DataFrame:
+    """Load a data set and report what was found, without downloading.
+
+    Args:
+        name_or_path: a data id or a CSV path.
+        **options: see :func:`load_dataset`.
+
+    Returns:
+        One row per finding, columns ``what``, ``found``, ``expected`` (empty
+        where nothing is), ``ok``.
+
+    Raises:
+        DataError: the data are not here, or broken; see also
+            :func:`load_dataset`.
+    """
+    name = str(name_or_path)
+    rows: list[tuple[str, object, object]] = []
+    source = SOURCES.get(name)
+    if source is not None:
+        path = find_source(source)
+        if path is None:
+            raise DataError(
+                f"{name}: not here; `data fetch {name}` downloads it, or put "
+                f"it in $SERENDIFF_DATA as {source.places[0]}"
+            )
+        rows.append(("place", str(path), ""))
+        if path.is_file():
+            rows.append(("bytes", path.stat().st_size, source.size or ""))
+            rows.append(("SHA-256", sha256_file(path), source.sha256 or ""))
+    data = load_dataset(name, **options)
+    expected: dict[str, object] = {}
+    if name.startswith("serenlens"):
+        paper = table1.paper_table1()
+        expected = {row: int(paper.loc[row, name]) for row in paper.index}
+    found = table1.counts(data)
+    labels = {
+        "reviews": "rows",
+        "items": "items",
+        "reviews_serendipity": "rows with label 1",
+        "users_serendipity": "users with label 1",
+        "items_serendipity": "items with label 1",
+    }
+    rows.append(("users", data.n_users, ""))
+    rows += [
+        (label, found[key], expected.get(key, ""))
+        for key, label in labels.items()
+    ]
+    rows.append(("content checksum", data.checksum, ""))
+    rows += [("note", note, "") for note in data.notes]
+    report = pd.DataFrame(rows, columns=["what", "found", "expected"])
+    report["ok"] = [expected in ("", found) for _, found, expected in rows]
+    return report
+
+
+def list_datasets() -> pd.DataFrame:
+    """All data ids: what they are, whether they are here, where from."""
+    worlds = [
+        (name, what, "made by code", "", "")
+        for name, (_, what) in WORLDS.items()
+    ]
+    sources = [
+        (
+            source.id,
+            source.what,
+            str(find_source(source) or "not here yet"),
+            source.address,
+            source.licence,
+        )
+        for source in SOURCES.values()
+    ]
+    return pd.DataFrame(
+        worlds + sources, columns=["id", "what", "here", "address", "licence"]
+    )

@@ -1,0 +1,120 @@
+"""Table 1: the statistics of a data set beside those of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from serendifflib.data.interactions import Interactions
+from serendifflib.errors import DataError
+from serendifflib.io import read_json
+from serendifflib.paths import project_root
+
+
+def paper_table1(path: Path | str | None = None) -> pd.DataFrame:
+    """Table 1 as the paper prints it.
+
+    Args:
+        path: the JSON file; the project's own if None.
+
+    Returns:
+        One row per line of the table, indexed by a short name, with columns
+        ``group``, ``label``, ``unit`` and one per data id.
+
+    Raises:
+        DataError: the file is not there (an installation without the
+            project's ``results/`` folder).
+    """
+    path = Path(path or project_root() / "results" / "paper" / "table1.json")
+    if not path.is_file():
+        raise DataError(f"{path}: the paper's Table 1 is not there")
+    stored = read_json(path)
+    table = pd.DataFrame(stored["rows"]).set_index("row")
+    values = pd.DataFrame(
+        table.pop("values").tolist(),
+        index=table.index,
+        columns=list(stored["columns"]),
+    )
+    return table.join(values)
+
+
+def counts(interactions: Interactions) -> dict[str, int]:
+    """The lines of Table 1 that the rows of a data set determine.
+
+    The lines about tasks, judgements and reviews judged as ordinary describe
+    how the labels were made; a label 0 does not tell whether anybody judged.
+    """
+    labelled = interactions.frame[interactions.frame["label"] == 1]
+    return {
+        "reviews_serendipity": len(labelled),
+        "users_serendipity": labelled["user_id"].nunique(),
+        "reviews": len(interactions.frame),
+        "items_serendipity": labelled["item_id"].nunique(),
+        "items": interactions.n_items,
+    }
+
+
+def statistics(
+    interactions: Interactions, *, paper: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Table 1 recomputed, beside the paper's two columns.
+
+    Args:
+        interactions: any data set.
+        paper: the paper's table; read from the project if None.
+
+    Returns:
+        Columns ``group``, ``statistic``, ``recomputed`` (missing where rows
+        cannot tell), ``SerenLens-Books`` and ``SerenLens-Movies`` (missing
+        in the last rows, which the paper does not have).
+    """
+    paper = paper_table1() if paper is None else paper
+    found = pd.Series(counts(interactions), dtype="Float64")
+    table = pd.DataFrame(
+        {
+            "group": paper["group"],
+            "statistic": paper["label"]
+            + paper["unit"].map(lambda unit: f" ({unit})" if unit else ""),
+            "recomputed": found.reindex(paper.index),
+            "SerenLens-Books": paper["serenlens-books"].astype("Float64"),
+            "SerenLens-Movies": paper["serenlens-movies"].astype("Float64"),
+        }
+    )
+    rows_per_user = interactions.frame.groupby("user_id").size()
+    more = {
+        "users": ("Users in all", interactions.n_users),
+        "per_user": ("Reviews per user, median", rows_per_user.median()),
+        "per_item": (
+            "Reviews per item, mean",
+            len(interactions.frame) / interactions.n_items,
+        ),
+    }
+    for name, (label, value) in more.items():
+        table.loc[name] = [
+            "Not in the paper",
+            label,
+            float(value),
+            pd.NA,
+            pd.NA,
+        ]
+    return table
+
+
+def differences(interactions: Interactions, data_id: str) -> list[str]:
+    """Lines of Table 1 in which a data set differs from the paper's counts.
+
+    Args:
+        interactions: what was loaded.
+        data_id: the column to compare with, e.g. ``"serenlens-books"``.
+
+    Raises:
+        DataError: the paper's table is not installed.
+    """
+    paper = paper_table1()
+    return [
+        f"{paper.loc[name, 'label']}: {found:,} here, "
+        f"{int(paper.loc[name, data_id]):,} in the paper"
+        for name, found in counts(interactions).items()
+        if found != paper.loc[name, data_id]
+    ]

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 CACHES = BUILD / "executed"
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
 def toc_pages(toc: dict[str, Any]) -> list[str]:
@@ -149,7 +150,7 @@ def build() -> int:
     cache = CACHES / fingerprint()
     remove_stale(keep=cache)
     config = write_config(ROOT, cache)
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", "."]
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", "."]
     command += ["--config", str(config), "-W", "-n", "--keep-going"]
     profile = current_profile().name
     print(f"{len(pages)} pages, profile {profile}", flush=True)

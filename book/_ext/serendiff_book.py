@@ -75,6 +75,32 @@ def expand_modules(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = MODULES.sub(section, source[0])
 
 
+def escape_bars(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    lines: list[str],
+) -> None:
+    """Let docstrings write ``p(i | T)`` and ``|C_k|`` without escapes.
+
+    A bar would start a substitution in reStructuredText, which no docstring
+    of ours uses. Literals, literal blocks and examples are left alone.
+    """
+    block = None  # indent of the line that announced a literal block
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if block is not None and line.strip() and indent <= block:
+            block = None
+        if block is None and "|" in line and not line.lstrip()[:3] == ">>>":
+            parts = line.split("``")
+            parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+            lines[number] = "``".join(parts)
+        if block is None and line.rstrip().endswith("::"):
+            block = indent
+
+
 class NotebookRole(SphinxRole):
     """``{nb}`05_portrait` ``: a link to a notebook, by its file name.
 
@@ -108,5 +134,7 @@ class NotebookRole(SphinxRole):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("source-read", expand_modules)
+    # before napoleon, which runs at 500
+    app.connect("autodoc-process-docstring", escape_bars, priority=400)
     app.add_role("nb", NotebookRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -195,7 +195,7 @@ class World:
 
         Args:
             which: ``"serenlens-books"`` or ``"serenlens-movies"``.
-            seed: the world's seed.
+            seed: the world's seed, 0 or more.
             texts_per_item: see the class.
 
         Raises:
@@ -228,6 +228,8 @@ class World:
 
     def _check(self, min_length: int, max_length: int) -> None:
         n_themes = len(self.theme_names)
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; use 0 or more")
         if self.n_users < 1 or self.n_items < 2 * n_themes:
             raise ConfigError(
                 f"a world needs a user and at least {2 * n_themes} items, "
@@ -386,8 +388,7 @@ class World:
         themed = (kind == NICHE) | (kind == SECOND)
         theme = np.where(kind == NICHE, self.niche[user], self.second[user])
         left = []
-        order = _shuffled(rng, len(items))
-        items = items[order]
+        items = items[_shuffled(rng, len(items))]
         slots = free[themed][_shuffled(rng, int(themed.sum()))]
         slot_theme = theme[np.searchsorted(free, slots)]
         for t in range(len(self.theme_names)):
@@ -397,11 +398,15 @@ class World:
             good = self._accept(room, mine[: len(room)])
             left += [mine[: len(room)][~good], mine[len(room) :]]
         left = np.concatenate(left)
+        attempt = 0
         while len(left):
             rows = free[self._item[free] == 0]
             rows = rows[_shuffled(rng, len(rows))]
-            later = self._kind[rows] != ANYTHING
-            rows = rows[np.argsort(later, kind="stable")][: len(left)]
+            if attempt < 8:  # rows that may hold anything come first
+                other = self._kind[rows] != ANYTHING
+                rows = rows[np.argsort(other, kind="stable")]
+            rows = rows[: len(left)]
+            attempt += 1
             left = left[_shuffled(rng, len(left))]
             good = self._accept(rows, left[: len(rows)])
             unplaced = left[: len(rows)][~good]

@@ -291,7 +291,7 @@ def shown(value: object) -> str:
     >>> print(shown("x" * 50))
     'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...
     """
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -1,20 +1,22 @@
 """One training loop, one budget rule and one report for all torch rivals.
 
 The budget rule, the same for everybody: a stage (next-item training, then
-fine-tuning on labels) takes at most ``max_steps`` optimiser steps of
+fine-tuning on labels) takes at most a set number of optimiser steps of
 ``batch_size`` examples; every ``eval_every`` steps NDCG@10 is measured on the
-validation fold; after ``patience`` measurements without a better one the
-stage stops, and the best state, not the last, is kept.
+validation users, for the targets that the stage trains on; after
+``patience`` measurements without a better one the stage stops, and the best
+state, not the last, is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,11 +24,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from serendifflib.baselines.base import check_request, check_scores
+from serendifflib.data.folds import Examples, FoldData, make_examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.items import Isotropy
-
-if TYPE_CHECKING:
-    from serendifflib.data.folds import Examples, FoldData
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Validation:
         cls,
         fold: FoldData,
         *,
+        kind: str | None = None,
         n_cases: int = 400,
         n_candidates: int = 1_000,
         seed: int = 0,
@@ -88,10 +89,21 @@ class Validation:
         """Each target among uniform items that the user does not have.
 
         The same for every model of a fold: it depends on the fold and the
-        seed only. None where the fold has no validation case.
+        seed only. None where the fold has no validation case. ``kind``
+        ``"next-item"`` takes the validation users' last liked items in a
+        fold about serendipity, to stop pre-training on.
         """
         drawn = np.random.default_rng(seed)
         valid = fold.valid
+        if kind not in (None, fold.kind):
+            valid = make_examples(
+                fold.interactions,
+                fold.split.valid_users,
+                kind,
+                max_history=valid.histories.shape[1],
+            )
+            present = ~np.isin(valid.targets.numpy(), fold.missing_items)
+            valid = valid.subset(present)
         chosen = np.arange(len(valid))
         if len(chosen) > n_cases:
             chosen = np.sort(drawn.choice(chosen, n_cases, replace=False))
@@ -543,14 +555,6 @@ class TorchRival:
         started = time.perf_counter()
         self.place = torch.device(self.device or _default_device())
         self.n_items = fold.interactions.n_items
-        validation = self.validation or Validation.uniform(
-            fold,
-            n_cases=self.budget.valid_cases,
-            n_candidates=self.budget.valid_candidates,
-        )
-        validate = None
-        if validation is not None:
-            validate = lambda: validation.ndcg(self._score)  # noqa: E731
         with seeded(generator):
             vectors = item_vectors(fold, self.isotropy)
             self.network = self.build(fold, vectors).to(self.place)
@@ -561,7 +565,7 @@ class TorchRival:
                     model_name=self.name,
                     budget=self.budget,
                     generator=generator,
-                    validate=validate,
+                    validate=self._validate(fold, stage),
                     weight_decay=self.weight_decay,
                     progress=self.progress,
                     **self.training_options(),
@@ -579,6 +583,22 @@ class TorchRival:
             notes=self.notes(),
         )
         return self
+
+    def _validate(
+        self, fold: FoldData, stage: Stage
+    ) -> Callable[[], float] | None:
+        """NDCG@10 for the targets of a stage; None without a case."""
+        validation = self.validation
+        if validation is None or stage.name != fold.kind:
+            validation = Validation.uniform(
+                fold,
+                kind=stage.name,
+                n_cases=self.budget.valid_cases,
+                n_candidates=self.budget.valid_candidates,
+            )
+        if validation is None:
+            return None
+        return functools.partial(validation.ndcg, self._score)
 
     def score(
         self, histories: torch.Tensor, candidates: torch.Tensor

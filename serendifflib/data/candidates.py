@@ -93,12 +93,27 @@ class Candidates:
                 f"{path}: the candidate file is damaged; delete it and the "
                 "lists are drawn again"
             ) from error
+        if not _is_sound(items, positive):
+            raise CheckpointError(
+                f"{path}: holds no candidate lists (items {items.dtype} "
+                f"{items.shape}, positive {positive.dtype} {positive.shape})"
+            )
         if content_hash(items, positive) != checksum:
             raise CheckpointError(
                 f"{path}: the candidates do not match their checksum; delete "
                 "the file and the lists are drawn again"
             )
         return cls(torch.from_numpy(items), torch.from_numpy(positive))
+
+
+def _is_sound(items: np.ndarray, positive: np.ndarray) -> bool:
+    """Whether two arrays have the types and shapes of candidate lists."""
+    if items.dtype != np.int64 or positive.dtype != np.int64:
+        return False
+    if items.ndim != 2 or positive.shape != items.shape[:1]:
+        return False
+    columns = (positive >= 0) & (positive < items.shape[1])
+    return bool((items >= 1).all() and columns.all())
 
 
 def draw_candidates(
@@ -194,15 +209,15 @@ def fold_candidates(
 
 def _cells(positions: np.ndarray | torch.Tensor, side: int) -> np.ndarray:
     """Cell number (row-major) of every item, int64 [N + 1]."""
-    places = np.asarray(positions, dtype=np.float64)
-    inside = (places[1:] >= 0) & (places[1:] <= 1)  # False for NaN
+    places = torch.as_tensor(positions).numpy().astype(np.float64)  # a copy
+    places[0] = 0  # of padding nothing is asked
+    inside = (places >= 0) & (places <= 1)  # False for NaN
     if not inside.all():
-        item = int(np.flatnonzero(~inside.all(axis=1))[0]) + 1
+        item = int(np.flatnonzero(~inside.all(axis=1))[0])
         raise ModelError(
             f"the position of item {item} is {places[item].tolist()}: both "
             "coordinates must lie in [0, 1]"
         )
-    places[0] = 0
     grid = np.minimum((places * side).astype(np.int64), side - 1)
     return grid[:, 0] * side + grid[:, 1]
 

@@ -1,0 +1,236 @@
+"""DreamRec (Yang et al., NeurIPS 2023): generate the next item's vector.
+
+A diffusion over one item vector, guided by an encoded history. No negatives
+are used; items are ranked by their cosine to the generated vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from serendifflib.baselines.item_encoder import ItemEncoder
+from serendifflib.baselines.layers import Block, Positions, attention_mask
+from serendifflib.baselines.serenenhance import sinusoids
+from serendifflib.baselines.trainer import (
+    Stage,
+    TorchRival,
+    pad_left,
+    windows,
+)
+from serendifflib.diffusion.sampling import SAMPLERS, sample
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.errors import ConfigError
+from serendifflib.io import content_hash
+
+if TYPE_CHECKING:
+    from serendifflib.data.folds import FoldData
+
+
+class DreamRecNetwork(nn.Module):
+    """Encode a history to a guide g; estimate x0 from x_t, g and t."""
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        targets: torch.Tensor,
+        length: int,
+        timesteps: int,
+        heads: int,
+        dropout: float,
+    ):
+        super().__init__()
+        width, d = encoder.width, targets.shape[1]
+        self.encoder = encoder
+        self.register_buffer("targets", targets, persistent=False)
+        self.register_buffer(
+            "times",
+            sinusoids(timesteps, width, targets.device),
+            persistent=False,
+        )
+        self.positions = Positions(length, width)
+        self.block = Block(width, heads, width, dropout)
+        self.last = nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
+        self.null = nn.Parameter(torch.randn(width) * 0.02)
+        self.time = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.denoiser = nn.Sequential(
+            nn.Linear(d + 2 * width, 2 * d), nn.GELU(), nn.Linear(2 * d, d)
+        )
+
+    def guide(self, items: torch.Tensor) -> torch.Tensor:
+        """States of histories [B, n] after each item, [B, n, width]."""
+        real = items != 0
+        x = self.encoder(items) * self.encoder.width**0.5
+        x = self.drop(x + self.positions(items.shape[1]))
+        x = x * real.unsqueeze(-1)
+        return self.last(self.block(x, attention_mask(real, causal=True)))
+
+    def forward(
+        self, x: torch.Tensor, guide: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """Estimate of x0 [M, d] from x_t [M, d], g [M, width], t [M]."""
+        time = self.time(self.times[t])
+        return self.denoiser(torch.cat([x, guide, time], dim=1))
+
+
+@dataclass(eq=False, kw_only=True)
+class DreamRec(TorchRival):
+    """DreamRec on frozen text vectors.
+
+    The released code diffuses trainable vectors, which squared error can
+    shrink together; here the target is the item's text vector times
+    sqrt(d), so that its coordinates have the noise's size. Padding is never
+    scored, and dropout is off when scoring (it stays on in the released
+    tests). Scores are stochastic by nature; the noise of a user derives
+    from the history, so order and batch change nothing.
+
+    Attributes:
+        heads: of the encoder's one Transformer layer.
+        timesteps: T.
+        schedule: ``cosine`` or ``linear``; linear betas are rescaled by
+            1000 / T, else alpha-bar stays far from 0 for a small T.
+        guidance: w of (1 + w) f(x, g, t) - w f(x, null, t); 0 is the plain
+            conditional model.
+        null_share: p_u, share of rows trained without a guide.
+        sampler: ``ddim``, ``ancestral`` (T calls, as published) or
+            ``one-call``.
+        calls: network calls of ``ddim``.
+        draws: generated vectors averaged per user.
+        similarity: ``cosine`` or ``dot``.
+    """
+
+    name: ClassVar[str] = "DreamRec"
+    max_history: int = 20
+    heads: int = 2
+    timesteps: int = 200
+    schedule: str = "cosine"
+    guidance: float = 1.0
+    null_share: float = 0.1
+    sampler: str = "ddim"
+    calls: int = 20
+    draws: int = 4
+    similarity: str = "cosine"
+
+    def __post_init__(self):
+        for option, value, known in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("similarity", self.similarity, ("cosine", "dot")),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"DreamRec: unknown {option} {value!r}: choose one of "
+                    f"{', '.join(known)}"
+                )
+        self.noise = DDPMSchedule.make(
+            self.schedule, self.timesteps, rescale_betas=True
+        )
+
+    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+        """The network of :class:`DreamRecNetwork`."""
+        return DreamRecNetwork(
+            ItemEncoder(vectors, self.width, self.inputs),
+            vectors * vectors.shape[1] ** 0.5,
+            self.max_history,
+            self.timesteps,
+            self.heads,
+            self.dropout,
+        )
+
+    def stages(
+        self, fold: FoldData, generator: torch.Generator
+    ) -> list[Stage]:
+        """The next item at every position, then the labelled target."""
+        length = self.max_history + 1
+        rows = pad_left(windows(fold.training_histories(), length), length)
+
+        def next_item(index: torch.Tensor) -> torch.Tensor:
+            sequence = rows[index].to(self.place)
+            given, wanted = sequence[:, :-1], sequence[:, 1:]
+            guides = self.network.guide(given)
+            return self._loss(
+                guides[given != 0], wanted[given != 0], generator
+            )
+
+        def labelled(index: torch.Tensor) -> torch.Tensor:
+            histories, targets = self.batch(fold.train, index)
+            guides = self.network.guide(histories)[:, -1]
+            return self._loss(guides, targets, generator)
+
+        return self.two_stages(fold, (len(rows), next_item), labelled)
+
+    def _loss(
+        self,
+        guides: torch.Tensor,
+        targets: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Squared error of the estimate of x0; guides [M, w], targets [M]."""
+        x0 = self.network.targets[targets]
+        count = len(x0)
+        t = torch.randint(self.timesteps, (count,), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator).to(x0)
+        off = torch.rand(count, 1, generator=generator) < self.null_share
+        guides = torch.where(off.to(self.place), self.network.null, guides)
+        t = t.to(self.place)
+        estimate = self.network(self.noise.q_sample(x0, t, noise), guides, t)
+        return F.mse_loss(estimate, x0)
+
+    def generate(self, histories: torch.Tensor) -> torch.Tensor:
+        """Generated vectors of histories [B, n], [B, d], scale sqrt(d)."""
+        guides = self.network.guide(histories)[:, -1]
+        guides = guides.repeat_interleave(self.draws, dim=0)
+        null = self.network.null.expand_as(guides)
+        sources = [
+            torch.Generator().manual_seed(seed_of(row, draw))
+            for row in histories.cpu()
+            for draw in range(self.draws)
+        ]
+
+        def noise(shape: torch.Size) -> torch.Tensor:
+            drawn = [torch.randn(shape[1:], generator=g) for g in sources]
+            return torch.stack(drawn).to(self.place)
+
+        def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            with_guide = self.network(x, guides, t)
+            if not self.guidance:
+                return with_guide
+            without = self.network(x, null, t)
+            return (1 + self.guidance) * with_guide - self.guidance * without
+
+        shape = torch.Size([len(sources), self.network.targets.shape[1]])
+        x = sample(
+            denoise,
+            noise(shape),
+            self.noise,
+            sampler=self.sampler,
+            predict="x0",
+            calls=min(self.calls, self.timesteps),
+            noise=noise,
+        )
+        return x.unflatten(0, (len(histories), self.draws)).mean(1)
+
+    def score_batch(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """Similarity of the generated vector and each candidate, [B, C]."""
+        made = self.generate(histories)
+        targets = self.network.targets
+        if self.similarity == "cosine":
+            made = F.normalize(made, dim=1)
+            targets = F.normalize(targets, dim=1)
+        distinct, place = candidates.unique(return_inverse=True)
+        return (made @ targets[distinct].T).gather(1, place)
+
+
+def seed_of(history: torch.Tensor, draw: int) -> int:
+    """Seed of one draw for one history [n]; padding does not count."""
+    items = history[history != 0].numpy().astype(np.int64)
+    return int(content_hash(items, draw)[:15], 16)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.dreamrec import DreamRec, seed_of
+from serendifflib.baselines.trainer import Budget
+from serendifflib.errors import ConfigError, ModelError
+
+from .toy import cases, chance, hit_ratio, toy_fold
+
+BUDGET = Budget(
+    pretrain_steps=40,
+    max_steps=120,
+    batch_size=32,
+    eval_every=40,
+    patience=4,
+)
+SHORT = Budget(
+    pretrain_steps=3, max_steps=3, batch_size=16, eval_every=9, patience=1
+)
+
+
+def fit(fold, budget=BUDGET, seed=0, **options):
+    model = DreamRec(budget=budget, width=32, lr=3e-3, **options)
+    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
+
+
+def test_beats_chance_fivefold():
+    fold = toy_fold()
+    model = fit(fold)
+    assert hit_ratio(model, fold) > 5 * chance(fold)
+    check_inductive(model, *cases(fold)[:2])
+    with pytest.raises(ModelError, match="DreamRec: row 0: padding id"):
+        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+
+
+def test_the_chain_starts_at_noise_and_ends_at_the_data():
+    noise = DreamRec().noise
+    assert noise.alpha_bar[-1] < 0.01
+    assert noise.alpha_bar[0] > 0.99
+    assert DreamRec(schedule="linear", timesteps=50).noise.alpha_bar[-1] < 0.01
+
+
+def test_no_guidance_is_the_conditional_path():
+    fold = toy_fold()
+    model = fit(fold, SHORT, guidance=0.0)
+    histories = fold.test.histories[:3]
+    plain = model.generate(histories)
+    with torch.no_grad():
+        model.network.null += 5.0
+    assert torch.equal(plain, model.generate(histories))
+    model.guidance = 1.0
+    assert not torch.allclose(plain, model.generate(histories))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "one-call"])
+def test_every_sampler_is_deterministic_and_inductive(sampler):
+    fold = toy_fold()
+    histories, candidates, _ = cases(fold)
+    histories, candidates = histories[:4], candidates[:4]
+    models = [
+        fit(fold, SHORT, seed, sampler=sampler, timesteps=10, calls=5)
+        for seed in (1, 1, 2)
+    ]
+    scores = [model.score(histories, candidates) for model in models]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.allclose(scores[0], scores[2])
+    check_inductive(models[0], histories, candidates)
+
+
+def test_a_perfect_denoiser_ranks_its_item_first():
+    fold = toy_fold()
+    model = fit(fold, SHORT)
+    model.network.forward = lambda x, guide, t: model.network.targets[
+        torch.full((len(x),), 17)
+    ]
+    scores = model.score(torch.tensor([[1, 2]]), torch.arange(1, 201)[None])
+    assert scores.argmax() == 16
+    assert scores.max() == pytest.approx(1.0)
+
+
+def test_seeds_follow_the_history_not_the_padding():
+    assert seed_of(torch.tensor([0, 0, 4, 5]), 1) == seed_of(
+        torch.tensor([4, 5]), 1
+    )
+    assert seed_of(torch.tensor([4, 5]), 1) != seed_of(torch.tensor([4, 5]), 2)
+    assert seed_of(torch.tensor([5, 4]), 1) != seed_of(torch.tensor([4, 5]), 1)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ConfigError, match="unknown sampler 'euler'"):
+        DreamRec(sampler="euler")
+    with pytest.raises(ConfigError, match="unknown similarity 'l2'"):
+        DreamRec(similarity="l2")

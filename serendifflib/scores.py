@@ -119,7 +119,7 @@ class CoOccurrence:
         own: np.ndarray | None = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
-        """log p(i | T) of every item of the catalogue (Eq. 14).
+        """Log p(i | T) of every item of the catalogue (Eq. 14).
 
         Args:
             history: item numbers of T, shape [n], n >= 1.
@@ -178,7 +178,7 @@ class CoOccurrence:
         own: np.ndarray | None = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
-        """log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14).
+        """Log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14).
 
         Only what comes before an item counts for it.
 
@@ -310,6 +310,6 @@ class MinMax:
 
 
 def _divide(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """values / by, and 0 where ``by`` is 0 (an empty co-occurrence)."""
+    """Values / by, and 0 where ``by`` is 0 (an empty co-occurrence)."""
     values, by = np.broadcast_arrays(values, by)
     return np.divide(values, by, out=np.zeros(values.shape), where=by != 0)

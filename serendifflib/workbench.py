@@ -1,0 +1,249 @@
+"""The bench that all notebooks share: one fold, its candidates, its models.
+
+What one notebook trains, the next one loads. Everything on the bench is
+cached under the hash of what it was made from - data, settings, seed and the
+source code - so that a change in any of them makes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from serendifflib.data.candidates import Candidates, fold_candidates
+from serendifflib.data.folds import (
+    Examples,
+    FoldData,
+    Split,
+    prepare_fold,
+    temporal_split,
+    user_folds,
+)
+from serendifflib.data.interactions import Interactions
+from serendifflib.data.sources import load_dataset
+from serendifflib.errors import CheckpointError, ConfigError
+from serendifflib.io import code_fingerprint, content_hash
+from serendifflib.items import Encoder
+from serendifflib.paths import cache_dir
+from serendifflib.portrait import PortraitSpace
+from serendifflib.presets import make_settings
+from serendifflib.profiles import Profile, current_profile
+from serendifflib.serendiff import SerenDiff
+
+# The code that decides about a trained model. Data, folds and settings enter
+# the key by their content, so the code that makes them need not.
+ROOMS = (
+    "diffusion",
+    "catalogue.py",
+    "items.py",
+    "matching.py",
+    "portrait.py",
+    "scores.py",
+    "serendiff.py",
+    "storage.py",
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One fold of one data set with everything that a table needs.
+
+    Attributes:
+        data: the interactions.
+        fold: examples and item vectors of the fold.
+        space: the portrait space in which candidates were spread over the
+            grid (catalogue bins, centred vectors; the same for all models).
+        test, valid: the examples that are ranked (test is cut to the
+            profile's number of users).
+        test_candidates, valid_candidates: their stored candidates.
+        profile: sizes in force.
+    """
+
+    data: Interactions
+    fold: FoldData
+    space: PortraitSpace
+    test: Examples
+    valid: Examples
+    test_candidates: Candidates
+    valid_candidates: Candidates
+    profile: Profile
+
+
+def open_bench(
+    data: str | Interactions = "synthetic",
+    *,
+    fold: int | str = 0,
+    n_folds: int = 5,
+    seed: int = 0,
+    kind: str | None = None,
+    profile: Profile | None = None,
+    encoder: Encoder | None = None,
+    reviews: str = "unlabelled",
+    n_candidates: int = 1000,
+) -> Bench:
+    """Load data, make the fold, draw (or load) its candidates.
+
+    Args:
+        data: a data id, a CSV path, or interactions.
+        fold: number of the fold, or ``"temporal"``.
+        n_folds: folds of the cross-validation (paper: 5).
+        seed: of folds and candidates.
+        kind: ``serendipity`` or ``next-item``; None follows the labels.
+        profile: sizes; None takes ``$SERENDIFF_PROFILE``.
+        encoder: of the reviews; None is the packaged SentenceBERT.
+        reviews: see :func:`serendifflib.data.folds.prepare_fold`.
+        n_candidates: C; at most the items of the catalogue.
+
+    Raises:
+        ConfigError: no such fold.
+        SerenDiffError: see the loaders.
+    """
+    profile = profile or current_profile()
+    if not isinstance(data, Interactions):
+        data = load_dataset(data, seed=seed, profile=profile)
+    split = _split(data, fold, n_folds, seed)
+    prepared = prepare_fold(
+        data, split, kind=kind, encoder=encoder, reviews=reviews
+    )
+    space = PortraitSpace.fit(prepared, bins="catalogue")
+    parts = {}
+    for name, most in (("test", profile.test_users), ("valid", 0)):
+        examples = getattr(prepared, name)
+        if most:
+            examples = examples.subset(np.arange(min(most, len(examples))))
+        parts[name] = (
+            examples,
+            _candidates(prepared, space, name, n_candidates, seed).subset(
+                np.arange(len(examples))
+            ),
+        )
+    return Bench(
+        data,
+        prepared,
+        space,
+        parts["test"][0],
+        parts["valid"][0],
+        parts["test"][1],
+        parts["valid"][1],
+        profile,
+    )
+
+
+def load_or_fit(
+    bench: Bench,
+    preset: str = "tuned",
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    device: str | None = None,
+    **changes,
+) -> SerenDiff:
+    """The fitted model, from the cache if this very run was done before.
+
+    A training that was interrupted goes on where its last checkpoint was.
+
+    Args:
+        bench: what to fit on.
+        preset: ``paper``, ``corrected`` or ``tuned``.
+        seed: of the weights and of all draws.
+        progress: show progress bars.
+        device: ``cpu``, ``cuda`` or None (CUDA where there is one).
+        **changes: settings that replace those of the preset.
+    """
+    settings = make_settings(preset, bench.profile, **changes)
+    key = content_hash(
+        settings.as_dict(),
+        seed,
+        bench.data.checksum,
+        bench.fold.raw_vectors.numpy(),
+        bench.fold.split.train_users,
+        bench.fold.train.histories.numpy(),
+        bench.fold.train.targets.numpy(),
+        bench.fold.valid.histories.numpy(),
+        bench.fold.valid.targets.numpy(),
+        code_fingerprint(*ROOMS),
+    )
+    folder = cache_dir() / "models" / key[:32]
+    if (folder / "model.json").exists():
+        try:
+            return SerenDiff.load(folder, progress=progress, device=device)
+        except CheckpointError:
+            pass  # damaged from outside: train it again
+    model = SerenDiff(
+        preset,
+        profile=bench.profile,
+        progress=progress,
+        device=device,
+        **changes,
+    )
+    model.fit(
+        bench.fold,
+        generator=torch.Generator().manual_seed(seed),
+        checkpoint=folder / "training.safetensors",
+    )
+    model.save(folder)
+    return model
+
+
+def _split(
+    data: Interactions, fold: int | str, n_folds: int, seed: int
+) -> Split:
+    if fold == "temporal":
+        return temporal_split(data)
+    folds = user_folds(data, n_folds, seed=seed)
+    if not isinstance(fold, int) or not 0 <= fold < n_folds:
+        raise ConfigError(
+            f"unknown fold {fold!r}: choose 0 to {n_folds - 1} or 'temporal'"
+        )
+    return folds[fold]
+
+
+def _candidates(
+    fold: FoldData,
+    space: PortraitSpace,
+    part: str,
+    n_candidates: int,
+    seed: int,
+) -> Candidates:
+    examples = getattr(fold, part)
+    key = content_hash(
+        "candidates",
+        part,
+        n_candidates,
+        seed,
+        fold.interactions.checksum,
+        fold.raw_vectors.numpy(),
+        examples.histories.numpy(),
+        examples.targets.numpy(),
+        fold.split.train_users,
+        code_fingerprint("portrait.py", "scores.py", "data/candidates.py"),
+    )
+    path = cache_dir() / "candidates" / f"{key[:32]}.npz"
+    if path.exists():
+        try:
+            return Candidates.load(path)
+        except CheckpointError:
+            pass  # damaged from outside: draw them again
+
+    drawn = fold_candidates(
+        fold,
+        _positions_of(space, examples),
+        part=part,
+        n_candidates=n_candidates,
+        seed=seed,
+    )
+    drawn.save(path)
+    return drawn
+
+
+def _positions_of(
+    space: PortraitSpace, examples: Examples
+) -> Callable[[int], np.ndarray]:
+    def positions_of(row: int) -> np.ndarray:
+        history = examples.histories[row].numpy()
+        return space.catalogue_positions(history[history > 0])
+
+    return positions_of

@@ -55,7 +55,8 @@ lint: $(STAMP)
 
 # Two processes with one thread each: the kernels would fight for the cores.
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --doctest-modules serendifflib tests
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --doctest-modules \
+	    serendifflib tools tests
 
 # Handed out one by one and in order: what a notebook trains, the next loads.
 # pytest ends with status 5, a failure, when it finds no notebook to run.

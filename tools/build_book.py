@@ -30,9 +30,6 @@ from serendifflib.paths import data_dir
 from serendifflib.profiles import current_profile
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "_build"
-HTML = BUILD / "html"
-CACHES = BUILD / "executed"
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -102,7 +99,7 @@ def write_config(root: Path, cache: Path) -> Path:
     config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
     config["execute"]["execute_notebooks"] = "cache"
     config["execute"]["cache"] = str(cache)
-    extensions = config["sphinx"]["local_extensions"]
+    extensions = config.get("sphinx", {}).get("local_extensions", {})
     for name, folder in extensions.items():
         extensions[name] = str(root / folder)
     path = cache.parent / "config.yml"
@@ -113,21 +110,22 @@ def write_config(root: Path, cache: Path) -> Path:
 
 def remove_stale(keep: Path) -> None:
     """Delete pages, doctrees and every execution cache but ``keep``."""
-    for folder in (HTML, BUILD / ".doctrees", BUILD / "jupyter_execute"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in CACHES.glob("*/"):
+    build = keep.parent.parent
+    for name in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(build / name, ignore_errors=True)
+    for folder in keep.parent.glob("*/"):
         if folder != keep:
             shutil.rmtree(folder)
 
 
-def print_reports() -> None:
+def print_reports(html: Path) -> None:
     """Print the traceback of every notebook that failed."""
-    for report in sorted((HTML / "reports").rglob("*.log")):
-        name = report.relative_to(HTML / "reports")
+    for report in sorted((html / "reports").rglob("*.log")):
+        name = report.relative_to(html / "reports")
         print(f"\n--- {name} ---\n{report.read_text('utf-8')}", flush=True)
 
 
-def missing_pages(pages: list[str], html: Path = HTML) -> list[str]:
+def missing_pages(pages: list[str], html: Path) -> list[str]:
     """Pages of the table of contents that were not built, or are empty."""
     missing = []
     for page in pages:
@@ -142,30 +140,38 @@ def missing_pages(pages: list[str], html: Path = HTML) -> list[str]:
     return missing
 
 
-def build() -> int:
-    """Execute the notebooks and write the book; return an exit status."""
+def build(root: Path = ROOT, *, clean: bool = False) -> int:
+    """Execute the notebooks and write the book; return an exit status.
+
+    Args:
+        root: folder with ``_config.yml`` and ``_toc.yml``.
+        clean: forget executed notebooks first.
+    """
     start = time.monotonic()
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
     pages = toc_pages(toc)
-    cache = CACHES / fingerprint()
+    html = root / "_build/html"
+    cache = root / "_build/executed" / fingerprint(root)
+    if clean:
+        shutil.rmtree(cache.parent, ignore_errors=True)
     remove_stale(keep=cache)
-    config = write_config(ROOT, cache)
+    config = write_config(root, cache)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", "."]
     command += ["--config", str(config), "-W", "-n", "--keep-going"]
     profile = current_profile().name
     print(f"{len(pages)} pages, profile {profile}", flush=True)
-    status = subprocess.run(command, cwd=ROOT).returncode
+    status = subprocess.run(command, cwd=root).returncode
     seconds = time.monotonic() - start
     if status:
-        print_reports()
+        print_reports(html)
         print(f"make book: failed after {seconds:.0f} s, see above")
         return status
-    missing = missing_pages(pages)
+    missing = missing_pages(pages, html)
     if missing:
         print("make book: failed, pages are missing:", *missing, sep="\n  ")
         return 1
     print(f"make book: {len(pages)} pages in {seconds:.0f} s")
-    print(f"first page: {HTML / (pages[0] + '.html')}")
+    print(f"first page: {html / (pages[0] + '.html')}")
     return 0
 
 
@@ -178,10 +184,8 @@ def main() -> int:
         help="forget executed notebooks first and run all of them again",
     )
     arguments = parser.parse_args()
-    if arguments.clean:
-        shutil.rmtree(CACHES, ignore_errors=True)
     try:
-        return build()
+        return build(clean=arguments.clean)
     except SerenDiffError as error:
         print(f"make book: {error}", file=sys.stderr)
         return 2

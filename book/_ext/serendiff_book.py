@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import os
 import pkgutil
+import platform
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxRole
+
+from serendifflib.profiles import current_profile
 
 # Chapters that the text may name before they are written. The role warns
 # about any other name that is no notebook, so a typo breaks the build.
@@ -40,7 +47,18 @@ PLANNED = {
     "30_solutions",
 }
 
-MODULES = re.compile(r"^<!-- api: (?P<names>[\w. ]+) -->$", re.MULTILINE)
+SHOWN = (  # libraries on the status page
+    "serendifflib",
+    "torch",
+    "diffusers",
+    "sentence-transformers",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "jupyter-book",
+)
+
+MODULES = re.compile(r"^<!-- api: ([\w. ]+) -->$", re.MULTILINE)
 
 
 def public_modules(name: str) -> list[str]:
@@ -53,8 +71,27 @@ def public_modules(name: str) -> list[str]:
     return found
 
 
+def modules_of(names: str, folder: Path) -> list[str]:
+    """Modules that a marker stands for; packages bring what they contain.
+
+    The word ``others`` stands for all modules that no page of ``folder``
+    lists, so that a new module never falls between the pages.
+    """
+    if names.strip() != "others":
+        return [m for name in names.split() for m in public_modules(name)]
+    listed = {
+        module
+        for path in folder.glob("*.md")
+        for found in MODULES.findall(path.read_text("utf-8"))
+        if found.strip() != "others"
+        for module in modules_of(found, folder)
+    }
+    every = public_modules("serendifflib")[1:]
+    return [module for module in every if module not in listed]
+
+
 def expand_modules(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace each ``<!-- api: NAMES -->`` by the pages of its modules.
+    """Replace each ``<!-- api: NAMES -->`` by the reference of its modules.
 
     What a module offers is read from the package itself, so a new module
     of a listed package appears without anybody editing a list.
@@ -62,17 +99,14 @@ def expand_modules(app: Sphinx, docname: str, source: list[str]) -> None:
     if not docname.startswith("book/api/"):
         return
 
-    def section(match: re.Match[str]) -> str:
-        parts = []
-        for listed in match["names"].split():
-            for name in public_modules(listed):
-                parts.append(
-                    f"## {name}\n\n```{{eval-rst}}\n"
-                    f".. automodule:: {name}\n   :members:\n```\n"
-                )
-        return "\n".join(parts)
+    def sections(match: re.Match[str]) -> str:
+        return "\n".join(
+            f"## {name}\n\n```{{eval-rst}}\n"
+            f".. automodule:: {name}\n   :members:\n```\n"
+            for name in modules_of(match[1], Path(app.srcdir) / "book/api")
+        )
 
-    source[0] = MODULES.sub(section, source[0])
+    source[0] = MODULES.sub(sections, source[0])
 
 
 def escape_bars(
@@ -99,6 +133,53 @@ def escape_bars(
             lines[number] = "``".join(parts)
         if block is None and line.rstrip().endswith("::"):
             block = indent
+
+
+def follow_reexport(
+    app: Sphinx,
+    env: BuildEnvironment,
+    node: addnodes.pending_xref,
+    contnode: nodes.Element,
+) -> nodes.Element | None:
+    """Resolve ``serendifflib.SerenDiff`` to the place that defines it."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("serendifflib."):
+        return None
+    first, *rest = target.removeprefix("serendifflib.").split(".")
+    found = getattr(importlib.import_module("serendifflib"), first, None)
+    if not hasattr(found, "__qualname__"):
+        return None
+    name = ".".join([found.__module__, found.__qualname__, *rest])
+    return env.get_domain("py").resolve_xref(
+        env,
+        node["refdoc"],
+        app.builder,
+        node["reftype"],
+        name,
+        node,
+        contnode,
+    )
+
+
+def print_machine(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replace ``<!-- machine -->`` by a table of what built the book."""
+    if "<!-- machine -->" not in source[0]:
+        return
+    profile = current_profile()
+    rows = {
+        "Profile": f"`{profile.name}`",
+        "Data of a default run": f"{profile.world_users:,} simulated users, "
+        f"{profile.world_items:,} items",
+        "System": f"{platform.system()}, {platform.machine()}, "
+        f"{os.cpu_count()} logical processors",
+        "Python": platform.python_version(),
+    }
+    for name in SHOWN:
+        rows[name] = importlib.metadata.version(name)
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    source[0] = source[0].replace(
+        "<!-- machine -->", f"| what | value |\n|---|---|\n{table}"
+    )
 
 
 class NotebookRole(SphinxRole):
@@ -134,7 +215,9 @@ class NotebookRole(SphinxRole):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.connect("source-read", expand_modules)
+    app.connect("source-read", print_machine)
     # before napoleon, which runs at 500
     app.connect("autodoc-process-docstring", escape_bars, priority=400)
+    app.connect("missing-reference", follow_reexport)
     app.add_role("nb", NotebookRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

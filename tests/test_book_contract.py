@@ -1,0 +1,354 @@
+"""The book's parts fit together, and the built pages keep their promises."""
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import build_book
+import pytest
+import refresh_vendor
+import serendiff_book
+import yaml
+from bs4 import BeautifulSoup
+
+from serendifflib.io import sha256_file
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+HTML = ROOT / "_build/html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+SOURCES = sorted(
+    path
+    for path in BOOK.rglob("*.md")
+    if not any(part.startswith("_") for part in path.relative_to(BOOK).parts)
+)
+LIMIT = 3_000_000  # bytes of a page with the pictures that only it shows
+
+
+# ------------------------------------------------------------ source pages
+
+
+def test_the_contents_list_every_page_and_no_other():
+    pages = build_book.toc_pages(TOC)
+    assert len(pages) == len(set(pages))
+    written = {str(p.relative_to(ROOT).with_suffix("")) for p in SOURCES}
+    assert {p for p in pages if p.startswith("book/")} == written
+    assert pages[0] == "book/index"
+
+
+def test_the_reference_has_each_public_module_once():
+    documented = Counter(
+        module
+        for path in (BOOK / "api").glob("*.md")
+        for names in serendiff_book.MODULES.findall(path.read_text())
+        for module in serendiff_book.modules_of(names, BOOK / "api")
+    )
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "serendifflib").rglob("*.py")
+        if not path.stem.startswith("_")
+    }
+    assert modules <= set(documented)
+    assert set(documented.values()) == {1}
+
+
+def test_tests_named_by_the_map_exist():
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)`", (BOOK / "paper-map.md").read_text()
+    )
+    assert len(named) >= 13  # one for each equation
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_map_has_every_equation_table_and_figure():
+    text = (BOOK / "paper-map.md").read_text()
+
+    def first_column(title):
+        block = text.split(f"## {title}\n")[1].split("\n## ")[0]
+        rows = re.findall(r"^\| ([\d, ]+) \|", block, re.MULTILINE)
+        return sorted(int(n) for row in rows for n in row.split(","))
+
+    assert first_column("Equations") == list(range(1, 15))
+    assert first_column("Tables") == list(range(1, 7))
+    assert first_column("Figures") == list(range(1, 6))
+
+
+def test_deviations_are_numbered_and_have_anchors():
+    text = (BOOK / "deviations.md").read_text()
+    found = re.findall(r"^\((dev-[\w-]+)\)=\n### (\w+) · ", text, re.M)
+    anchors = [anchor for anchor, _ in found]
+    numbers = [number for _, number in found]
+    assert len(found) == text.count("\n### ")
+    assert max(Counter(anchors).values()) == 1
+    plain = [int(n) for n in numbers if n.isdigit()]
+    assert plain == list(range(1, len(plain) + 1))
+    assert len(plain) >= 17 and "4b" in numbers
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_no_result_is_typed_by_hand(path):
+    text = path.read_text()
+    assert not re.search(r"\d\s?%", text)
+    assert not re.search(r"(HR|NDCG|H|N)@\d+\s*(=|of|is)\s*\.?\d", text)
+
+
+# ---------------------------------------------------------- configuration
+
+
+def test_hidden_folders_and_code_are_excluded():
+    for pattern in (".*", ".*/**", "README.md", "tests/**", "tools/**"):
+        assert pattern in CONFIG["exclude_patterns"]
+    assert CONFIG["only_build_toc_files"] is True
+
+
+def test_a_bare_build_executes_and_stops_at_errors():
+    assert CONFIG["execute"]["execute_notebooks"] == "force"
+    assert CONFIG["execute"]["allow_errors"] is False
+    assert CONFIG["execute"]["timeout"] == 600
+
+
+def test_scripts_are_the_ones_in_the_repository():
+    assert CONFIG["launch_buttons"]["thebe"] is False
+    settings = CONFIG["sphinx"]["config"]
+    local = [settings["mathjax_path"], *settings["nb_ipywidgets_js"]]
+    for path in local:
+        assert (BOOK / "_static" / path).is_file(), path
+
+
+def test_vendored_scripts_are_unchanged():
+    for members in refresh_vendor.PACKAGES.values():
+        for name, sha256 in members.values():
+            assert sha256_file(refresh_vendor.VENDOR / name) == sha256
+
+
+# ------------------------------------------------------------ build tool
+
+
+def test_contents_are_read_at_every_depth():
+    toc = {
+        "root": "book/index",
+        "parts": [
+            {"chapters": [{"file": "a", "sections": [{"file": "b.md"}]}]},
+            {"chapters": [{"file": "notebooks/c.ipynb"}]},
+        ],
+    }
+    pages = ["book/index", "a", "b", "notebooks/c"]
+    assert build_book.toc_pages(toc) == pages
+
+
+def test_missing_and_empty_pages_are_found(tmp_path):
+    full = "<article>" + "word " * 50 + "</article>"
+    (tmp_path / "full.html").write_text(full)
+    (tmp_path / "empty.html").write_text("<article> <p></p></article>")
+    (tmp_path / "bare.html").write_text("word " * 50)
+    pages = ["full", "empty", "bare", "gone"]
+    assert build_book.missing_pages(pages, tmp_path) == [
+        "empty: empty",
+        "bare: empty",
+        "gone: not built",
+    ]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small project whose outputs could depend on anything."""
+    (tmp_path / "serendifflib").mkdir()
+    (tmp_path / "serendifflib/code.py").write_text("x = 1\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/run.json").write_text("{}")
+    (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
+    monkeypatch.setenv("SERENDIFF_PROFILE", "smoke")
+    monkeypatch.setenv("SERENDIFF_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def test_the_fingerprint_is_stable(project, monkeypatch):
+    before = build_book.fingerprint(project)
+    monkeypatch.setenv("SERENDIFF_CACHE", "/elsewhere")
+    (project / "README.md").write_text("prose")
+    (project / "serendifflib/__pycache__").mkdir()
+    (project / "serendifflib/__pycache__/code.pyc").write_bytes(b"1")
+    assert build_book.fingerprint(project) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "serendifflib/code.py",
+        "serendifflib/new.py",
+        "results/run.json",
+        "constraints.txt",
+        "data/ratings.csv",
+    ],
+)
+def test_the_fingerprint_sees_a_changed_file(project, name):
+    before = build_book.fingerprint(project)
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text("y = 2\n")
+    assert build_book.fingerprint(project) != before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SERENDIFF_PROFILE", "laptop"),
+        ("SERENDIFF_SEED", "7"),
+        ("CUDA_VISIBLE_DEVICES", "1"),
+    ],
+)
+def test_the_fingerprint_sees_a_setting(project, monkeypatch, variable, value):
+    before = build_book.fingerprint(project)
+    monkeypatch.setenv(variable, value)
+    assert build_book.fingerprint(project) != before
+
+
+def test_stale_pages_and_caches_are_removed(tmp_path):
+    keep = tmp_path / "_build/executed/new"
+    for folder in ("html/old", ".doctrees", "executed/old", "executed/new"):
+        (tmp_path / "_build" / folder).mkdir(parents=True)
+    build_book.remove_stale(keep=keep)
+    left = {p.name for p in (tmp_path / "_build").rglob("*")}
+    assert left == {"executed", "new"}
+
+
+def test_the_written_configuration_names_the_cache(tmp_path):
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    cache = tmp_path / "_build/executed/abc"
+    path = build_book.write_config(tmp_path, cache)
+    written = yaml.safe_load(path.read_text())
+    assert written["execute"]["execute_notebooks"] == "cache"
+    assert written["execute"]["cache"] == str(cache)
+    assert written["execute"]["timeout"] == CONFIG["execute"]["timeout"]
+    for folder in written["sphinx"]["local_extensions"].values():
+        assert Path(folder).is_absolute()
+
+
+# ------------------------------------------------------------ built pages
+
+needs_pages = pytest.mark.skipif(
+    not (HTML / "index.html").is_file(),
+    reason="the book is not built here: make book",
+)
+PAGES = [
+    HTML / f"{page}.html"
+    for page in build_book.toc_pages(TOC)
+    if (HTML / f"{page}.html").is_file()
+]
+each_page = pytest.mark.parametrize(
+    "path", PAGES, ids=[str(p.relative_to(HTML))[:-5] for p in PAGES]
+)
+
+
+def soup_of(path):
+    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
+
+
+@needs_pages
+def test_every_page_of_the_contents_was_built():
+    pages = build_book.toc_pages(TOC)
+    assert build_book.missing_pages(pages, HTML) == []
+
+
+@each_page
+def test_every_image_has_a_text_alternative(path):
+    lacking = [
+        image.get("src")
+        for image in soup_of(path).find_all("img")
+        if not (image.get("alt") or "").strip()
+        # what docutils writes where nobody gave an alternative
+        or image["alt"] == image.get("src")
+    ]
+    assert lacking == []
+
+
+@each_page
+def test_every_drawing_has_a_title(path):
+    article = soup_of(path).find("article")
+    for drawing in article.find_all("svg", role="img"):
+        assert drawing.find("title") or drawing.get("aria-label")
+
+
+@pytest.fixture(scope="module")
+def anchors():
+    """Ids of every page, read once."""
+    found = {}
+
+    def of(path):
+        if path not in found:
+            found[path] = {
+                tag["id"] for tag in soup_of(path).find_all(id=True)
+            }
+        return found[path]
+
+    return of
+
+
+@each_page
+def test_internal_links_and_anchors_lead_somewhere(path, anchors):
+    broken = []
+    for link in soup_of(path).find_all("a", href=True):
+        parts = urlsplit(link["href"])
+        if parts.scheme or parts.netloc or link["href"] == "#":
+            continue
+        target = path
+        if parts.path:
+            target = (path.parent / unquote(parts.path)).resolve()
+        if not target.is_file():
+            broken.append(link["href"])
+        elif parts.fragment and target.suffix == ".html":
+            if unquote(parts.fragment) not in anchors(target):
+                broken.append(link["href"])
+    assert broken == []
+
+
+@each_page
+def test_no_foreign_host_is_contacted(path):
+    foreign = []
+    soup = soup_of(path)
+    for tag, attribute in (
+        ("script", "src"),
+        ("img", "src"),
+        ("iframe", "src"),
+        ("source", "src"),
+        ("video", "src"),
+        ("object", "data"),
+    ):
+        foreign += [t.get(attribute) or "" for t in soup.find_all(tag)]
+    loaded = {"stylesheet", "icon", "preload", "modulepreload", "preconnect"}
+    foreign += [
+        link.get("href", "")
+        for link in soup.find_all("link")
+        if loaded & set(link.get("rel", []))
+    ]
+    for style in soup.find_all("style"):
+        foreign += re.findall(r"url\(([^)]+)\)|@import ([^;]+)", str(style))
+    hosts = re.compile(r"^['\"]?(https?:)?//")
+    assert [x for x in foreign if hosts.match("".join(x))] == []
+
+
+@needs_pages
+def test_no_stylesheet_loads_from_a_foreign_host():
+    found = [
+        (path.name, address)
+        for path in HTML.rglob("*.css")
+        for address in re.findall(
+            r"(?:url\(|@import )\s*['\"]?((?:https?:)?//[^)'\"]+)",
+            path.read_text("utf-8"),
+        )
+    ]
+    assert found == []
+
+
+@each_page
+def test_a_page_with_its_pictures_stays_small(path):
+    own = {
+        (path.parent / unquote(image["src"])).resolve()
+        for image in soup_of(path).find_all("img", src=True)
+        if not urlsplit(image["src"]).scheme
+    }
+    size = path.stat().st_size
+    size += sum(p.stat().st_size for p in own if p.is_file())
+    assert size < LIMIT

@@ -1,0 +1,181 @@
+"""What every notebook of the book owes its readers."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from build_book import toc_pages
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Calls at the top level of a cell that leave a picture on the page.
+DRAWS = re.compile(
+    r"^(plt\.(?!close|rc|style)|plots\.|sns\.)|\.(plot|imshow)$"
+)
+UNSEEN = {"remove-cell", "remove-output"}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def parsed(cell):
+    source = TransformerManager().transform_cell(cell.source)
+    return ast.parse(source)
+
+
+def headings(path):
+    return [
+        line.lstrip("# ").strip()
+        for cell in read(path).cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("##")
+    ]
+
+
+def draws(cell):
+    if UNSEEN & set(cell.metadata.get("tags", [])):
+        return False
+    statements = [
+        node
+        for node in parsed(cell).body
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    calls = [
+        ast.unparse(call.func)
+        for node in statements
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call)
+    ]
+    return any(DRAWS.search(call) for call in calls)
+
+
+each_notebook = pytest.mark.parametrize(
+    "path", PATHS, ids=[path.stem for path in PATHS]
+)
+
+
+def test_there_are_notebooks():
+    assert PATHS
+
+
+def test_the_contents_list_every_notebook_and_no_other():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [p for p in toc_pages(toc) if p.startswith("notebooks/")]
+    assert sorted(listed) == [f"notebooks/{path.stem}" for path in PATHS]
+
+
+def test_notebooks_are_listed_in_the_order_of_their_numbers():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [p for p in toc_pages(toc) if p.startswith("notebooks/")]
+    assert listed == sorted(listed)
+
+
+@each_notebook
+def test_name_and_format(path):
+    assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@each_notebook
+def test_is_stripped(path):
+    for number, cell in enumerate(code_cells(path)):
+        assert not cell.outputs, f"code cell {number} holds outputs"
+        assert cell.execution_count is None
+
+
+@each_notebook
+def test_opens_with_title_question_time_and_profile(path):
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    for word in ("question", "time", "profile"):
+        assert re.search(rf"\b{word}\b", first.source, re.IGNORECASE), word
+
+
+@each_notebook
+def test_asserts_what_it_teaches(path):
+    assert any(
+        isinstance(node, ast.Assert)
+        for cell in code_cells(path)
+        for node in ast.walk(parsed(cell))
+    )
+
+
+@each_notebook
+def test_closes_with_summary_and_exercises(path):
+    titles = headings(path)
+    assert any(title.startswith("Summary") for title in titles)
+    if path.stem != "30_solutions":
+        assert any(title.startswith("Exercises") for title in titles)
+
+
+@each_notebook
+def test_cells_fit_a_page(path):
+    for number, cell in enumerate(code_cells(path)):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 20, f"code cell {number}: {len(lines)} lines"
+        widest = max((len(line) for line in lines), default=0)
+        assert widest <= 79, f"code cell {number}: {widest} columns"
+
+
+@each_notebook
+def test_pictures_have_alternative_caption_and_name(path):
+    for number, cell in enumerate(code_cells(path)):
+        if draws(cell):
+            shown = cell.metadata.get("mystnb", {})
+            alt = shown.get("image", {}).get("alt", "")
+            figure = shown.get("figure", {})
+            where = f"code cell {number}: {cell.source[:60]!r}"
+            assert len(alt) >= 20, f"{where} has no text alternative"
+            assert figure.get("caption"), f"{where} has no caption"
+            assert figure.get("name", "").startswith("fig-"), where
+
+
+def test_figure_names_are_unique():
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in PATHS
+        for cell in code_cells(path)
+        if "name" in cell.metadata.get("mystnb", {}).get("figure", {})
+    ]
+    assert len(names) == len(set(names)), sorted(names)
+
+
+@each_notebook
+def test_no_star_import_and_no_pickle(path):
+    for cell in code_cells(path):
+        for node in ast.walk(parsed(cell)):
+            if isinstance(node, ast.ImportFrom):
+                assert "*" not in [name.name for name in node.names]
+        assert "pickle" not in cell.source
+
+
+@pytest.mark.parametrize(
+    ("source", "tags", "expected"),
+    [
+        ("fig, ax = plt.subplots()", [], True),
+        ("plots.portrait(history)", [], True),
+        ("model.portrait(user).plot()", [], True),
+        ("ax.imshow(grid)", [], True),
+        ("plots.portrait(history)", ["remove-cell"], False),
+        ("def draw(ax):\n    ax.plot(x)", [], False),
+        ("import matplotlib.pyplot as plt", [], False),
+        ("plt.rcParams.update(style)", [], False),
+        ("assert model.score(a, b).shape == (2, 3)", [], False),
+    ],
+)
+def test_the_test_knows_a_picture(source, tags, expected):
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": tags})
+    assert draws(cell) is expected

@@ -400,7 +400,8 @@ def _mean_rows(
         & (frame["task"] == task)
         & (frame["fold"] == "mean")
     )
-    part = frame[chosen].assign(key=frame["row"].map(row_key))
+    part = frame[chosen].copy()
+    part["key"] = part["row"].map(row_key)
     twice = part.duplicated(["key", "metric"])
     if twice.any():
         first = part[twice].iloc[0]
@@ -625,7 +626,7 @@ def star_marks(
     """
     marks = {}
     for metric, part in tests.groupby("metric", sort=False):
-        sign = FOLD_STAR * (part["significant_folds"].sum() >= needed)
-        sign += HOLM_STAR * (part["significant_holm"].sum() >= needed)
+        sign = FOLD_STAR * int(part["significant_folds"].sum() >= needed)
+        sign += HOLM_STAR * int(part["significant_holm"].sum() >= needed)
         marks[row, str(metric)] = sign
     return marks

@@ -14,6 +14,7 @@ import torch
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.evaluation import stats
 from serendifflib.evaluation.metrics import METRICS, case_metrics
+from serendifflib.evaluation.tables import row_key
 from serendifflib.profiles import PROFILES
 from serendifflib.records import Cases, RecordStore, Run, recorded
 
@@ -279,45 +280,65 @@ def trace(
 
     Args:
         table: e.g. ``"table4"``.
-        cell: ``DATA/ROW/METRIC`` or ``DATA/ROW/TASK/METRIC``.
+        cell: ``ROW/METRIC``, ``DATA/ROW/METRIC`` or
+            ``DATA/ROW/TASK/METRIC``; rows as ids or as printed.
         store: default the recorded runs.
         profile: default the largest that has a record.
 
     Raises:
-        ConfigError: ``cell`` is not of that form.
+        ConfigError: ``cell`` is not of that form, or names several cells.
         DataError: no record has that number.
     """
     store = store or recorded()
     parts = cell.split("/")
-    if len(parts) not in (3, 4) or not all(parts):
+    if len(parts) not in (2, 3, 4) or not all(parts):
         raise ConfigError(
             f"cell {cell!r}: write DATA/ROW/METRIC, e.g. synthetic/sasrec/H@10"
         )
-    data, row, metric = parts[0], parts[1], parts[-1]
+    data = parts[0] if len(parts) > 2 else None
+    row, metric = parts[min(1, len(parts) - 2)], parts[-1]
     frame = collect(table, store=store, data=data, profile=profile)
-    found = frame[(frame["row"] == row) & (frame["metric"] == metric)]
-    task = parts[2] if len(parts) == 4 else None
-    if task is None and not found.empty:
-        task = max(found["task"], key=lambda name: name == "serendipity")
-    found = found[found["task"] == task]
+    wanted = row_key(row)
+    names = frame["row"].map(row_key), frame["label"].map(row_key)
+    found = frame[
+        ((names[0] == wanted) | (names[1] == wanted))
+        & (frame["metric"] == metric)
+    ]
+    if len(parts) == 4:
+        found = found[found["task"] == parts[2]]
+    elif "serendipity" in set(found["task"]):
+        found = found[found["task"] == "serendipity"]
     if found.empty:
-        rows = ", ".join(sorted(set(frame["row"]))) or "none"
         raise DataError(
-            f"no record of {table} has {cell}; rows recorded for {data}: "
-            f"{rows}; metrics: {', '.join(sorted(set(frame['metric'])))}"
+            f"no record of {table} has {cell}; rows: {_known(frame, 'row')}; "
+            f"metrics: {_known(frame, 'metric')}"
         )
-    used = found["profile"].iloc[0]
-    runs = [run for run in store.runs(table, data, used) if run.row == row]
-    lines = [f"{table} {data} {row} {task} {metric} (profile {used})"]
+    if len(found[["data", "row", "task"]].drop_duplicates()) > 1:
+        raise ConfigError(
+            f"{cell} names several cells: write DATA/ROW/TASK/METRIC; data: "
+            f"{_known(found, 'data')}; rows: {_known(found, 'row')}; "
+            f"tasks: {_known(found, 'task')}"
+        )
+    one = found.iloc[0]
+    lines = [
+        f"{table} {one['data']} {one['row']} {one['task']} {metric} "
+        f"(profile {one['profile']})"
+    ]
     for line in found.sort_values("fold", key=_mean_first).itertuples():
         shown = f"{line.value:.6g}"
         if not math.isnan(line.low):
             shown += f" [{line.low:.6g}, {line.high:.6g}], n = {line.n}"
         name = "mean" if line.fold == "mean" else f"fold {line.fold}"
         lines.append(f"  {name}: {shown}")
+    runs = store.runs(table, one["data"], one["profile"])
     for run in sorted(runs, key=lambda run: run.fold):
-        lines += ["", *_origin_lines(run)]
+        if run.row == one["row"]:
+            lines += ["", *_origin_lines(run)]
     return "\n".join(lines)
+
+
+def _known(frame: pd.DataFrame, column: str) -> str:
+    return ", ".join(sorted(set(frame[column]))) or "none"
 
 
 def _mean_first(folds: pd.Series) -> pd.Series:

@@ -528,13 +528,24 @@ def test_trace_tells_everything(store):
 
 def test_trace_says_what_there_is(store):
     runs.run_units([make_unit()], compute, store)
-    with pytest.raises(DataError, match="rows recorded for toy: alpha"):
+    with pytest.raises(DataError, match="rows: alpha;"):
         runs.trace("table4", "toy/omega/H@10", store=store)
     with pytest.raises(DataError, match="metrics: .*N@5"):
         runs.trace("table4", "toy/alpha/H@7", store=store)
-    for cell in ("H@10", "toy//H@10", "a/b/c/d/e"):
+    for cell in ("H@10", "toy//H@10", "a/b/c/d/e", ""):
         with pytest.raises(ConfigError, match="DATA/ROW/METRIC"):
             runs.trace("table4", cell, store=store)
+
+
+def test_trace_finds_rows_as_printed_and_refuses_to_guess(store):
+    runs.run_units([make_unit("desr", label="DESR-style")], compute, store)
+    full = runs.trace("table4", "toy/desr/serendipity/H@1", store=store)
+    for cell in ("desr/H@1", "DESR-style/H@1", "DESR/H@1", "toy/DESR/H@1"):
+        assert runs.trace("table4", cell, store=store) == full
+    runs.run_units([make_unit("desr", data="other")], compute, store)
+    with pytest.raises(ConfigError, match="data: other, toy"):
+        runs.trace("table4", "desr/H@1", store=store)
+    assert runs.trace("table4", "toy/desr/H@1", store=store) == full
 
 
 # the code behind a number

@@ -1,34 +1,15 @@
 """The protocol: what a model sees, order, batches and bad models."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
 
+from serendifflib.data.candidates import Candidates
+from serendifflib.data.folds import Examples
 from serendifflib.errors import DataError, ModelError
 from serendifflib.evaluation.protocol import evaluate
 
 CASES, WIDTH = 37, 20
-
-
-@dataclass(frozen=True)
-class Cases:
-    """Just what the protocol reads of data.folds.Examples."""
-
-    users: np.ndarray
-    histories: torch.Tensor
-    targets: torch.Tensor
-    rows: np.ndarray
-
-    def __len__(self):
-        return len(self.users)
-
-
-@dataclass(frozen=True)
-class Lists:
-    items: torch.Tensor
-    positive: torch.Tensor
 
 
 class ByItem:
@@ -52,13 +33,13 @@ def task():
     items = np.stack([rng.permutation(100)[:WIDTH] + 1 for _ in range(CASES)])
     positive = rng.integers(WIDTH, size=CASES)
     return (
-        Cases(
+        Examples(
             users=np.arange(CASES) * 2,
             histories=torch.from_numpy(rng.integers(1, 100, (CASES, 6))),
             targets=torch.from_numpy(items[np.arange(CASES), positive]),
             rows=rng.permutation(1_000)[:CASES],
         ),
-        Lists(torch.from_numpy(items), torch.from_numpy(positive)),
+        Candidates(torch.from_numpy(items), torch.from_numpy(positive)),
     )
 
 
@@ -67,16 +48,7 @@ def seeded():
 
 
 def take(task, index):
-    cases, lists = task
-    return (
-        Cases(
-            cases.users[index],
-            cases.histories[index],
-            cases.targets[index],
-            cases.rows[index],
-        ),
-        Lists(lists.items[index], lists.positive[index]),
-    )
+    return tuple(part.subset(index) for part in task)
 
 
 def test_ranks_and_metrics_agree_with_a_sort(task):
@@ -149,10 +121,10 @@ def test_no_case_gives_an_empty_table(task):
 def test_lists_of_other_cases_are_refused(task):
     cases, lists = task
     model = ByItem(torch.zeros(101))
-    shifted = Lists(lists.items.roll(1, 0), lists.positive.roll(1, 0))
+    shifted = Candidates(lists.items.roll(1, 0), lists.positive.roll(1, 0))
     with pytest.raises(DataError, match="case 0"):
         evaluate(model, cases, shifted, generator=seeded())
-    short = Lists(lists.items[1:], lists.positive[1:])
+    short = Candidates(lists.items[1:], lists.positive[1:])
     with pytest.raises(DataError, match="36 candidate lists for 37"):
         evaluate(model, cases, short, generator=seeded())
 

@@ -1,6 +1,6 @@
-"""What to learn against: a user's own items, unexpected items.
+"""What to learn from and against: cases, negatives, unexpected items.
 
-Shapes: M examples, N items.
+Shapes: M examples or cases, n history length, N items, U users.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from serendifflib.baselines.trainer import catalogue_items
+from serendifflib.baselines.trainer import (
+    catalogue_items,
+    draw_unseen,
+    last_items,
+    pad_left,
+)
 from serendifflib.scores import CoOccurrence
 
 if TYPE_CHECKING:
@@ -112,3 +117,77 @@ def pick(
         (table != 0).float(), count, replacement=True, generator=generator
     )
     return table.gather(1, place)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Histories with their targets, and what no negative may be.
+
+    Attributes:
+        histories: LongTensor [M, n], left-padded.
+        targets: LongTensor [M].
+        owner: row of ``own`` for each case, LongTensor [M].
+        own: items of each user, padded with 0, LongTensor [U, w].
+        pool: items to draw negatives from, LongTensor [P].
+    """
+
+    histories: torch.Tensor
+    targets: torch.Tensor
+    owner: torch.Tensor
+    own: torch.Tensor
+    pool: torch.Tensor
+
+    @classmethod
+    def next_items(cls, fold: FoldData, length: int) -> Cases:
+        """Every item of every training user after the items before it."""
+        sequences = fold.training_histories()
+        parts = [
+            np.lib.stride_tricks.sliding_window_view(
+                np.concatenate([np.zeros(length, dtype=np.int64), sequence]),
+                length + 1,
+            )[1:]
+            for sequence in sequences
+        ]
+        table = torch.from_numpy(np.concatenate(parts))
+        owner = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+        return cls(
+            histories=table[:, :-1],
+            targets=table[:, -1],
+            owner=torch.from_numpy(owner),
+            own=pad_left(sequences, max(len(s) for s in sequences)),
+            pool=torch.from_numpy(catalogue_items(fold)),
+        )
+
+    @classmethod
+    def of(cls, fold: FoldData, examples: Examples, length: int) -> Cases:
+        """The cases of some examples."""
+        return cls(
+            histories=examples.histories[:, -length:],
+            targets=examples.targets,
+            owner=torch.arange(len(examples)),
+            own=own_items(fold, examples),
+            pool=torch.from_numpy(catalogue_items(fold)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def draw(
+        self, index: torch.Tensor, negatives: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Histories and items, the target first, of some cases.
+
+        Args:
+            index: cases, [B].
+            negatives: uniform items per case that the user does not have.
+            generator: the source of randomness.
+
+        Returns:
+            histories [B, n] without empty columns and items
+            [B, 1 + negatives].
+        """
+        targets = self.targets[index].unsqueeze(1)
+        seen = torch.cat([self.own[self.owner[index]], targets], dim=1)
+        others = draw_unseen(seen, negatives, self.pool, generator)
+        histories = last_items(self.histories[index], self.histories.shape[1])
+        return histories, torch.cat([targets, others], dim=1)

@@ -1,0 +1,129 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.purs import PURS, cluster_centres, distances
+from serendifflib.baselines.sampling import Cases
+from serendifflib.baselines.trainer import Budget
+from serendifflib.errors import ConfigError, ModelError
+
+from .toy import cases, chance, hit_ratio, toy_fold
+
+BUDGET = Budget(
+    pretrain_steps=100,
+    max_steps=150,
+    batch_size=32,
+    eval_every=50,
+    patience=4,
+)
+SHORT = Budget(
+    pretrain_steps=2, max_steps=2, batch_size=16, eval_every=9, patience=1
+)
+
+
+def fit(fold, budget=BUDGET, seed=0, **options):
+    model = PURS(budget=budget, width=32, lr=3e-3, **options)
+    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
+
+
+def test_beats_chance_fivefold():
+    fold = toy_fold()
+    model = fit(fold)
+    assert hit_ratio(model, fold) > 5 * chance(fold)
+    check_inductive(model, *cases(fold)[:2])
+    with pytest.raises(ModelError, match="PURS: row 0: padding id"):
+        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+
+
+def test_two_clusters_keep_two_centres():
+    points = torch.tensor(
+        [[[0.0, 0.0], [9.9, 9.9], [1.0, 0.0], [1.01, 0.0], [0.01, 0.0]]]
+    )
+    real = torch.tensor([[True, False, True, True, True]])
+    centres = cluster_centres(points, real)[0]
+    # the middle pair distance is 0.99 or 1.0, the radius half of it
+    left, right = centres[0], centres[2]
+    assert torch.allclose(centres[4], left, atol=1e-3)
+    assert torch.allclose(centres[3], right, atol=1e-3)
+    assert right[0] - left[0] > 0.8
+    # padding does not pull
+    assert centres[[0, 2, 3, 4], 1].abs().max() < 1e-6
+
+
+def test_one_item_is_its_own_centre():
+    points = torch.tensor([[[3.0, 4.0], [1.0, 2.0]]])
+    real = torch.tensor([[False, True]])
+    centres = cluster_centres(points, real)
+    assert torch.allclose(centres[0, 1], points[0, 1])
+    away = distances(centres, real, torch.tensor([[[1.0, 3.0]]]))
+    assert away.item() == pytest.approx(1.0)
+
+
+def test_distances_by_hand():
+    # two items share the centre 0, one has 3: weights 2/3 and 1/3
+    centres = torch.tensor([[[0.0], [0.0], [3.0], [77.0]]])
+    real = torch.tensor([[True, True, True, False]])
+    wanted = torch.tensor([[[0.0], [6.0]]])
+    assert torch.allclose(
+        distances(centres, real, wanted), torch.tensor([[1.0, 5.0]])
+    )
+    # released: the mean of the centres is 1
+    assert torch.allclose(
+        distances(centres, real, wanted, released=True),
+        torch.tensor([[1.0, 5.0]]),
+    )
+    wanted = torch.tensor([[[2.0]]])
+    assert distances(centres, real, wanted).item() == pytest.approx(5 / 3)
+    assert distances(
+        centres, real, wanted, released=True
+    ).item() == pytest.approx(1.0)
+
+
+def test_unexpectedness_saturates_and_has_no_gradient():
+    fold = toy_fold()
+    model = fit(fold, SHORT)
+    histories, candidates, _ = cases(fold)
+    seen = []
+    forward = model.network.forward
+    model.network.forward = lambda h, c, f: seen.append(f) or forward(h, c, f)
+    model._logits(histories[:4], candidates[:4])
+    assert not seen[0].requires_grad
+    assert seen[0].max() <= math.exp(-1) + 1e-6  # the peak, at distance 1
+    assert seen[0].min() >= 0
+
+
+def test_the_history_ends_before_the_target():
+    fold = toy_fold()
+    everything = Cases.next_items(fold, 10)
+    sequences = fold.training_histories()
+    assert len(everything) == sum(len(s) - 1 for s in sequences)
+    # the last case of the first user: the ten items before the last
+    last = len(sequences[0]) - 2
+    assert everything.targets[last] == sequences[0][-1]
+    assert np.array_equal(everything.histories[last], sequences[0][-11:-1])
+    first = everything.histories[0]
+    assert first[-1] == sequences[0][0] and not first[:-1].any()
+    generator = torch.Generator().manual_seed(0)
+    index = torch.arange(len(everything))
+    _, items = everything.draw(index, 4, generator)
+    assert torch.equal(items[:, 0], everything.targets)
+    own = everything.own[everything.owner]
+    assert not (items[:, 1:, None] == own[:, None, :]).any()
+
+
+def test_deterministic_and_the_released_reading_runs():
+    fold = toy_fold()
+    histories, candidates, _ = cases(fold)
+    scores = [
+        fit(fold, SHORT, seed).score(histories, candidates)
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.allclose(scores[0], scores[2])
+    released = fit(fold, SHORT, 1, unexpectedness="released")
+    assert not torch.equal(scores[0], released.score(histories, candidates))
+    with pytest.raises(ConfigError, match="PURS: unknown unexpectedness"):
+        PURS(unexpectedness="mean")

@@ -204,7 +204,7 @@ def _transfer(
         with _on_disk(part):
             stream = open(part, "ab" if have else "wb")
         with stream, bar:
-            while block := response.read(BLOCK):
+            while block := response.read1(BLOCK):  # what is there
                 have += len(block)
                 if have > limit:
                     stream.close()
@@ -333,7 +333,7 @@ def unpack(
     Args:
         archive: the zip file.
         names: file names that must be in it, at any depth.
-        folder: where they go; files that are there already stay.
+        folder: where they go; files that are right already stay.
         limit: most bytes that a member may unpack to.
         optional: names that may be absent.
 
@@ -399,8 +399,19 @@ def _unpack_one(
             f"the limit of {limit:,}"
         )
     target = folder / name
-    if _length(target) == info.file_size and target.exists():
+    if _is_unpacked(target, info):
         return
     with atomic_path(target) as path, open(path, "wb") as stream:
         with stored.open(info) as source:  # reads file_size bytes at most
             shutil.copyfileobj(source, stream, BLOCK)
+
+
+def _is_unpacked(target: Path, info: zipfile.ZipInfo) -> bool:
+    """Whether a file has the length and checksum of a member."""
+    if not target.is_file() or target.stat().st_size != info.file_size:
+        return False
+    checksum = 0
+    with open(target, "rb") as stream:
+        while block := stream.read(BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum == info.CRC

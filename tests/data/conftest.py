@@ -130,7 +130,9 @@ def server():
                     threading.Event().wait(value)
 
     service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=service.serve_forever, daemon=True)
+    thread = threading.Thread(
+        target=service.serve_forever, args=(0.01,), daemon=True
+    )
     thread.start()
     state.url = f"http://127.0.0.1:{service.server_port}"
     yield state

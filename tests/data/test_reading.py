@@ -191,9 +191,7 @@ def test_numbers_may_carry_a_point(write_csv):
         ("label", "", "number is needed"),
     ],
 )
-def test_bad_value_names_row_column_and_value(
-    write_csv, column, value, words
-):
+def test_bad_value_names_row_column_and_value(write_csv, column, value, words):
     bad = list(ROW)
     bad[COLUMNS.index(column)] = value
     good = ("u2", "i2", "1", "x", "5", "0")
@@ -465,7 +463,9 @@ def test_written_and_read_again(tmp_path, rows, order):
     for one, other in zip(found, expected, strict=True):
         assert one[:4] == other[:4]
         assert one[5] == other[5]
-        assert one[4] == other[4] or (one[4] != one[4] and other[4] != other[4])
+        assert one[4] == other[4] or (
+            one[4] != one[4] and other[4] != other[4]
+        )
 
 
 def real_shaped():

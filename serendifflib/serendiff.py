@@ -120,7 +120,7 @@ class SerenDiff:
             ConfigError: there is nothing to train on.
             CheckpointError: the checkpoint does not belong to this run.
         """
-        fold = data if isinstance(data, FoldData) else _whole(data)
+        fold = data if isinstance(data, FoldData) else whole_fold(data)
         self.seed = _seed_from(generator)
         self.kind = fold.kind
         s = self.settings
@@ -519,12 +519,12 @@ def _without_missing(examples: Examples, fold: FoldData) -> Examples:
     return examples.subset(usable)
 
 
-def _whole(interactions: Interactions) -> FoldData:
-    """All users train, but every tenth, who validates."""
+def whole_fold(interactions: Interactions) -> FoldData:
+    """All users train, but every tenth, who validates; nobody tests."""
     users = np.arange(interactions.n_users)
     valid = users % 10 == 9
     split = Split("all users", users[~valid], users[valid], users[:0])
-    return prepare_fold(interactions, split)
+    return prepare_fold(interactions, split, train_per_user=PER_USER)
 
 
 def _seed_from(generator: torch.Generator | None) -> int:

@@ -31,7 +31,7 @@ from serendifflib.paths import cache_dir
 from serendifflib.portrait import PortraitSpace
 from serendifflib.presets import make_settings
 from serendifflib.profiles import Profile, current_profile
-from serendifflib.serendiff import SerenDiff
+from serendifflib.serendiff import SerenDiff, whole_fold
 
 # The code that decides about a trained model. Data, folds and settings enter
 # the key by their content, so the code that makes them need not.
@@ -153,17 +153,50 @@ def load_or_fit(
         device: ``cpu``, ``cuda`` or None (CUDA where there is one).
         **changes: settings that replace those of the preset.
     """
-    settings = make_settings(preset, bench.profile, **changes)
+    return _load_or_fit(
+        bench.fold, bench.profile, preset, seed, progress, device, changes
+    )
+
+
+def fit_on_all(
+    data: Interactions,
+    preset: str = "tuned",
+    *,
+    profile: Profile | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    device: str | None = None,
+    **changes,
+) -> SerenDiff:
+    """A model fitted on all users of a data set, to be used, not judged.
+
+    Args: see :func:`load_or_fit`.
+    """
+    return _load_or_fit(
+        whole_fold(data),
+        profile or current_profile(),
+        preset,
+        seed,
+        progress,
+        device,
+        changes,
+    )
+
+
+def _load_or_fit(
+    fold: FoldData, profile, preset, seed, progress, device, changes
+) -> SerenDiff:
+    settings = make_settings(preset, profile, **changes)
     key = content_hash(
         settings.as_dict(),
         seed,
-        bench.data.checksum,
-        bench.fold.raw_vectors.numpy(),
-        bench.fold.split.train_users,
-        bench.fold.train.histories.numpy(),
-        bench.fold.train.targets.numpy(),
-        bench.fold.valid.histories.numpy(),
-        bench.fold.valid.targets.numpy(),
+        fold.interactions.checksum,
+        fold.raw_vectors.numpy(),
+        fold.split.train_users,
+        fold.train.histories.numpy(),
+        fold.train.targets.numpy(),
+        fold.valid.histories.numpy(),
+        fold.valid.targets.numpy(),
         code_fingerprint(*ROOMS),
     )
     folder = cache_dir() / "models" / key[:32]
@@ -173,14 +206,10 @@ def load_or_fit(
         except CheckpointError:
             pass  # damaged from outside: train it again
     model = SerenDiff(
-        preset,
-        profile=bench.profile,
-        progress=progress,
-        device=device,
-        **changes,
+        preset, profile=profile, progress=progress, device=device, **changes
     )
     model.fit(
-        bench.fold,
+        fold,
         generator=torch.Generator().manual_seed(seed),
         checkpoint=folder / "training.safetensors",
     )

@@ -1,7 +1,8 @@
 """Plots: they know results, results know no plots.
 
-One palette, safe for colour blindness (Okabe & Ito), readable on light and
-dark pages: figures carry their own light background.
+One palette, safe for colour blindness and the same as that of the book's
+pages. Figures carry their own light background, so that they can be read on
+a dark page too; shape tells apart what colour tells apart.
 """
 
 from __future__ import annotations
@@ -9,20 +10,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib.patheffects as effects
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from serendifflib.explain import UserPortrait
 
 INK = "#222222"
-HISTORY = "#0072b2"
-POINT = "#d55e00"
-ANCHOR = "#009e73"
-PALETTE = (HISTORY, POINT, ANCHOR, "#cc79a7", "#e69f00", "#56b4e9")
-ZONE = LinearSegmentedColormap.from_list("zone", ["#ffffff", "#f0b48a"])
+MUTED = "#5f6b7a"
+GRID = "#dfe3e8"
+HISTORY = "#b36a00"  # what the user already knows
+POINT = "#b3257a"  # what is serendipitous, or generated
+EXPECTED = "#1f6fb2"  # the axis of expectedness
+RELEVANT = "#0b7d5b"  # the axis of relevance
+ANCHOR = RELEVANT
+CANDIDATE = MUTED  # everything else of the catalogue
+PALETTE = (EXPECTED, HISTORY, RELEVANT, POINT, MUTED, "#56b4e9")
+ZONE = LinearSegmentedColormap.from_list("zone", ["#ffffff", "#e39ac4"])
+SHADE = LinearSegmentedColormap.from_list("shade", ["#ffffff", "#9cc3e6"])
+DPI = 144  # sharp on a dense screen; pages scale pictures down
+HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
+
+
+def new_figure(
+    width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """A figure in house style and its axes, [rows, columns].
+
+    Args:
+        width: in inches; a page of the book is about 7.2 wide.
+        height: in inches.
+        rows: rows of axes.
+        columns: columns of axes.
+    """
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
+        dpi=DPI,
+        layout="constrained",
+        squeeze=False,
+        facecolor="white",
+    )
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def plot_portrait(
@@ -45,9 +81,49 @@ def plot_portrait(
     Returns:
         the axes; expectedness runs right, relevance runs up.
     """
+    ax = draw_plane(
+        portrait.positions,
+        portrait.side,
+        reach=portrait.reach,
+        zone=zone,
+        ax=ax,
+    )
+    if point is not None:
+        ax.annotate(
+            "",
+            xy=tuple(point),
+            xytext=tuple(portrait.centre),
+            arrowprops={"arrowstyle": "->", "color": INK, "lw": 1.2},
+        )
+        ax.plot(*point, "D", color=POINT, ms=9, mec="white", mew=0.8)
+        ax.set_title(str(label or ""), parse_math=False)
+    return ax
+
+
+def draw_plane(
+    positions: np.ndarray,
+    side: int,
+    *,
+    reach: float | None = None,
+    zone: np.ndarray | None = None,
+    numbers: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """A history on the plane of expectedness and relevance.
+
+    Args:
+        positions: in [0, 1], [n, 2]; the first item is at the anchor (1, 1).
+        side: L; cell borders are drawn up to 25 cells per axis.
+        reach: mean distance from the anchor, drawn as an arc.
+        zone: a value per cell to shade, [L, L].
+        numbers: write each item's place in the history beside it.
+        ax: where to draw; None makes a figure.
+
+    Returns:
+        the axes.
+    """
     if ax is None:
-        _, ax = plt.subplots(figsize=(5.2, 5.0), layout="constrained")
-    side = portrait.side
+        ax = new_figure(5.0, 4.8)[1][0, 0]
     if zone is not None:
         ax.imshow(
             np.asarray(zone).T,
@@ -55,36 +131,49 @@ def plot_portrait(
             extent=(0, 1, 0, 1),
             cmap=ZONE,
             aspect="equal",
+            zorder=0,
         )
-    ticks = np.linspace(0, 1, side + 1)
     if side <= 25:
-        ax.set_xticks(ticks, minor=True)
-        ax.set_yticks(ticks, minor=True)
-        ax.grid(which="minor", color="#dddddd", linewidth=0.6)
-    x, y = portrait.positions.T
-    ax.plot(x[1:], y[1:], "o", color=HISTORY, ms=6, mec="white", mew=0.8)
-    ax.plot(x[:1], y[:1], "s", color=ANCHOR, ms=8, mec="white", mew=0.8)
-    reach = plt.Circle(
-        (1, 1), portrait.reach, fill=False, color=HISTORY, ls="--", lw=1.2
-    )
-    ax.add_patch(reach)
-    if point is not None:
-        cx, cy = portrait.centre
-        ax.annotate(
-            "",
-            xy=tuple(point),
-            xytext=(cx, cy),
-            arrowprops={"arrowstyle": "->", "color": INK, "lw": 1.2},
+        ticks = np.linspace(0, 1, side + 1)
+        ax.vlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+        ax.hlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+    if reach is not None:
+        angle = np.linspace(np.pi, 1.5 * np.pi, 100)
+        x, y = 1 + reach * np.cos(angle), 1 + reach * np.sin(angle)
+        inside = (x >= 0) & (y >= 0)
+        ax.plot(
+            np.where(inside, x, np.nan),
+            np.where(inside, y, np.nan),
+            color=HISTORY,
+            ls=(0, (4, 3)),
+            lw=1.2,
+            zorder=2,
         )
-        ax.plot(*point, "D", color=POINT, ms=9, mec="white", mew=0.8)
-        ax.set_title(str(label or ""), parse_math=False)
+    x, y = np.asarray(positions, dtype=float).reshape(-1, 2).T
+    marker = {"mec": "white", "mew": 0.8, "clip_on": False, "zorder": 3}
+    ax.plot(x[1:], y[1:], "o", color=HISTORY, ms=7, **marker)
+    ax.plot(x[:1], y[:1], "s", color=ANCHOR, ms=9, **marker)
+    if numbers:
+        for place, spot in enumerate(zip(x, y, strict=True), start=1):
+            ax.annotate(
+                str(place),
+                spot,
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+                path_effects=HALO,
+                zorder=4,
+            )
     ax.set(
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
+        xlim=(-0.02, 1.04),
+        ylim=(-0.02, 1.04),
         xlabel="expectedness (quantile)",
         ylabel="relevance (quantile)",
         aspect="equal",
     )
+    ax.spines[["left", "bottom", "top", "right"]].set_visible(False)
+    ax.tick_params(length=0)
     return ax
 
 
@@ -93,13 +182,13 @@ def plot_losses(
 ) -> Axes:
     """Training loss: every step faintly, its running mean strongly."""
     if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        ax = new_figure(6.0, 3.2)[1][0, 0]
     values = np.asarray(losses, dtype=float)
     steps = np.arange(1, len(values) + 1)
-    ax.plot(steps, values, color=HISTORY, alpha=0.25, lw=0.8)
+    ax.plot(steps, values, color=EXPECTED, alpha=0.25, lw=0.8)
     width = min(window, len(values))
     if width:
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        ax.plot(steps[width - 1 :], smooth, color=HISTORY, lw=2)
+        ax.plot(steps[width - 1 :], smooth, color=EXPECTED, lw=2)
     ax.set(xlabel="training step", ylabel="loss", ylim=(0, None))
     return ax

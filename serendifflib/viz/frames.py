@@ -1,0 +1,174 @@
+"""Sliders over pictures that were drawn beforehand: they need no kernel.
+
+A published page is static, so a slider cannot ask Python for a picture. Here
+all pictures are drawn first and the slider only chooses which one is shown:
+the link between the two runs in the browser. It works in a notebook as well.
+Where widgets vanish (print, PDF, a code host's preview), a strip of a few
+frames remains.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image
+
+from serendifflib.errors import ConfigError
+
+FRAME_DPI = 100  # a frame is seen beside many others: small files first
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Pictures of one thing at different moments, with a slider.
+
+    Attributes:
+        pictures: PNG bytes, one per frame.
+        labels: what the slider says at each frame.
+        alt: what can be seen; the label is added for each frame.
+        description: the name of what the slider moves along.
+        start: frame that is shown first.
+    """
+
+    pictures: tuple[bytes, ...]
+    labels: tuple[str, ...]
+    alt: str
+    description: str
+    start: int = 0
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.pictures)
+
+    def widget(self) -> widgets.VBox:
+        """Slider (arrow keys move it) and pictures, linked in the browser."""
+        pages = [
+            widgets.HTML(_page(picture, f"{self.alt} Now: {label}."))
+            for picture, label in zip(self.pictures, self.labels, strict=True)
+        ]
+        stack = widgets.Stack(pages, selected_index=self.start)
+        slider = widgets.SelectionSlider(
+            options=[(label, n) for n, label in enumerate(self.labels)],
+            index=self.start,
+            description=self.description,
+            tooltip=f"{self.description}: arrow keys move the slider",
+            layout=widgets.Layout(width="100%", max_width="40rem"),
+            style={"description_width": "initial"},
+        )
+        widgets.jslink((slider, "index"), (stack, "selected_index"))
+        box = widgets.VBox([slider, stack])
+        box.add_class("frame-slider")
+        return box
+
+    def strip(self, count: int = 4) -> bytes:
+        """A few frames beside each other as one PNG, first and last too."""
+        chosen = strip_places(len(self), count)
+        images = [Image.open(io.BytesIO(self.pictures[n])) for n in chosen]
+        width = sum(image.width for image in images)
+        height = max(image.height for image in images)
+        canvas = Image.new("RGB", (width, height), "white")
+        left = 0
+        for image in images:
+            canvas.paste(image.convert("RGB"), (left, 0))
+            left += image.width
+        stream = io.BytesIO()
+        canvas.save(stream, "PNG", optimize=True)
+        return stream.getvalue()
+
+    def _ipython_display_(self) -> None:
+        """Show the slider, then the strip with words for both."""
+        chosen = strip_places(len(self), 4)
+        words = ", ".join(self.labels[n] for n in chosen)
+        display(self.widget())
+        text = f"{self.alt} From left to right, {self.description}: {words}."
+        display({"image/png": self.strip(), "text/plain": text}, raw=True)
+
+
+def frame_slider(
+    figures: Sequence[Figure | bytes] | Callable[[int], Figure],
+    labels: Sequence[object],
+    alt: str,
+    description: str,
+    *,
+    start: int = 0,
+) -> Frames:
+    """Draw all frames and put a slider over them.
+
+    Args:
+        figures: one figure (or PNG bytes) per label, or a function that
+            draws the figure of a frame number 0, 1, ...
+        labels: what the slider says at each frame; all different.
+        alt: text alternative, one or two sentences that fit every frame.
+        description: what the slider moves along, e.g. ``"items seen"``.
+        start: frame that is shown first.
+
+    Returns:
+        the frames; as the last expression of a cell they show themselves.
+
+    Raises:
+        ConfigError: no frame, equal labels, no text alternative, or numbers
+            that do not fit together.
+    """
+    words = tuple(str(label) for label in labels)
+    if not words or len(set(words)) < len(words):
+        raise ConfigError("frames need labels, and each its own")
+    if not alt.strip() or not description.strip():
+        raise ConfigError("frames need a text alternative and a description")
+    if not 0 <= start < len(words):
+        raise ConfigError(f"start is {start}: choose 0 to {len(words) - 1}")
+    if callable(figures):
+        figures = map(figures, range(len(words)))
+    pictures = tuple(_png(figure) for figure in figures)
+    if len(pictures) != len(words):
+        raise ConfigError(
+            f"{len(pictures)} pictures and {len(words)} labels: give each "
+            "picture its label"
+        )
+    return Frames(pictures, words, alt.strip(), description, start)
+
+
+def strip_places(n_frames: int, count: int) -> list[int]:
+    """Frames of the strip: evenly spread, the first and the last included.
+
+    >>> strip_places(11, 3)
+    [0, 5, 10]
+    >>> strip_places(2, 4)
+    [0, 1]
+    """
+    count = max(1, min(count, n_frames))
+    places = np.linspace(0, n_frames - 1, count).round().astype(int)
+    return places.tolist()
+
+
+def _png(figure: Figure | bytes) -> bytes:
+    """PNG of a figure with few colours, which halves its size."""
+    if isinstance(figure, bytes):
+        return figure
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=FRAME_DPI, facecolor="white")
+    plt.close(figure)
+    image = Image.open(stream).convert("RGB")
+    small = image.quantize(128, dither=Image.Dither.NONE)
+    stream = io.BytesIO()
+    small.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _page(picture: bytes, alt: str) -> str:
+    """An image with its text alternative, never wider than the page."""
+    data = base64.b64encode(picture).decode("ascii")
+    width = Image.open(io.BytesIO(picture)).width
+    return (
+        f'<img src="data:image/png;base64,{data}" '
+        f'alt="{html.escape(alt, quote=True)}" '
+        f'style="width: {width}px; max-width: 100%; height: auto">'
+    )

@@ -1,0 +1,128 @@
+"""Sliders over frames: what the static page gets, and what it must say."""
+
+import base64
+import io
+import re
+
+import ipywidgets as widgets
+import matplotlib
+import numpy as np
+import pytest
+from ipywidgets.embed import embed_data
+from PIL import Image
+
+from serendifflib.errors import ConfigError
+from serendifflib.viz.frames import frame_slider
+from serendifflib.viz.plots import new_figure, plt
+
+matplotlib.use("agg")
+
+
+def block(shade, width=20):
+    stream = io.BytesIO()
+    Image.new("RGB", (width, 10), (shade, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def slides(n=5, **options):
+    return frame_slider(
+        [block(20 * k) for k in range(n)],
+        [f"{k} seen" for k in range(n)],
+        "A red block.",
+        "items",
+        **options,
+    )
+
+
+def shade_of(page):
+    data = re.search(r"base64,([^\"]+)", page.value)[1]
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    return image.convert("RGB").getpixel((0, 0))[0]
+
+
+def test_the_slider_chooses_the_page_of_its_label():
+    slider, stack = slides().widget().children
+    for place, (label, _) in enumerate(slider.options):
+        assert label == f"{place} seen"
+        assert shade_of(stack.children[place]) == 20 * place
+        assert f"Now: {label}." in stack.children[place].value
+    assert slider.index == stack.selected_index == 0
+
+
+def test_the_link_runs_in_the_browser():
+    box = slides(start=3).widget()
+    slider, stack = box.children
+    state = embed_data(views=[box])["manager_state"]["state"]
+    links = [m for m in state.values() if m["model_name"] == "LinkModel"]
+    ends = [(m["state"]["source"], m["state"]["target"]) for m in links]
+    assert (
+        [f"IPY_MODEL_{slider.model_id}", "index"],
+        [f"IPY_MODEL_{stack.model_id}", "selected_index"],
+    ) in ends
+    assert stack.selected_index == 3
+
+
+def test_every_frame_has_a_text_alternative_that_cannot_break_the_page():
+    shown = frame_slider([block(1)], ['2 < 3 "x"'], 'A & "b".', "step")
+    value = shown.widget().children[1].children[0].value
+    alt = re.search(r'alt="([^"]*)"', value)[1]
+    assert alt == "A &amp; &quot;b&quot;. Now: 2 &lt; 3 &quot;x&quot;."
+
+
+def test_the_strip_holds_first_and_last_frame():
+    strip = Image.open(io.BytesIO(slides(9).strip(3)))
+    assert strip.size == (60, 10)
+    assert [strip.getpixel((x, 0))[0] for x in (0, 20, 40)] == [0, 80, 160]
+
+
+def test_what_is_shown_is_the_slider_and_a_picture_with_words(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "serendifflib.viz.frames.display",
+        lambda thing, **_: shown.append(thing),
+    )
+    slides()._ipython_display_()
+    box, strip = shown
+    assert isinstance(box, widgets.VBox)
+    assert strip["image/png"].startswith(b"\x89PNG")
+    words = "From left to right, items: 0 seen, 1 seen, 3 seen, 4 seen."
+    assert strip["text/plain"].endswith(words)
+
+
+def test_a_drawer_is_called_once_per_label_and_its_figures_are_closed():
+    asked = []
+
+    def draw(number):
+        asked.append(number)
+        figure, axes = new_figure(2, 1)
+        axes[0, 0].plot(np.arange(number + 2))
+        return figure
+
+    before = plt.get_fignums()
+    drawn = frame_slider(draw, range(3), "A line.", "points")
+    assert asked == [0, 1, 2]
+    assert len(drawn) == 3
+    assert len(set(drawn.pictures)) == 3
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": []}, "labels"),
+        ({"labels": ["a", "a"]}, "labels"),
+        ({"labels": ["a", "b", "c"]}, "2 pictures and 3 labels"),
+        ({"alt": " "}, "text alternative"),
+        ({"description": ""}, "description"),
+        ({"start": 2}, "0 to 1"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(change, message):
+    given = {
+        "figures": [block(0), block(1)],
+        "labels": ["a", "b"],
+        "alt": "A block.",
+        "description": "step",
+    }
+    with pytest.raises(ConfigError, match=message):
+        frame_slider(**(given | change))

@@ -1,5 +1,6 @@
 """One environment, three descriptions: they must not drift apart."""
 
+import ast
 import importlib.metadata
 import re
 import subprocess
@@ -165,3 +166,30 @@ def test_a_python_that_is_too_old_is_refused(tmp_path):
     assert done.returncode != 0
     assert "Python 3.11 or newer is needed" in done.stdout
     assert not (tmp_path / "venv").exists()
+
+
+def test_every_import_of_the_library_is_declared():
+    distributions = importlib.metadata.packages_distributions()
+    declared = {
+        canonical(Requirement(line).name)
+        for group in (
+            PROJECT["dependencies"],
+            *PROJECT["optional-dependencies"].values(),
+        )
+        for line in group
+    }
+    undeclared = set()
+    for path in (ROOT / "serendifflib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for name in {name.split(".")[0] for name in names}:
+                if name in sys.stdlib_module_names or name == "serendifflib":
+                    continue
+                owners = map(canonical, distributions.get(name, [name]))
+                if not declared & set(owners):
+                    undeclared.add(f"{name} in {path.relative_to(ROOT)}")
+    assert undeclared == set()

@@ -5,7 +5,7 @@ else: change the library or the profile and it serves yesterday's figures. So
 the cache lives in a folder whose name is a fingerprint of all that the
 outputs depend on, and pages are always written from scratch.
 
-Usage: python tools/build_book.py [--clean]
+Usage: python tools/build_book.py [--clean] [--workers 2]
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 from bs4 import BeautifulSoup
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
 
 from serendifflib.errors import SerenDiffError
 from serendifflib.io import content_hash, sha256_file
@@ -30,6 +35,7 @@ from serendifflib.paths import data_dir
 from serendifflib.profiles import current_profile
 
 ROOT = Path(__file__).resolve().parent.parent
+CELL_SECONDS = 600  # no cell may take longer
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -118,11 +124,54 @@ def remove_stale(keep: Path) -> None:
             shutil.rmtree(folder)
 
 
-def print_reports(html: Path) -> None:
-    """Print the traceback of every notebook that failed."""
-    for report in sorted((html / "reports").rglob("*.log")):
-        name = report.relative_to(html / "reports")
-        print(f"\n--- {name} ---\n{report.read_text('utf-8')}", flush=True)
+def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
+    """Run the notebooks that the cache does not hold, in order.
+
+    Two at a time, because a kernel spends much of its life importing and a
+    chapter that waits for another's model needs no core meanwhile.
+
+    Args:
+        notebooks: files, first to last.
+        cache_path: the folder from which the pages take their outputs.
+        workers: kernels at a time.
+
+    Returns:
+        Whether all of them ran without an error.
+    """
+    cache = get_cache(cache_path)
+    pending = []
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            pending.append((path, notebook))
+
+    def run(task: tuple[Path, nbformat.NotebookNode]) -> ExecutionResult:
+        path, notebook = task
+        return single_nb_execution(
+            notebook, str(path.parent), CELL_SECONDS, allow_errors=False
+        )
+
+    good = True
+    print(f"{len(pending)} of {len(notebooks)} notebooks to run", flush=True)
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(run, pending)
+        for (path, notebook), result in zip(pending, results, strict=True):
+            if result.err is not None:
+                good = False
+                print(
+                    f"\n--- {path.name} ---\n{result.exc_string}", flush=True
+                )
+                continue
+            bundle = CacheBundleIn(
+                notebook, str(path), data={"execution_seconds": result.time}
+            )
+            cache.cache_notebook_bundle(
+                bundle, check_validity=False, overwrite=True
+            )
+            print(f"{path.stem}: {result.time:.0f} s", flush=True)
+    return good
 
 
 def missing_pages(pages: list[str], html: Path) -> list[str]:
@@ -140,12 +189,13 @@ def missing_pages(pages: list[str], html: Path) -> list[str]:
     return missing
 
 
-def build(root: Path = ROOT, *, clean: bool = False) -> int:
+def build(root: Path = ROOT, *, clean: bool = False, workers: int = 2) -> int:
     """Execute the notebooks and write the book; return an exit status.
 
     Args:
         root: folder with ``_config.yml`` and ``_toc.yml``.
         clean: forget executed notebooks first.
+        workers: notebooks that run at a time.
     """
     start = time.monotonic()
     toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
@@ -156,20 +206,26 @@ def build(root: Path = ROOT, *, clean: bool = False) -> int:
         shutil.rmtree(cache.parent, ignore_errors=True)
     remove_stale(keep=cache)
     config = write_config(root, cache)
-    command = [sys.executable, "-c", JUPYTER_BOOK, "build", "."]
-    command += ["--config", str(config), "-W", "-n", "--keep-going"]
     profile = current_profile().name
     print(f"{len(pages)} pages, profile {profile}", flush=True)
-    status = subprocess.run(command, cwd=root).returncode
-    seconds = time.monotonic() - start
-    if status:
-        print_reports(html)
-        print(f"make book: failed after {seconds:.0f} s, see above")
-        return status
+
+    def failed(why: str) -> int:
+        seconds = time.monotonic() - start
+        print(f"make book: failed after {seconds:.0f} s: {why}")
+        return 1
+
+    files = [root / f"{page}.ipynb" for page in pages]
+    notebooks = [path for path in files if path.is_file()]
+    if not execute(notebooks, cache, workers):
+        return failed("a notebook does not run, see above")
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", "."]
+    command += ["--config", str(config), "-W", "-n", "--keep-going"]
+    if subprocess.run(command, cwd=root).returncode:
+        return failed("warnings of the build, see above")
     missing = missing_pages(pages, html)
     if missing:
-        print("make book: failed, pages are missing:", *missing, sep="\n  ")
-        return 1
+        return failed("pages are missing: " + "; ".join(missing))
+    seconds = time.monotonic() - start
     print(f"make book: {len(pages)} pages in {seconds:.0f} s")
     print(f"first page: {html / (pages[0] + '.html')}")
     return 0
@@ -183,9 +239,15 @@ def main() -> int:
         action="store_true",
         help="forget executed notebooks first and run all of them again",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="notebooks that run at a time (default 2)",
+    )
     arguments = parser.parse_args()
     try:
-        return build(clean=arguments.clean)
+        return build(clean=arguments.clean, workers=arguments.workers)
     except SerenDiffError as error:
         print(f"make book: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -514,6 +515,7 @@ class TorchRival:
         device: torch device; None takes a GPU where there is one.
         progress: show a bar.
         report: what the last fit took.
+        chosen: options that the last fit chose on validation.
     """
 
     name: ClassVar[str] = "a rival"
@@ -529,6 +531,7 @@ class TorchRival:
     device: str | None = None
     progress: bool = False
     report: TrainingReport | None = field(default=None, init=False)
+    chosen: dict[str, float] = field(default_factory=dict, init=False)
 
     def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
         """A fresh network for item vectors [N + 1, d_t]."""
@@ -555,6 +558,7 @@ class TorchRival:
         started = time.perf_counter()
         self.place = torch.device(self.device or _default_device())
         self.n_items = fold.interactions.n_items
+        self.chosen = {}
         with seeded(generator):
             vectors = item_vectors(fold, self.isotropy)
             self.network = self.build(fold, vectors).to(self.place)
@@ -573,6 +577,7 @@ class TorchRival:
                 for stage in self.stages(fold, generator)
                 if stage.max_steps > 0
             ]
+            chosen = self._choose(fold)
         self.network.eval()
         self.report = TrainingReport(
             model=self.name,
@@ -580,9 +585,39 @@ class TorchRival:
             stages=tuple(reports),
             seconds=time.perf_counter() - started,
             settings=self.settings(),
-            notes=self.notes(),
+            notes=self.notes() + chosen,
         )
         return self
+
+    def tuning(self) -> dict[str, tuple[float, ...]]:
+        """Options to choose on the validation fold after training.
+
+        Only options that a score depends on and training does not.
+        """
+        return {}
+
+    def option(self, name: str) -> float:
+        """An option as chosen on validation, else as it was set."""
+        return self.chosen.get(name, getattr(self, name))
+
+    def _choose(self, fold: FoldData) -> tuple[str, ...]:
+        """Set the options of :meth:`tuning`; say what was chosen."""
+        grid = self.tuning()
+        stage = Stage(fold.kind, 0, lambda index: index, 0, 0.0)
+        validate = self._validate(fold, stage) if grid else None
+        if validate is None:
+            return ()
+        trials = [
+            dict(zip(grid, values, strict=True))
+            for values in itertools.product(*grid.values())
+        ]
+        results = []
+        for trial in trials:
+            self.chosen = trial
+            results.append(_quiet(self.network, validate))
+        self.chosen = trials[int(np.argmax(results))]
+        words = ", ".join(f"{name}={v}" for name, v in self.chosen.items())
+        return (f"{words} chosen on validation out of {len(trials)} trials",)
 
     def _validate(
         self, fold: FoldData, stage: Stage
@@ -634,12 +669,12 @@ class TorchRival:
 
     def settings(self) -> dict[str, Any]:
         """The options that were set, as plain JSON values."""
-        hidden = {"validation", "device", "progress", "report"}
+        hidden = {"validation", "device", "progress", "report", "chosen"}
         return {
             option.name: _plain(getattr(self, option.name))
             for option in dataclasses.fields(self)
             if option.name not in hidden
-        }
+        } | self.chosen
 
     def two_stages(
         self,

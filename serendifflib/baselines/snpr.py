@@ -1,0 +1,245 @@
+"""SNPR-style (after Zhang et al., CIKM 2021): two heads, one trade-off.
+
+No official code was found, and the paper's places, hours and categories do
+not exist here. What is kept is the idea: a Transformer over the history, a
+relevance head and an unexpectedness head, supervised jointly, mixed by a
+weight. Both heads see the candidate; in the re-implementations that were
+read, the unexpectedness head does not, so that it adds the same number to
+each candidate and cannot change a ranking.
+
+Shapes: B users, n history length, C candidates, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
+from serendifflib.baselines.layers import Block, Positions, attention_mask
+from serendifflib.baselines.sampling import Cases
+from serendifflib.baselines.trainer import Stage, TorchRival, catalogue_items
+from serendifflib.scores import CoOccurrence
+
+if TYPE_CHECKING:
+    from serendifflib.data.folds import FoldData
+
+NEGATIVES = 4  # per positive
+SESSION = 5  # items; a history carries no times to cut at
+INNER = 16  # width of the candidate's attention over the history
+
+
+class SNPRNetwork(nn.Module):
+    """Shared encoder, relevance head, unexpectedness head."""
+
+    def __init__(self, encoder: ItemEncoder, length: int, dropout: float):
+        super().__init__()
+        d = encoder.width
+        self.encoder = encoder
+        self.positions = Positions(length, d)
+        self.block = Block(d, 1, d, dropout, activation="gelu")
+        self.last = nn.LayerNorm(d)
+        self.drop = nn.Dropout(dropout)
+        self.session = nn.Linear(d, d)
+        self.sessions = nn.Linear(d, d)
+        self.of_state = nn.Linear(d, INNER)
+        self.of_item = nn.Linear(d, INNER, bias=False)
+        self.weigh = nn.Linear(INNER, 1, bias=False)
+        self.relevance = _head(3 * d)
+        self.unexpectedness = _head(2 * d)
+
+    def forward(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Relevance and unexpectedness logits of candidates, [B, C] each."""
+        real = histories != 0
+        scale = self.encoder.width**0.5
+        x = self.encoder(histories) * scale
+        x = self.drop(x + self.positions(histories.shape[1]))
+        states = self.block(x, attention_mask(real, causal=True))
+        states = self.last(states) * real.unsqueeze(-1)
+        items = encode_distinct(self.encoder, candidates) * scale
+        usual = self.usual(states, real).unsqueeze(1).expand_as(items)
+        mean = states.sum(1) / real.sum(1, keepdim=True)
+        relevance = self.relevance(
+            torch.cat(
+                [
+                    mean.unsqueeze(1).expand_as(items),
+                    self.attend(items, states, real),
+                    items,
+                ],
+                dim=-1,
+            )
+        )
+        unexpected = self.unexpectedness(torch.cat([usual, items], dim=-1))
+        return relevance.squeeze(-1), unexpected.squeeze(-1)
+
+    def usual(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """What the user usually does: mean over sessions, [B, d].
+
+        Sessions are runs of five items, counted from the newest backwards.
+        """
+        short = -states.shape[1] % SESSION
+        states = F.pad(states, (0, 0, short, 0)).unflatten(1, (-1, SESSION))
+        real = F.pad(real, (short, 0)).unflatten(1, (-1, SESSION))
+        count = real.sum(2, keepdim=True)
+        sessions = states.sum(2) / count.clamp(min=1)
+        sessions = F.gelu(self.session(sessions)) * (count > 0)
+        mean = sessions.sum(1) / (count > 0).sum(1)
+        return F.gelu(self.sessions(mean))
+
+    def attend(
+        self, items: torch.Tensor, states: torch.Tensor, real: torch.Tensor
+    ) -> torch.Tensor:
+        """Additive attention of items [B, C, d] over [B, n, d]."""
+        mixed = self.of_item(items).unsqueeze(2)
+        mixed = mixed + self.of_state(states).unsqueeze(1)
+        logits = self.weigh(torch.tanh(mixed)).squeeze(-1)
+        # -1e9, not 0: with 0, padding would attract weight
+        logits = logits.masked_fill(~real.unsqueeze(1), -1e9)
+        return logits.softmax(dim=-1) @ states
+
+
+def _head(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(width, 64),
+        nn.GELU(),
+        nn.Linear(64, 32),
+        nn.GELU(),
+        nn.Linear(32, 1),
+    )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the two heads should say about items given a history.
+
+    Attributes:
+        counts: co-occurrence of the training users.
+        vectors: unit item vectors, float32 [N + 1, d].
+        pool: item numbers that expectedness is ranked among, sorted.
+    """
+
+    counts: CoOccurrence
+    vectors: np.ndarray
+    pool: np.ndarray
+
+    def targets(
+        self, history: np.ndarray, own: np.ndarray, items: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Relevance and unexpectedness of items, both in [0, 1].
+
+        Relevance is the largest cosine to the history, mapped from [-1, 1].
+        Unexpectedness is 1 minus the share of the catalogue that is less
+        expected (the user's own rows are not counted).
+
+        Args:
+            history: item numbers, [n].
+            own: all items of the user.
+            items: item numbers, [K].
+        """
+        cosine = (self.vectors[items] @ self.vectors[history].T).max(axis=1)
+        scores = self.counts.log_catalogue(history, own=own)
+        order = np.sort(scores[self.pool])
+        below = np.searchsorted(order, scores[items]) / len(order)
+        return (1.0 + cosine) / 2.0, 1.0 - below
+
+
+@dataclass(eq=False, kw_only=True)
+class SNPR(TorchRival):
+    """SNPR-style: score = lambda relevance + (1 - lambda) unexpectedness.
+
+    Attributes:
+        mix: lambda; chosen on validation among 0.3, 0.5 and 0.7.
+        supervision: gamma, weight of each head's own squared error.
+    """
+
+    name: ClassVar[str] = "SNPR-style"
+    max_history: int = 20
+    mix: float = 0.5
+    supervision: float = 0.5
+
+    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+        """The network of :class:`SNPRNetwork`."""
+        self.teacher = Teacher(
+            CoOccurrence.fit(
+                fold.training_histories(), fold.interactions.n_items
+            ),
+            vectors.numpy(),
+            catalogue_items(fold),
+        )
+        encoder = ItemEncoder(vectors, self.width, self.inputs)
+        return SNPRNetwork(encoder, self.max_history, self.dropout)
+
+    def stages(
+        self, fold: FoldData, generator: torch.Generator
+    ) -> list[Stage]:
+        """Next items of all training users, then the labelled targets."""
+
+        def loss(cases: Cases, index: torch.Tensor) -> torch.Tensor:
+            histories, items = cases.draw(index, NEGATIVES, generator)
+            own = cases.own[cases.owner[index]]
+            wanted = self._taught(histories, own, items)
+            heads = self.network(
+                histories.to(self.place), items.to(self.place)
+            )
+            score = self._mixed(*heads)
+            hit = torch.zeros_like(score)
+            hit[:, 0] = 1.0
+            total = F.binary_cross_entropy_with_logits(score, hit)
+            for logit, value in zip(heads, wanted, strict=True):
+                error = F.mse_loss(logit.sigmoid(), value.to(self.place))
+                total = total + self.supervision * error
+            return total
+
+        everything = Cases.next_items(fold, self.max_history)
+        labelled = Cases.of(fold, fold.train, self.max_history)
+        return self.two_stages(
+            fold,
+            (len(everything), lambda index: loss(everything, index)),
+            lambda index: loss(labelled, index),
+        )
+
+    def _taught(
+        self,
+        histories: torch.Tensor,
+        own: torch.Tensor,
+        items: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's values for items [B, K]."""
+        values = np.zeros((2, *items.shape), dtype=np.float32)
+        for row in range(len(items)):
+            history = histories[row][histories[row] != 0].numpy()
+            mine = own[row][own[row] != 0].numpy()
+            values[:, row] = self.teacher.targets(
+                history, mine, items[row].numpy()
+            )
+        return torch.from_numpy(values[0]), torch.from_numpy(values[1])
+
+    def _mixed(
+        self, relevance: torch.Tensor, unexpectedness: torch.Tensor
+    ) -> torch.Tensor:
+        mix = self.option("mix")
+        return mix * relevance + (1 - mix) * unexpectedness
+
+    def score_batch(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """The mixed heads, [B, C], a few users at a time."""
+        return torch.cat(
+            [
+                self._mixed(*self.network(some, wanted))
+                for some, wanted in zip(
+                    histories.split(8), candidates.split(8), strict=True
+                )
+            ]
+        )
+
+    def tuning(self) -> dict[str, tuple[float, ...]]:
+        """Lambda."""
+        return {"mix": (0.5, 0.3, 0.7)}

@@ -324,11 +324,13 @@ def trace(
         f"{table} {one['data']} {one['row']} {one['task']} {metric} "
         f"(profile {one['profile']})"
     ]
-    for line in found.sort_values("fold", key=_mean_first).itertuples():
-        shown = f"{line.value:.6g}"
-        if not math.isnan(line.low):
-            shown += f" [{line.low:.6g}, {line.high:.6g}], n = {line.n}"
-        name = "mean" if line.fold == "mean" else f"fold {line.fold}"
+    found = found.sort_values("fold", key=_mean_first)
+    for line in found.to_dict("records"):
+        shown = f"{line['value']:.6g}"
+        if not math.isnan(line["low"]):
+            shown += f" [{line['low']:.6g}, {line['high']:.6g}], n = "
+            shown += str(line["n"])
+        name = "mean" if line["fold"] == "mean" else f"fold {line['fold']}"
         lines.append(f"  {name}: {shown}")
     runs = store.runs(table, one["data"], one["profile"])
     for run in sorted(runs, key=lambda run: run.fold):

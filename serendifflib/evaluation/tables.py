@@ -238,13 +238,13 @@ class Comparison:
     def _line(self, label: str) -> str:
         cells = []
         for column in self.frame.columns:
-            text = html.escape(self.frame.loc[label, column])
+            text = html.escape(str(self.frame.loc[label, column]))
             place = self.places.loc[label, column]
             if place == 1:
                 text = f"<strong>{text}</strong>"
             elif place == 2:
                 text = f"<u>{text}</u>"
-            mark = html.escape(self.marks.loc[label, column])
+            mark = html.escape(str(self.marks.loc[label, column]))
             cells.append(f"<td>{text}{mark}</td>")
         name = html.escape(label)
         return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
@@ -373,8 +373,11 @@ def comparison_table(
     places = values.drop(index=[n for n in skip if n in values.index])
     places = pd.DataFrame(
         {
-            column: _places(places[column], paper.columns[column[0]].better)
-            for column in places
+            (metric, source): _places(
+                places[metric, source], paper.columns[metric].better
+            )
+            for metric in metrics
+            for source in sources
         }
     ).reindex(values.index, fill_value=0)
     return Comparison(
@@ -422,7 +425,8 @@ def _row_labels(
         for row, label in zip(frame["row"], frame["label"], strict=True):
             key = row_key(row)
             if key not in names:
-                names[key] = label
+                taken = label in names.values()
+                names[key] = f"{label} ({row})" if taken else label
                 groups[key] = "Not in the paper"
             elif names[key] != label and "(ours" not in names[key]:
                 if row_key(label) != key or "-style" in label:
@@ -447,9 +451,9 @@ def _cell(
                 text = column.text(value, as_printed=True)
                 return value, text, row.marks.get(metric, "")
     elif (key, metric) in ours[source].index:
-        found = ours[source].loc[(key, metric)]
-        text = column.text(found["value"], found["low"], found["high"])
-        return float(found["value"]), text, ""
+        found = ours[source].loc[[(key, metric)]][["value", "low", "high"]]
+        value, low, high = found.to_numpy(dtype=float)[0]
+        return float(value), column.text(value, low, high), ""
     return math.nan, ABSENT[source], ""
 
 
@@ -564,7 +568,7 @@ def significance(
                 pairs[rival] = pair
     found = []
     for metric in metrics:
-        lines = []
+        lines: list[dict[str, Any]] = []
         for rival, (mine, theirs) in pairs.items():
             one, two = mine[metric], theirs[metric]
             means = [v.groupby("fold").mean().to_numpy() for v in (one, two)]
@@ -588,7 +592,11 @@ def significance(
             line["significant_folds"] = line["p_folds"] < alpha
             line["significant_holm"] = bool(p < alpha)
         found += lines
-    return pd.DataFrame(found)
+    columns = (
+        "metric rival folds users difference p_folds p_users p_users_holm "
+        "significant_folds significant_holm"
+    )
+    return pd.DataFrame(found, columns=columns.split())
 
 
 def _common_folds(

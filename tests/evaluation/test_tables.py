@@ -257,6 +257,16 @@ def test_a_lone_row_is_not_best():
     assert (table.places["H@1", "recorded"] == 0).all()
 
 
+def test_rows_of_one_label_stay_apart():
+    recorded = collected({("a", "H@1"): 0.1, ("b", "H@1"): 0.2})
+    recorded["label"] = "Same"
+    table = tables.comparison_table(
+        tables.load_paper_table(4), recorded, data="toy"
+    )
+    assert list(table.frame.index[-2:]) == ["Same", "Same (b)"]
+    assert "Same (b)" in Cells(table.to_html()).cells
+
+
 def test_other_data_tasks_and_folds_stay_out():
     recorded = pd.concat(
         [
@@ -436,6 +446,11 @@ def test_missing_rivals_and_folds_are_left_out():
     assert tests["folds"].tolist() == [2]
     with pytest.raises(DataError, match="no cases"):
         tables.significance(cases, "absent", ["far"])
+
+
+def test_no_rival_means_no_star():
+    tests = tables.significance(case_table({"ours": 0}), "ours", ["absent"])
+    assert tests.empty and tables.star_marks(tests, "ours") == {}
 
 
 def test_different_cases_are_refused():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from serendifflib.errors import CacheError
 
@@ -43,16 +44,17 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private to one user
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter: a full disk too
         raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> CacheError:
+def _cannot_write(path: Path, error: Exception) -> CacheError:
+    reason = getattr(error, "strerror", None) or error
     return CacheError(
-        f"cannot write {path}: {error.strerror or error}; free some space or "
-        "point SERENDIFF_CACHE at a folder that can be written"
+        f"cannot write {path}: {reason}; free some space or point "
+        "SERENDIFF_CACHE at a folder that can be written"
     )
 
 
@@ -85,15 +87,19 @@ def content_hash(*parts: Any) -> str:
     Each part is tagged with its type and length, so that no two different
     lists of parts give the same bytes. Arrays count with dtype and shape.
 
+    Raises:
+        TypeError: an array of Python objects, whose bytes are addresses.
+
     >>> content_hash("ab", "c") == content_hash("a", "bc")
     False
     """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            array = np.ascontiguousarray(part)
-            tag = f"array:{array.dtype.str}:{array.shape}"
-            content = array.tobytes()
+            if part.dtype.hasobject:
+                raise TypeError("an array of Python objects has no content")
+            tag = f"array:{part.dtype.str}:{part.shape}"
+            content = part.tobytes()  # in C order, whatever its layout
         elif isinstance(part, bytes):
             tag, content = "bytes", part
         elif isinstance(part, str):

@@ -100,6 +100,30 @@ class Unexpectedness:
         return cls(torch.from_numpy(tails[0]), torch.from_numpy(tails[1]))
 
 
+def expected_share(
+    counts: CoOccurrence,
+    history: np.ndarray,
+    items: np.ndarray,
+    pool: np.ndarray,
+    *,
+    own: np.ndarray | None = None,
+) -> np.ndarray:
+    """Share of the catalogue that is less expected than each item.
+
+    Args:
+        counts: co-occurrence of the training users.
+        history: item numbers, [n].
+        items: item numbers, [K].
+        pool: item numbers that are the catalogue, [P].
+        own: all items of a training user, whose rows are then not counted.
+
+    Returns:
+        float64 [K], 0 (nothing is less expected) to below 1.
+    """
+    scores = counts.log_catalogue(history, own=own)
+    return np.searchsorted(np.sort(scores[pool]), scores[items]) / len(pool)
+
+
 def pick(
     table: torch.Tensor, count: int, generator: torch.Generator
 ) -> torch.Tensor:

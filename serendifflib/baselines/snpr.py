@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.sampling import Cases
+from serendifflib.baselines.sampling import Cases, expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival, catalogue_items
 from serendifflib.scores import CoOccurrence
 
@@ -144,9 +144,7 @@ class Teacher:
             items: item numbers, [K].
         """
         cosine = (self.vectors[items] @ self.vectors[history].T).max(axis=1)
-        scores = self.counts.log_catalogue(history, own=own)
-        order = np.sort(scores[self.pool])
-        below = np.searchsorted(order, scores[items]) / len(order)
+        below = expected_share(self.counts, history, items, self.pool, own=own)
         return (1.0 + cosine) / 2.0, 1.0 - below
 
 

@@ -182,6 +182,25 @@ def print_machine(app: Sphinx, docname: str, source: list[str]) -> None:
     )
 
 
+def drop_thebe(
+    app: Sphinx,
+    page: str,
+    template: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Leave out the scripts of an extension that the book does not use.
+
+    Jupyter Book always loads sphinx-thebe; its script declares a constant
+    twice, which is an error on the console of every page.
+    """
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if "thebe" not in f"{script.filename} {script.attributes}".lower()
+    ]
+
+
 class NotebookRole(SphinxRole):
     """``{nb}`05_portrait` ``: a link to a notebook, by its file name.
 
@@ -219,5 +238,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # before napoleon, which runs at 500
     app.connect("autodoc-process-docstring", escape_bars, priority=400)
     app.connect("missing-reference", follow_reexport)
+    app.connect("html-page-context", drop_thebe, priority=900)
     app.add_role("nb", NotebookRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,6 +12,8 @@ What is accepted and how it is treated:
   time; rows with tied timestamps keep the order of the file.
 * ``rating`` runs from 0.5 to 5 (MovieLens has half stars). An empty one is
   kept as NaN: nobody knows whether that item was liked.
+* A zero byte, or half of a surrogate pair, is no text: in a review it
+  becomes the replacement character U+FFFD, in an id it is refused.
 * ``review`` may be empty; such a row is an interaction like any other, but
   it adds nothing to the item's vector.
 * Of several rows of one user and one item the earliest stays, with its own
@@ -26,6 +28,7 @@ import codecs
 import contextlib
 import csv
 import difflib
+import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -120,9 +123,9 @@ def read_columns(path: Path | str, columns: tuple[str, ...]) -> pd.DataFrame:
             twice, a row with more fields than the header, an open quote.
     """
     path = Path(path)
-    places = _find_columns(path, columns)
-    with _parsing(path):
-        table = pd.read_csv(path, **_PARSER)
+    places, source = _opened(path, columns)
+    with source, _parsing(path):
+        table = pd.read_csv(source, **_PARSER)
     return _chosen(table, places, columns)
 
 
@@ -131,10 +134,10 @@ def read_parts(
 ) -> Iterator[pd.DataFrame]:
     """Like :func:`read_columns`, in parts of at most ``rows`` rows."""
     path = Path(path)
-    places = _find_columns(path, columns)
-    with _parsing(path):
-        parts = pd.read_csv(path, chunksize=rows, **_PARSER)
-    with parts:
+    places, source = _opened(path, columns)
+    with source:
+        with _parsing(path):
+            parts = pd.read_csv(source, chunksize=rows, **_PARSER)
         while True:
             with _parsing(path):
                 part = next(parts, None)
@@ -148,15 +151,31 @@ _PARSER = {
     "index_col": False,
     "dtype": str,
     "na_filter": False,
-    "encoding": "utf-8-sig",
-    "compression": None,
     "engine": "c",
 }
+NO_TEXT = "\ufffd"  # what Unicode has for what cannot be shown
 
 
-def _find_columns(path: Path, columns: tuple[str, ...]) -> list[int]:
-    _check_encoding(path)
-    return _places(_header(path), columns, where=str(path))
+class _WithoutZeros(io.TextIOWrapper):
+    """Text in which no zero byte is left; some parsers stop at one."""
+
+    def read(self, size: int | None = -1, /) -> str:
+        """Read at most ``size`` characters."""
+        return super().read(size).replace("\x00", NO_TEXT)
+
+
+def _opened(
+    path: Path, columns: tuple[str, ...]
+) -> tuple[list[int], io.TextIOWrapper]:
+    """Where the columns stand, and the file to read them from."""
+    has_zeros = _check_encoding(path)
+    places = _places(_header(path), columns, where=str(path))
+    kind = _WithoutZeros if has_zeros else io.TextIOWrapper
+    try:
+        stream = open(path, "rb")
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    return places, kind(stream, encoding="utf-8-sig", newline="")
 
 
 def _chosen(
@@ -206,10 +225,11 @@ def _cannot_read(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read: {reason}")
 
 
-def _check_encoding(path: Path) -> None:
-    """Read the file once in blocks and refuse it if it is not UTF-8."""
+def _check_encoding(path: Path) -> bool:
+    """Refuse a file that is not UTF-8; tell whether it holds zero bytes."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = lines = 0
+    has_zeros = False
     try:
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):
@@ -227,6 +247,7 @@ def _check_encoding(path: Path) -> None:
                     ) from error
                 offset += len(block)
                 lines += block.count(b"\n")
+                has_zeros = has_zeros or b"\x00" in block
             try:
                 decoder.decode(b"", final=True)
             except UnicodeDecodeError as error:
@@ -238,6 +259,7 @@ def _check_encoding(path: Path) -> None:
         raise _cannot_read(path, error) from error
     if offset == 0:
         raise DataError(f"{path}: the file is empty")
+    return has_zeros
 
 
 def _header(path: Path) -> list[str]:
@@ -374,30 +396,24 @@ def _ids(values: pd.Series, where: str) -> pd.Series:
     return pd.Series(texts, index=values.index, dtype=object)
 
 
+_BROKEN = re.compile(f"[\x00\ud800-\udfff{NO_TEXT}]")
+
+
 def _is_clean(text: str) -> bool:
-    """Whether a string has no zero byte and can be written as UTF-8."""
+    """Whether a string holds nothing but text."""
     if text.isascii():
         return "\x00" not in text
-    return "\x00" not in text and text == _without_surrogates(text)
-
-
-def _without_surrogates(text: str) -> str:
-    if text.isascii():
-        return text
-    return re.sub("[\ud800-\udfff]", " ", text)
+    return _BROKEN.search(text) is None
 
 
 def _reviews(values: pd.Series) -> pd.Series:
-    """Reviews as strings; a missing or blank one is the empty string.
-
-    Zero bytes and broken surrogates, which are no text, become spaces.
-    """
+    """Reviews as strings; a missing or blank one is the empty string."""
     missing = values.isna().to_numpy()
     texts = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
         text = "" if missing[row] else str(value)
         if not _is_clean(text):
-            text = _without_surrogates(text.replace("\x00", " "))
+            text = _BROKEN.sub(NO_TEXT, text)
         texts[row] = text if text.strip() else ""
     return pd.Series(texts, index=values.index, dtype=object)
 

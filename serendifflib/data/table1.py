@@ -90,14 +90,11 @@ def statistics(
             len(interactions.frame) / interactions.n_items,
         ),
     }
+    table = table.reindex([*table.index, *more])
     for name, (label, value) in more.items():
-        table.loc[name] = [
-            "Not in the paper",
-            label,
-            float(value),
-            pd.NA,
-            pd.NA,
-        ]
+        table.loc[name, "group"] = "Not in the paper"
+        table.loc[name, "statistic"] = label
+        table.loc[name, "recomputed"] = float(value)
     return table
 
 

@@ -78,9 +78,8 @@ def place_among_ties(above: Tensor, ties: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         int64 [M], from ``above + 1`` to ``above + ties + 1``.
     """
-    step = (uniform * (ties + 1)).floor().to(torch.int64)
-    # u close to 1 can round up to the next whole number
-    return above + 1 + torch.minimum(step, ties)
+    # u <= 1 - 2**-53: the product never rounds up to ties + 1
+    return above + 1 + (uniform * (ties + 1)).floor().to(torch.int64)
 
 
 def ranks(

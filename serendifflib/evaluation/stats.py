@@ -36,6 +36,25 @@ class TTest(NamedTuple):
     p: float
 
 
+def resample_counts(
+    users: int, *, n: int = 2000, generator: torch.Generator
+) -> np.ndarray:
+    """How often each user is drawn in each of ``n`` resamples.
+
+    Args:
+        users: number of users U, at least 1.
+        n: number of resamples.
+        generator: source of the draws (CPU).
+
+    Returns:
+        float64 [n, U]; every row sums to U.
+    """
+    drawn = torch.randint(users, (n, users), generator=generator).numpy()
+    flat = (drawn + np.arange(n)[:, None] * users).ravel()
+    counts = np.bincount(flat, minlength=n * users)
+    return counts.reshape(n, users).astype(np.float64)
+
+
 def bootstrap_means(
     values: ArrayLike,
     *,
@@ -59,18 +78,16 @@ def bootstrap_means(
         DataError: no value, or a NaN among them.
     """
     cases = _finite(values, "values")
-    number = _group_numbers(groups, len(cases))
+    number = group_numbers(groups, len(cases))
     sums = np.bincount(number, weights=cases)
-    counts = np.bincount(number).astype(np.float64)
+    sizes = np.bincount(number).astype(np.float64)
     users = len(sums)
     means = np.empty(n)
     step = max(1, CHUNK // users)
     for first in range(0, n, step):
         size = min(step, n - first)
-        drawn = torch.randint(users, (size, users), generator=generator)
-        index = drawn.numpy()
-        total = sums[index].sum(axis=1)
-        means[first : first + size] = total / counts[index].sum(axis=1)
+        counts = resample_counts(users, n=size, generator=generator)
+        means[first : first + size] = (counts @ sums) / (counts @ sizes)
     return means
 
 
@@ -107,7 +124,7 @@ def bootstrap_interval(
         raise ConfigError(f"n={n} resamples: at least one is needed")
     cases = _finite(values, "values")
     value = float(cases.mean())
-    if _group_numbers(groups, len(cases)).max() == 0:
+    if group_numbers(groups, len(cases)).max() == 0:
         return Interval(value, float("nan"), float("nan"))
     means = bootstrap_means(cases, n=n, generator=generator, groups=groups)
     return Interval(value, *percentile_bounds(means, level))
@@ -310,8 +327,16 @@ def stars(
     return int(table[column].sum()) >= needed
 
 
-def _group_numbers(groups: ArrayLike | None, cases: int) -> np.ndarray:
-    """Number 0.. of the group of each case; None: each case its own."""
+def group_numbers(groups: ArrayLike | None, cases: int) -> np.ndarray:
+    """Number 0.. of the group of each case; None: each case its own.
+
+    Args:
+        groups: [M], any labels, or None.
+        cases: M.
+
+    Raises:
+        DataError: not one group per case.
+    """
     if groups is None:
         return np.arange(cases)
     number = np.unique(np.asarray(groups), return_inverse=True)[1]

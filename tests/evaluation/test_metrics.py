@@ -62,12 +62,13 @@ def test_ties_move_only_within_the_tied_block():
     assert all(850 < int(c) < 1_150 for c in counts[1:4])
 
 
-def test_draw_next_to_one_stays_in_the_block():
-    almost_one = torch.tensor([1 - 2.0**-53], dtype=torch.float64)
-    found = metrics.place_among_ties(
-        torch.tensor([4]), torch.tensor([6]), almost_one
-    )
-    assert found.tolist() == [11]
+def test_draws_at_both_ends_stay_in_the_block():
+    ties = torch.arange(5_000)
+    above = torch.full((5_000,), 4)
+    for draw, expected in [(0.0, above + 1), (1 - 2.0**-53, 5 + ties)]:
+        uniform = torch.full((5_000,), draw, dtype=torch.float64)
+        found = metrics.place_among_ties(above, ties, uniform)
+        assert torch.equal(found, expected)
 
 
 def test_same_seed_same_ranks():

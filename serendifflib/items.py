@@ -24,7 +24,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm.auto import tqdm
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, DataError
 from serendifflib.io import atomic_path, content_hash, sha256_file
 from serendifflib.paths import cache_dir
 
@@ -95,7 +95,7 @@ class ReviewEncoder:
         unique, inverse = np.unique(
             np.asarray(texts, dtype=object), return_inverse=True
         )
-        keys = np.stack([_text_key(text) for text in unique])
+        keys = np.stack([_digest(text) for text in unique])
         vectors, found = self._read_cache(keys)
         missing = np.flatnonzero(~found)
         # longest first: batches of equal length, and memory fails early
@@ -124,25 +124,41 @@ class ReviewEncoder:
         found = np.zeros(len(keys), dtype=bool)
         wanted = {key.tobytes(): row for row, key in enumerate(keys)}
         for shard in sorted(self._folder.glob("*.safetensors")):
-            try:
-                tensors = safetensors.numpy.load_file(shard)
-            except (SafetensorError, OSError):
-                continue  # damaged from outside: encode those texts again
-            for row, key in enumerate(tensors["keys"]):
+            stored_keys, stored_vectors = _read_shard(shard)
+            for row, key in enumerate(stored_keys):
                 place = wanted.get(key.tobytes())
                 if place is not None:
-                    vectors[place] = tensors["vectors"][row]
+                    vectors[place] = stored_vectors[row]
                     found[place] = True
         return vectors, found
 
     def _write_cache(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        # the name is the content, so two processes that encode the same
-        # texts write the same file, and no reader ever sees half of one
+        # the name is that of the texts, so two processes that encode the
+        # same ones write the same file, and no reader ever sees half of one
         name = content_hash(keys)[:32]
+        tensors = {"keys": keys, "vectors": vectors}
+        tensors["check"] = _digest(keys, vectors)
         with atomic_path(self._folder / f"{name}.safetensors") as path:
-            safetensors.numpy.save_file(
-                {"keys": keys, "vectors": vectors}, path
-            )
+            safetensors.numpy.save_file(tensors, path)
+
+
+def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and vectors of a cache file; none of a file that is damaged.
+
+    What a damaged file held is encoded again.
+    """
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        keys, vectors = tensors["keys"], tensors["vectors"]
+        whole = np.array_equal(tensors["check"], _digest(keys, vectors))
+    except (SafetensorError, OSError, KeyError):
+        whole = False
+    return (keys, vectors) if whole else (np.zeros(0), np.zeros(0))
+
+
+def _digest(*parts: np.ndarray | str) -> np.ndarray:
+    """SHA-256 as 32 bytes, see :func:`serendifflib.io.content_hash`."""
+    return np.frombuffer(bytes.fromhex(content_hash(*parts)), dtype=np.uint8)
 
 
 def default_encoder() -> ReviewEncoder:
@@ -167,10 +183,19 @@ class TfidfEncoder:
     def fit(
         cls, texts: Sequence[str], *, dimensions: int = 384, seed: int = 0
     ) -> TfidfEncoder:
-        """Fit on training texts; at most ``dimensions`` components."""
+        """Fit on training texts; at most ``dimensions`` components.
+
+        Raises:
+            DataError: fewer than two words occur in two texts.
+        """
         vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
-        matrix = vectorizer.fit_transform(texts)
+        try:
+            matrix = vectorizer.fit_transform(texts)
+        except ValueError as error:  # no word is left
+            raise _too_few(len(texts)) from error
         components = min(dimensions, min(matrix.shape) - 1)
+        if components < 1:
+            raise _too_few(len(texts))
         projection = TruncatedSVD(components, random_state=seed)
         projection.fit(matrix)
         name = content_hash("tfidf", components, *texts)
@@ -181,6 +206,13 @@ class TfidfEncoder:
         matrix = self.vectorizer.transform(texts)
         vectors = self.projection.transform(matrix).astype(np.float32)
         return unit_rows(vectors)
+
+
+def _too_few(count: int) -> DataError:
+    return DataError(
+        f"{count} texts share too few words for TF-IDF vectors; use the "
+        "packaged sentence encoder instead"
+    )
 
 
 def mean_vectors(
@@ -269,8 +301,12 @@ class Isotropy:
             return cls(how, mean)
         components = min(components, *known.shape)
         pca = PCA(components, svd_solver="full").fit(known)
-        spread = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        return cls(how, mean, (pca.components_.T / spread).astype(np.float32))
+        # a direction without variance (there are at least d - n + 1 of them
+        # when items are few) is rounding noise: it must not be blown up
+        variance = pca.explained_variance_
+        kept = variance > 1e-6 * variance[0]
+        basis = pca.components_[kept].T / np.sqrt(variance[kept])
+        return cls(how, mean, basis.astype(np.float32))
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """Transformed unit vectors [N + 1, d']; zero rows stay zero."""
@@ -293,11 +329,6 @@ def mean_cosine(vectors: torch.Tensor) -> float:
     count = len(rows)
     total = rows.sum(0).square().sum() - rows.square().sum()
     return float(total / (count * (count - 1)))
-
-
-def _text_key(text: str) -> np.ndarray:
-    digest = bytes.fromhex(content_hash(text))
-    return np.frombuffer(digest, dtype=np.uint8)
 
 
 def _device() -> str:

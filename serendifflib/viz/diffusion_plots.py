@@ -1,0 +1,223 @@
+"""Pictures of noise, of the network and of the way back.
+
+All functions take arrays that were computed elsewhere and return a figure.
+Shapes: d vector width, L portrait side, T steps. On every grid expectedness
+runs to the right and relevance upwards, as in :mod:`serendifflib.viz.plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.viz.plots import INK, PALETTE, ZONE
+
+CHANNELS = (0, 1, 2)  # shown as red, green, blue
+SPREAD = 2.5  # a channel's value of +-SPREAD has full or no colour
+
+
+def as_picture(
+    grid: torch.Tensor, channels: Sequence[int] = CHANNELS
+) -> np.ndarray:
+    """Three channels of a portrait as red, green and blue.
+
+    Args:
+        grid: [d, L, L], at the scale where a coordinate has variance 1.
+        channels: which three of the d.
+
+    Returns:
+        float [L, L, 3] in [0, 1], rows = relevance; zero is mid grey.
+    """
+    chosen = grid[list(channels)].permute(2, 1, 0).double().numpy()
+    return np.clip(0.5 + chosen / (2 * SPREAD), 0.0, 1.0)
+
+
+def lengths(grid: torch.Tensor) -> np.ndarray:
+    """Length of each cell's vector over sqrt(d), [L, L], rows = relevance."""
+    size = grid.double().norm(dim=0) / len(grid) ** 0.5
+    return size.T.numpy()
+
+
+def show_cells(
+    ax: Axes,
+    values: np.ndarray,
+    *,
+    title: str = "",
+    top: float | None = None,
+    cells: Mapping[tuple[int, int], str] | None = None,
+    **options,
+) -> None:
+    """Draw a grid of cells on ``ax``.
+
+    Args:
+        ax: where to draw.
+        values: [L, L] or colours [L, L, 3], rows = relevance.
+        title: above the grid.
+        top: value of the darkest colour; None takes the largest.
+        cells: (expectedness, relevance) of cells to outline -> colour.
+        **options: further arguments of ``imshow``.
+    """
+    if values.ndim == 2:
+        options = {"cmap": ZONE, "vmin": 0.0, "vmax": top} | options
+    ax.imshow(values, origin="lower", interpolation="nearest", **options)
+    for (column, row), colour in (cells or {}).items():
+        ax.add_patch(
+            plt.Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, fill=False, ec=colour, lw=2
+            )
+        )
+    side = len(values)
+    if side <= 25:
+        ax.set_xticks(np.arange(side + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(side + 1) - 0.5, minor=True)
+        ax.grid(which="minor", color="white", linewidth=0.5)
+    ax.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
+    ax.set_title(title, fontsize=10)
+
+
+def plot_noised(
+    states: Sequence[torch.Tensor],
+    titles: Sequence[str],
+    *,
+    cells: Mapping[tuple[int, int], str] | None = None,
+    arrow: str = "->",
+) -> Figure:
+    """A row of portraits, twice: as a picture and as vector lengths.
+
+    Args:
+        states: K portraits [d, L, L].
+        titles: K short titles.
+        cells: cells to outline, see :func:`show_cells`.
+        arrow: between neighbours: ``->``, ``<-`` or nothing.
+    """
+    width = 1.7 * len(states) + 0.6
+    fig, axes = plt.subplots(
+        2,
+        len(states),
+        figsize=(width, 3.7),
+        layout="constrained",
+        squeeze=False,
+    )
+    for column, (state, title) in enumerate(zip(states, titles, strict=True)):
+        show_cells(
+            axes[0, column], as_picture(state), title=title, cells=cells
+        )
+        show_cells(axes[1, column], lengths(state), top=1.3, cells=cells)
+    fig.get_layout_engine().set(wspace=0.12)
+    axes[0, 0].set_ylabel("three channels", fontsize=9)
+    axes[1, 0].set_ylabel("vector length", fontsize=9)
+    if arrow:
+        for row in axes:
+            for left, right in zip(row[:-1], row[1:], strict=True):
+                join(left, right, arrow=arrow)
+    return fig
+
+
+def join(
+    left: Axes, right: Axes, *, arrow: str = "->", text: str = ""
+) -> None:
+    """An arrow from one panel to the next."""
+    patch = ConnectionPatch(
+        xyA=(1.02, 0.5),
+        xyB=(-0.02, 0.5),
+        coordsA=left.transAxes,
+        coordsB=right.transAxes,
+        arrowstyle=arrow,
+        color=INK,
+        lw=1.0,
+        mutation_scale=9,
+    )
+    left.figure.add_artist(patch)
+    if text:
+        right.text(
+            -0.12,
+            0.56,
+            text,
+            transform=right.transAxes,
+            ha="center",
+            fontsize=8,
+            color=INK,
+        )
+
+
+def plot_state(state: torch.Tensor, title: str) -> Figure:
+    """One portrait as a picture and as vector lengths: a slider's frame."""
+    fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.1), layout="constrained")
+    show_cells(axes[0], as_picture(state), title="three channels as colours")
+    show_cells(axes[1], lengths(state), top=1.3, title="vector length")
+    for ax in axes:
+        ax.set_xlabel("expectedness →")
+    axes[0].set_ylabel("relevance →")
+    fig.suptitle(title)
+    return fig
+
+
+def plot_schedules(schedules: Mapping[str, DDPMSchedule]) -> Figure:
+    """alpha-bar of several schedules along the relative step t / T."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    styles = ("-", "--", "-.", ":")
+    for number, (name, schedule) in enumerate(schedules.items()):
+        bar = schedule.alpha_bar.numpy()
+        place = np.arange(1, len(bar) + 1) / len(bar)
+        options = {
+            "label": name,
+            "color": PALETTE[number % len(PALETTE)],
+            "ls": styles[number % len(styles)],
+            "marker": "o" if len(bar) <= 20 else "",
+            "lw": 2,
+        }
+        axes[0].plot(place, bar, **options)
+        axes[1].semilogy(place, bar / (1.0 - bar), **options)
+    axes[0].set(ylabel=r"$\bar\alpha_t$", ylim=(0, 1.03))
+    axes[1].set(ylabel=r"signal to noise, $\bar\alpha_t/(1-\bar\alpha_t)$")
+    axes[1].axhline(1.0, color=INK, lw=0.8)
+    for ax in axes:
+        ax.set(xlabel="step $t / T$", xlim=(0, 1))
+    axes[1].set_ylim(1e-6, None)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=len(schedules),
+        frameon=False,
+        fontsize=9,
+    )
+    return fig
+
+
+def plot_curves(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    ax: Axes | None = None,
+    **labels,
+) -> Axes:
+    """Lines in the house colours, told apart by dashes as well.
+
+    Args:
+        x: places, [K].
+        curves: name -> values [K].
+        ax: where to draw; None makes a figure.
+        **labels: arguments of ``ax.set``.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    styles = ("-", "--", "-.", ":")
+    for number, (name, values) in enumerate(curves.items()):
+        ax.plot(
+            x,
+            values,
+            color=PALETTE[number % len(PALETTE)],
+            ls=styles[number % len(styles)],
+            lw=2,
+            label=name,
+        )
+    ax.set(**labels)
+    ax.legend(frameon=False, fontsize=9)
+    return ax

@@ -1,0 +1,64 @@
+"""What the pictures of noise and of the network show."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.viz import diffusion_plots as plots
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def grid_with_one_vector():
+    """A point of length 2 in cell (expectedness 2, relevance 0)."""
+    grid = torch.zeros(4, 3, 3)
+    grid[0, 2, 0] = 2.0
+    return grid
+
+
+def test_relevance_is_the_row_and_zero_is_grey():
+    picture = plots.as_picture(grid_with_one_vector())
+    assert picture.shape == (3, 3, 3)
+    assert picture[0, 2].tolist() == [0.9, 0.5, 0.5]  # 0.5 + 2 / 5
+    assert (picture[1:] == 0.5).all()
+
+
+def test_colours_stay_in_range():
+    loud = 100 * torch.randn(3, 2, 2, generator=torch.Generator())
+    picture = plots.as_picture(loud)
+    assert picture.min() == 0.0 and picture.max() == 1.0
+
+
+def test_lengths_are_per_root_of_the_width():
+    expected = np.zeros((3, 3))
+    expected[0, 2] = 1.0  # length 2 over sqrt(4)
+    assert plots.lengths(grid_with_one_vector()) == pytest.approx(expected)
+
+
+def test_every_state_is_shown_as_colours_and_as_lengths():
+    states = [grid_with_one_vector()] * 3
+    fig = plots.plot_noised(states, ["a", "b", "c"])
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == ["a", "b", "c"] * 2
+    assert len(fig.patches) == 4  # arrows
+
+
+def test_schedules_share_an_axis_of_relative_steps():
+    fig = plots.plot_schedules({"short": DDPMSchedule.linear(4)})
+    x, y = fig.axes[0].lines[0].get_data()
+    assert x.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert y == pytest.approx(DDPMSchedule.linear(4).alpha_bar.numpy())
+
+
+def test_curves_differ_in_colour_and_dashes():
+    ax = plots.plot_curves([1, 2], {"a": [0, 1], "b": [1, 0]}, xlabel="x")
+    one, two = ax.lines
+    assert one.get_color() != two.get_color()
+    assert one.get_linestyle() != two.get_linestyle()
+    assert ax.get_xlabel() == "x"

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Calls at the top level of a cell that leave a picture on the page.
 DRAWS = re.compile(
-    r"^(plt\.(?!close|rc|style)|plots\.|sns\.)|\.(plot|imshow)$"
+    r"^(plt\.(?!close|rc|style)|plots\.|sns\.)"
+    r"|\.(plot|imshow)$"
+    r"|(^|\.)plot_\w+$"
 )
 UNSEEN = {"remove-cell", "remove-output"}
 
@@ -169,6 +171,8 @@ def test_no_star_import_and_no_pickle(path):
         ("plots.portrait(history)", [], True),
         ("model.portrait(user).plot()", [], True),
         ("ax.imshow(grid)", [], True),
+        ("plot_folds(folds);", [], True),
+        ("data_plots.plot_law(x, y);", [], True),
         ("plots.portrait(history)", ["remove-cell"], False),
         ("def draw(ax):\n    ax.plot(x)", [], False),
         ("import matplotlib.pyplot as plt", [], False),

@@ -32,6 +32,18 @@ PACKAGES = {
             "embed-amd.js",
             "ca87dff57c70ffb2658794fde0eab0e27e5f5472a1f5df7ab2b08e1039fc4b72",
         ),
+        "package/dist/1551f4f60c37af51121f.woff2": (
+            "1551f4f60c37af51121f.woff2",
+            "9834b82ad26e2a37583d22676a12dd2eb0fe7c80356a2114d0db1aa8b3899537",
+        ),
+        "package/dist/d878b0a6a1144760244f.woff2": (
+            "d878b0a6a1144760244f.woff2",
+            "8ea8791754915a898a3100e63e32978a6d1763be6df8e73a39d3a90d691cdeef",
+        ),
+        "package/dist/7a3337626410ca2f4071.woff2": (
+            "7a3337626410ca2f4071.woff2",
+            "e42a88444448ac3d60549cc7c1ff2c8a9cac721034c073d80a14a44e79730cca",
+        ),
     },
     "mathjax@3.2.2": {
         "package/es5/tex-chtml.js": (

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import ConnectionPatch
 
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.viz import diffusion_plots as plots
@@ -45,8 +46,8 @@ def test_every_state_is_shown_as_colours_and_as_lengths():
     states = [grid_with_one_vector()] * 3
     fig = plots.plot_noised(states, ["a", "b", "c"])
     titles = [ax.get_title() for ax in fig.axes]
-    assert titles == ["a", "b", "c"] * 2
-    assert len(fig.patches) == 4  # arrows
+    assert titles == ["a", "b", "c", "", "", ""]
+    assert len(fig.findobj(ConnectionPatch)) == 4  # arrows
 
 
 def test_schedules_share_an_axis_of_relative_steps():

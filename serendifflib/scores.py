@@ -138,14 +138,14 @@ class CoOccurrence:
         share = _divide(weights, self._denominator(history, own))
         row = np.bincount(history, share, minlength=self.n_items + 1)
         # sum_j share_j n(i, j): first to the users, then back to the items
-        sums = np.asarray(self.matrix.T @ (self.matrix @ row)).ravel()
+        gross = np.asarray(self.matrix.T @ (self.matrix @ row)).ravel()
         # an item does not co-occur with itself
-        sums -= row * self.users_of
+        sums = gross - row * self.users_of
         if own is not None:
             mine = np.isin(history, own)
             sums[own] -= share[mine].sum()
             np.add.at(sums, history[mine], share[mine])
-        sums = np.maximum(sums, 0.0)  # rounding leaves -1e-18
+        sums[sums < 1e-11 * gross] = 0.0  # what rounding leaves of nothing
         background = self._popularity(own) * self.mu * share.sum()
         with np.errstate(divide="ignore"):
             return np.log(sums + background)

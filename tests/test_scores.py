@@ -164,6 +164,25 @@ def test_without_co_occurrence_only_the_background_is_left():
     np.testing.assert_allclose(p, [0, 3 / 5, 1 / 5, 1 / 5], atol=1e-12)
 
 
+def test_without_mass_what_never_co_occurs_has_no_probability():
+    """Subtracting the own row may leave 1e-17: that is nothing as well."""
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        histories = [
+            random.choice(np.arange(1, N), random.integers(1, 5), False)
+            for _ in range(8)
+        ]
+        history = histories[0]
+        model = CoOccurrence.fit(histories, N, mu=0.0)
+        weights = history_weights(len(history), "recency")[-1]
+        for own in (None, history):
+            p, _ = dense_pair(histories, 0.0, own)
+            scores = model.log_catalogue(history, own=own, weights=weights)
+            np.testing.assert_array_equal(
+                np.isfinite(scores[1:]), p[1:, history].any(axis=1)
+            )
+
+
 def test_more_mass_moves_towards_the_background():
     histories = random_histories(2)
     history = histories[3]

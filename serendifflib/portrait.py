@@ -29,6 +29,7 @@ from serendifflib.scores import (
 BINS = ("interactions", "catalogue")
 GOLDEN = 0.6180339887498949
 REFERENCE = 10_001  # quantiles that stand for the training scores
+DECIMALS = 9  # scores that differ by less differ by rounding: they are tied
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class QuantileMap:
     @classmethod
     def fit(cls, scores: np.ndarray) -> QuantileMap:
         """Take the finite ``scores`` as the reference."""
-        finite = np.sort(scores[np.isfinite(scores)])
+        finite = np.sort(_rounded(scores[np.isfinite(scores)]))
         if len(finite) > REFERENCE:
             places = np.linspace(0, len(finite) - 1, REFERENCE).round()
             finite = finite[places.astype(np.int64)]
@@ -58,9 +59,14 @@ class QuantileMap:
         """Positions in [0, 1] of ``scores``, shape [n]."""
         if not len(self.reference):
             return np.full(len(scores), 0.5)
+        scores = _rounded(scores)
         low = np.searchsorted(self.reference, scores, side="left")
         high = np.searchsorted(self.reference, scores, side="right")
         return (low + keys * (high - low)) / len(self.reference)
+
+
+def _rounded(scores: np.ndarray) -> np.ndarray:
+    return np.round(scores, DECIMALS)
 
 
 def item_keys(items: np.ndarray) -> np.ndarray:
@@ -244,8 +250,10 @@ class PortraitSpace:
     @staticmethod
     def _catalogue_maps(scores) -> tuple[QuantileMap, QuantileMap]:
         # all of the catalogue, not a thinned reference: with it each row
-        # and column of the grid holds the same number of items
-        return tuple(QuantileMap(np.sort(score[1:])) for score in scores)
+        # and column of the grid holds the same number of items, up to ties
+        return tuple(
+            QuantileMap(np.sort(_rounded(score[1:]))) for score in scores
+        )
 
     @staticmethod
     def _place(scores, history, maps) -> np.ndarray:

@@ -261,7 +261,8 @@ def relevance_prefix(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
 def history_cosines(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
     """Cosines between the items of a history, float64, [n, n]."""
     known = vectors[torch.as_tensor(np.asarray(history), dtype=torch.long)]
-    return (known @ known.T).numpy().astype(np.float64)
+    known = known.double()  # so that rounding follows no shape of a matrix
+    return (known @ known.T).numpy()
 
 
 def relevance_catalogue(

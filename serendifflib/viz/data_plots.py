@@ -1,0 +1,412 @@
+"""Plots of data, item vectors and scores: the chapters before the model.
+
+Letters: U users, N items, n history length, L side of the grid, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from serendifflib.data.folds import Split
+from serendifflib.viz.plots import (
+    EXPECTED,
+    GRID,
+    HALO,
+    HISTORY,
+    INK,
+    MUTED,
+    PALETTE,
+    POINT,
+    RELEVANT,
+    SHADE,
+    new_figure,
+)
+
+KINDS = {  # what a row of the simulated world is: marker, colour
+    "niche theme": ("o", EXPECTED),
+    "niche genre": ("s", "#56b4e9"),
+    "second interest": ("^", RELEVANT),
+    "anything": ("x", MUTED),
+    "label": ("D", POINT),
+}
+
+
+def plot_timelines(
+    kinds: Sequence[Sequence[str]], names: Sequence[str]
+) -> Figure:
+    """One line per user, one mark per row, by what kind of row it is.
+
+    Args:
+        kinds: per user the kinds of the rows in time order, out of
+            :data:`KINDS`.
+        names: what to write beside each line.
+    """
+    figure, axes = new_figure(7.2, 0.8 + 0.42 * len(kinds))
+    ax = axes[0, 0]
+    longest = max(len(row) for row in kinds)
+    for line, row in enumerate(kinds):
+        ax.hlines(line, 1, len(row), color=GRID, lw=1.5, zorder=1)
+    for kind, (marker, colour) in KINDS.items():
+        spots = [
+            (place, line)
+            for line, row in enumerate(kinds)
+            for place, value in enumerate(row, start=1)
+            if value == kind
+        ]
+        x, y = np.array(spots).reshape(-1, 2).T
+        size = 11 if kind == "label" else 8
+        ax.plot(
+            x, y, marker, color=colour, ms=size, mew=2, label=kind, zorder=2
+        )
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="row of the history", xlim=(0.3, longest + 0.7))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylim(len(kinds) - 0.4, -0.6)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(length=0)
+    one_legend(figure, ax)
+    return figure
+
+
+def plot_law(
+    radius: np.ndarray,
+    scores: np.ndarray,
+    is_bridge: np.ndarray,
+    *,
+    label: int,
+    reach: float,
+    stretch: float,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """What the law of the label says about every item for one user.
+
+    Args:
+        radius: distance of each item from the user's taste, [M].
+        scores: log-probability of being the label, [M].
+        is_bridge: items of the hidden bridge genre, bool, [M].
+        label: place of the item that was drawn.
+        reach: the user's usual radius.
+        stretch: how far beyond it the law puts its summit.
+        title: above the plot.
+        ax: where to draw; None makes a figure.
+    """
+    if ax is None:
+        ax = new_figure(5.0, 4.0)[1][0, 0]
+    for chosen, marker, colour, name in (
+        (~is_bridge, ".", MUTED, "other genres"),
+        (is_bridge, "^", HISTORY, "bridge genre"),
+    ):
+        style = {"color": colour, "ms": 5, "mew": 0, "alpha": 0.6}
+        ax.plot(radius[chosen], scores[chosen], marker, label=name, **style)
+    ax.plot(
+        radius[label],
+        scores[label],
+        "D",
+        color=POINT,
+        ms=10,
+        mec="white",
+        label="the label",
+    )
+    for place, name, colour, height in (
+        (reach, "reach", MUTED, 0.02),
+        (reach + stretch, "reach + stretch", POINT, 0.1),
+    ):
+        ax.axvline(place, color=colour, ls="--", lw=1.2, zorder=0)
+        ax.text(
+            place - 0.015,
+            height,
+            name,
+            transform=ax.get_xaxis_transform(),
+            ha="right",
+            color=colour,
+            path_effects=HALO,
+        )
+    ax.set(
+        title=title,
+        xlabel="radius (1 − cosine to the taste)",
+        ylabel="log-probability + constant",
+        xlim=(-0.02, 1.04),
+    )
+    return ax
+
+
+def one_legend(figure: Figure, ax: Axes, **options) -> None:
+    """The legend of ``ax``, once, above all axes of the figure."""
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=5,
+        frameon=False,
+        handletextpad=0.3,
+        columnspacing=1.4,
+        **options,
+    )
+
+
+def plot_folds(folds: Sequence[Split]) -> Figure:
+    """Which users train, tune and test in each fold."""
+    parts = [
+        {
+            "train": fold.train_users,
+            "valid": fold.valid_users,
+            "test": fold.test_users,
+        }
+        for fold in folds
+    ]
+    figure, axes = new_figure(7.2, 0.9 + 0.38 * len(parts))
+    ax = axes[0, 0]
+    colours = {"train": "#cfe0f0", "valid": HISTORY, "test": POINT}
+    n_users = sum(len(users) for users in parts[0].values())
+    # users of one test fold side by side, else there is only salt and pepper
+    order = np.argsort(np.concatenate([fold["test"] for fold in parts]))
+    for line, fold in enumerate(parts):
+        for part, users in fold.items():
+            places = np.sort(order[users])
+            starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
+            ends = np.append(starts[1:], len(places)) - 1
+            spans = [
+                (places[s], places[e] - places[s] + 1)
+                for s, e in zip(starts, ends, strict=True)
+            ]
+            ax.broken_barh(
+                spans, (line - 0.36, 0.72), color=colours[part], lw=0
+            )
+    ax.set_yticks(
+        range(len(parts)), [f"fold {n + 1}" for n in range(len(parts))]
+    )
+    ax.set(xlabel="users, sorted by the fold that tests them")
+    ax.set(xlim=(0, n_users), ylim=(len(parts) - 0.5, -0.5))
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(length=0)
+    figure.legend(
+        handles=[
+            Patch(color=colour, label=part) for part, colour in colours.items()
+        ],
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+    )
+    return figure
+
+
+def plot_cells(
+    counts: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    mark: tuple[int, int] | None = None,
+    form: str = ".0f",
+) -> Figure:
+    """Numbers in the cells of one or more portrait grids.
+
+    Args:
+        counts: grids [L, L]; first axis expectedness, drawn to the right.
+        titles: one per grid.
+        mark: a cell to frame in all grids.
+        form: how numbers are written; an empty string leaves them out.
+    """
+    figure, axes = new_figure(
+        3.6 * len(counts), 3.5, columns=max(1, len(counts))
+    )
+    top = max(float(np.max(grid)) for grid in counts)
+    for ax, grid, title in zip(axes[0], counts, titles, strict=True):
+        side = len(grid)
+        ax.imshow(
+            np.asarray(grid).T,
+            origin="lower",
+            cmap=SHADE,
+            vmin=0,
+            vmax=top,
+        )
+        for x, y in np.ndindex(side, side):
+            empty = grid[x, y] == 0
+            if form or empty:
+                ax.text(
+                    x,
+                    y,
+                    "·" if empty else format(grid[x, y], form),
+                    ha="center",
+                    va="center",
+                    color=POINT if empty else INK,
+                    fontsize=7,
+                )
+        if mark is not None:
+            corner = (mark[0] - 0.5, mark[1] - 0.5)
+            ax.add_patch(
+                Rectangle(corner, 1, 1, fill=False, color=POINT, lw=2)
+            )
+        ax.set_title(title, fontsize=10)
+        ax.set(xlabel="expectedness (cell)", ylabel="relevance (cell)")
+        ax.set_xticks(range(side), range(1, side + 1), fontsize=7)
+        ax.set_yticks(range(side), range(1, side + 1), fontsize=7)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def plot_matrix(
+    values: np.ndarray,
+    labels: Sequence[str],
+    *,
+    form: str = ".2f",
+    frames: Sequence[tuple[int, int]] = (),
+    hide: np.ndarray | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """A small square matrix with its numbers written in.
+
+    Args:
+        values: [n, n]; row m is the item that is seen, column h the item
+            that is given.
+        labels: one per row and column.
+        form: how numbers are written.
+        frames: (row, column) of cells to frame.
+        hide: bool [n, n], cells that the text does not use: left grey.
+        title: above the matrix.
+        ax: where to draw; None makes a figure.
+    """
+    n = len(values)
+    if ax is None:
+        ax = new_figure(1.9 + 0.62 * n, 1.0 + 0.5 * n)[1][0, 0]
+    hidden = np.zeros((n, n), dtype=bool) if hide is None else hide
+    shown = np.where(hidden, np.nan, values)
+    ax.imshow(shown, cmap=SHADE, vmin=min(0.0, np.nanmin(shown)))
+    for row, column in np.ndindex(n, n):
+        if not hidden[row, column]:
+            ax.text(
+                column,
+                row,
+                format(values[row, column], form),
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=INK,
+            )
+    for row, column in frames:
+        corner = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, color=POINT, lw=2))
+    ax.set_facecolor("#f1f3f5")
+    ax.set_xticks(range(n), range(1, n + 1))
+    ax.set_yticks(range(n), labels)
+    ax.set(title=title, xlabel="item of the history")
+    ax.xaxis.set_label_position("bottom")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def plot_histograms(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    xlabel: str,
+    bins: int = 40,
+    sharey: bool = False,
+    mark_zero: bool = False,
+) -> Figure:
+    """Distributions, outlined, one panel beside the other.
+
+    Args:
+        panels: title of each panel -> name of each group -> values.
+        xlabel: of all panels.
+        bins: of each panel, over its own range.
+        sharey: the same scale in all panels.
+        mark_zero: draw a line at zero.
+    """
+    wide = max(3.4, 7.2 / len(panels))
+    figure, axes = new_figure(
+        min(7.2, wide * len(panels)), 3.0, columns=len(panels)
+    )
+    for ax, (title, groups) in zip(axes[0], panels.items(), strict=True):
+        every = np.concatenate([np.asarray(v) for v in groups.values()])
+        edges = np.linspace(every.min(), every.max(), bins + 1)
+        for (name, values), colour in zip(
+            groups.items(), PALETTE, strict=False
+        ):
+            style = {"bins": edges, "density": True, "color": colour}
+            ax.hist(values, **style, alpha=0.25, histtype="stepfilled")
+            ax.hist(values, **style, lw=1.6, histtype="step", label=name)
+        if mark_zero:
+            ax.axvline(0, color=INK, lw=0.8, ls=":")
+        ax.set_title(title, fontsize=10)
+        ax.set(xlabel=xlabel)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        if len(groups) > 1:
+            ax.legend(frameon=False, fontsize=8)
+    axes[0, 0].set_ylabel("density")
+    if sharey:
+        top = max(ax.get_ylim()[1] for ax in axes[0])
+        for ax in axes[0]:
+            ax.set_ylim(0, top)
+    return figure
+
+
+def plot_similarity(
+    grids: Mapping[str, np.ndarray], labels: Sequence[str]
+) -> Figure:
+    """Mean cosines between groups of items, one square per treatment.
+
+    Args:
+        grids: title -> [G, G], cosines in [-1, 1].
+        labels: names of the G groups.
+    """
+    figure, axes = new_figure(7.4, 4.6, columns=len(grids))
+    for number, (ax, (title, grid)) in enumerate(
+        zip(axes[0], grids.items(), strict=True)
+    ):
+        image = ax.imshow(grid, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
+        ax.set_title(title, fontsize=10)
+        names = labels if number == 0 else [""] * len(labels)
+        ax.set_yticks(range(len(labels)), names, fontsize=7)
+        ax.set_xticks([])
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+    figure.colorbar(
+        image,
+        ax=axes[0],
+        orientation="horizontal",
+        label="mean cosine",
+        shrink=0.5,
+        aspect=40,
+    )
+    return figure
+
+
+def plot_growth(
+    steps: np.ndarray,
+    lines: Mapping[str, np.ndarray],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Means over the steps of a history, each line named at its end.
+
+    Args:
+        steps: [S].
+        lines: name -> values [S].
+        xlabel: of the steps.
+        ylabel: of the values.
+    """
+    figure, axes = new_figure(6.4, 3.2)
+    ax = axes[0, 0]
+    for (name, values), colour in zip(lines.items(), PALETTE, strict=False):
+        ax.plot(steps, values, "o-", color=colour, ms=4, lw=1.6)
+        ax.annotate(
+            name,
+            (steps[-1], values[-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            path_effects=HALO,
+        )
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(x=0.02)
+    return figure

@@ -567,7 +567,7 @@ class TorchRival:
                     self.network,
                     stage,
                     model_name=self.name,
-                    budget=self.budget,
+                    budget=self.spending(),
                     generator=generator,
                     validate=self._validate(fold, stage),
                     weight_decay=self.weight_decay,
@@ -659,6 +659,10 @@ class TorchRival:
         )
         return scores.float().cpu()
 
+    def spending(self) -> Budget:
+        """The budget of each stage."""
+        return self.budget
+
     def training_options(self) -> dict[str, Any]:
         """Further arguments of :func:`train`."""
         return {}
@@ -669,7 +673,14 @@ class TorchRival:
 
     def settings(self) -> dict[str, Any]:
         """The options that were set, as plain JSON values."""
-        hidden = {"validation", "device", "progress", "report", "chosen"}
+        hidden = {
+            "name",
+            "validation",
+            "device",
+            "progress",
+            "report",
+            "chosen",
+        }
         return {
             option.name: _plain(getattr(self, option.name))
             for option in dataclasses.fields(self)

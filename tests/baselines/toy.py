@@ -152,4 +152,6 @@ class MaxCosine:
 
     def score(self, histories, candidates):
         given, wanted = self.vectors[histories], self.vectors[candidates]
-        return (wanted @ given.transpose(1, 2)).amax(dim=2)
+        cosine = wanted @ given.transpose(1, 2)
+        padding = (histories == 0).unsqueeze(1)
+        return cosine.masked_fill(padding, -1.0).amax(dim=2)

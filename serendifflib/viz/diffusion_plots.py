@@ -221,3 +221,104 @@ def plot_curves(
     ax.set(**labels)
     ax.legend(frameon=False, fontsize=9)
     return ax
+
+
+def plot_unet(
+    stages: Sequence[tuple[str, int, int]], *, bottleneck: int
+) -> Figure:
+    """The U of a U-Net: one box per stage, as high as its side is long.
+
+    Args:
+        stages: name, channels and side of each stage in the order of the
+            computation; the way up mirrors the way down.
+        bottleneck: how many stages in the middle have no partner.
+    """
+    fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+    depth = (len(stages) - bottleneck) // 2
+    largest = max(side for _, _, side in stages)
+    tops = []
+    for number, (name, channels, side) in enumerate(stages):
+        level = min(number, len(stages) - 1 - number, depth)
+        height = side / largest
+        bottom = -0.45 * level - height
+        wide = 0.12 + 0.05 * np.log2(channels)
+        middle = number < depth, number >= len(stages) - depth
+        colour = PALETTE[0] if middle[0] else PALETTE[1]
+        if not any(middle):
+            colour = PALETTE[2]
+        ax.add_patch(
+            plt.Rectangle(
+                (number - wide / 2, bottom), wide, height, fc=colour, ec="none"
+            )
+        )
+        ax.text(
+            number,
+            bottom - 0.06,
+            f"{name}\n{channels} × {side} × {side}",
+            ha="center",
+            va="top",
+            fontsize=9,
+        )
+        tops.append((number, bottom + height, wide))
+    for level in range(depth):
+        left, right = tops[level], tops[-1 - level]
+        ax.annotate(
+            "",
+            xy=(right[0] - right[2] / 2 - 0.05, right[1] - 0.08),
+            xytext=(left[0] + left[2] / 2 + 0.05, left[1] - 0.08),
+            arrowprops={"arrowstyle": "->", "ls": "--", "color": INK},
+        )
+        ax.text(
+            (left[0] + right[0]) / 2,
+            left[1] - 0.05,
+            "skip",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
+    ax.set(xlim=(-0.7, len(stages) - 0.3), ylim=(-2.15, 0.1))
+    ax.axis("off")
+    return fig
+
+
+def plot_maps(
+    maps: Mapping[str, np.ndarray],
+    *,
+    top: float | None = None,
+    cells: Mapping[tuple[int, int], str] | None = None,
+    label: str = "",
+    **options,
+) -> Figure:
+    """Grids of numbers beside each other with one scale of colours.
+
+    Args:
+        maps: title -> [L, L], first axis expectedness, second relevance.
+        top: value of the darkest colour; None takes the largest of all.
+        cells: cells to outline, see :func:`show_cells`.
+        label: of the colour bar.
+        **options: further arguments of ``imshow``.
+    """
+    if top is None and "norm" not in options:
+        top = max(float(np.max(values)) for values in maps.values())
+    fig, axes = plt.subplots(
+        1,
+        len(maps),
+        figsize=(2.7 * len(maps) + 0.9, 3.1),
+        layout="constrained",
+        squeeze=False,
+    )
+    if "norm" in options:
+        options |= {"vmin": None, "vmax": None}
+    for ax, (title, values) in zip(axes[0], maps.items(), strict=True):
+        show_cells(
+            ax,
+            np.asarray(values).T,
+            title=title,
+            top=top,
+            cells=cells,
+            **options,
+        )
+        ax.set_xlabel("expectedness →")
+    axes[0, 0].set_ylabel("relevance →")
+    fig.colorbar(axes[0, -1].images[0], ax=axes[0], label=label, shrink=0.85)
+    return fig

@@ -63,3 +63,21 @@ def test_curves_differ_in_colour_and_dashes():
     assert one.get_color() != two.get_color()
     assert one.get_linestyle() != two.get_linestyle()
     assert ax.get_xlabel() == "x"
+
+
+def test_the_u_has_a_skip_for_each_stage_on_the_way_down():
+    stages = [("a", 4, 6), ("b", 8, 3), ("c", 16, 2), ("d", 4, 6)]
+    ax = plots.plot_unet(stages, bottleneck=2).axes[0]
+    words = [text.get_text() for text in ax.texts]
+    assert words.count("skip") == 1
+    assert "b\n8 × 3 × 3" in words
+
+
+def test_maps_share_one_scale_and_put_relevance_upwards():
+    left, right = np.zeros((2, 2)), np.zeros((2, 2))
+    left[1, 0], right[0, 1] = 1.0, 4.0
+    fig = plots.plot_maps({"left": left, "right": right})
+    first, second = (ax.images[0] for ax in fig.axes[:2])
+    assert first.get_clim() == second.get_clim() == (0.0, 4.0)
+    assert first.get_array()[0, 1] == 1.0  # row 0 is low relevance
+    assert first.origin == "lower"

@@ -92,6 +92,9 @@ class SerenDiff:
             settings.timesteps,
             rescale_betas=settings.rescale_betas,
         )
+        sampling.check_sampler(
+            settings.sampler, settings.calls, settings.timesteps
+        )
         self.space: PortraitSpace | None = None
         self.network: UNet | None = None
         self.catalogue: Catalogue | None = None

@@ -16,11 +16,14 @@ from diffusers import (
     SchedulerMixin,
 )
 
-from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.errors import ConfigError
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Noise = Callable[[torch.Size], torch.Tensor]
+PREDICTION_TYPES = dict(
+    zip(PREDICT, ("epsilon", "sample", "v_prediction"), strict=True)
+)
 SAMPLERS = ("ancestral", "ddim", "one-call", "dpm-solver")
 
 
@@ -48,12 +51,9 @@ def sample(
         noise: draws N(0, 1) of a shape, for the ancestral steps.
 
     Raises:
-        ConfigError: unknown sampler, or calls outside 1..T.
+        ConfigError: see :func:`check_sampler`.
     """
-    if not 1 <= calls <= schedule.timesteps:
-        raise ConfigError(
-            f"calls must be between 1 and T={schedule.timesteps}, got {calls}"
-        )
+    check_sampler(sampler, calls, schedule.timesteps)
     if sampler == "one-call":
         last = schedule.timesteps - 1
         t = torch.full((len(start),), last, device=start.device)
@@ -62,17 +62,30 @@ def sample(
         steps = ancestral_steps(denoise, start, schedule, predict, noise)
     elif sampler == "ddim":
         steps = ddim_steps(denoise, start, schedule, predict, calls)
-    elif sampler == "dpm-solver":
+    else:
         solver = diffusers_scheduler(schedule, "dpm-solver", predict)
         return sample_with_diffusers(solver, denoise, start, calls)
-    else:
+    x = start
+    for state in steps:
+        x = state
+    return x
+
+
+def check_sampler(sampler: str, calls: int, timesteps: int) -> None:
+    """Refuse what :func:`sample` cannot do, before anything is trained.
+
+    Raises:
+        ConfigError: unknown sampler, or calls outside 1..T where they count
+            (``ancestral`` always makes T).
+    """
+    if sampler not in SAMPLERS:
         raise ConfigError(
             f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}"
         )
-    x = start
-    for x in steps:
-        pass
-    return x
+    if sampler != "ancestral" and not 1 <= calls <= timesteps:
+        raise ConfigError(
+            f"calls must be between 1 and T={timesteps}, got {calls}"
+        )
 
 
 def ancestral_steps(
@@ -136,31 +149,36 @@ def diffusers_scheduler(
         predict: ``noise``, ``x0`` or ``v``.
 
     Raises:
-        ConfigError: unknown kind.
+        ConfigError: unknown kind or target.
     """
-    options = {
-        "trained_betas": schedule.betas.numpy(),
-        "num_train_timesteps": schedule.timesteps,
-        "prediction_type": {
-            "noise": "epsilon",
-            "x0": "sample",
-            "v": "v_prediction",
-        }[predict],
+    kinds = {
+        "ancestral": (DDPMScheduler, {"clip_sample": False}),
+        "ddim": (
+            DDIMScheduler,
+            {"clip_sample": False, "timestep_spacing": "trailing"},
+        ),
+        "dpm-solver": (
+            DPMSolverMultistepScheduler,
+            {"timestep_spacing": "trailing"},
+        ),
     }
-    if kind == "ancestral":
-        return DDPMScheduler(clip_sample=False, **options)
-    if kind == "ddim":
-        return DDIMScheduler(
-            clip_sample=False,
-            set_alpha_to_one=True,
-            timestep_spacing="trailing",
-            **options,
+    if kind not in kinds:
+        raise ConfigError(f"no scheduler of diffusers for {kind!r}")
+    if predict not in PREDICTION_TYPES:
+        raise ConfigError(
+            f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
         )
-    if kind == "dpm-solver":
-        return DPMSolverMultistepScheduler(
-            timestep_spacing="trailing", **options
-        )
-    raise ConfigError(f"no scheduler of diffusers for {kind!r}")
+    make, options = kinds[kind]
+    scheduler = make(
+        trained_betas=schedule.betas.numpy(),
+        num_train_timesteps=schedule.timesteps,
+        prediction_type=PREDICTION_TYPES[predict],
+        **options,
+    )
+    # theirs is float32, in which 1 - a-bar of the first steps keeps only
+    # four digits
+    scheduler.alphas_cumprod = schedule.alpha_bar
+    return scheduler
 
 
 def sample_with_diffusers(

@@ -43,7 +43,8 @@ class DDPMSchedule:
         Raises:
             ConfigError: T is not positive.
         """
-        scale = 1000 / _positive(timesteps) if rescale_betas else 1.0
+        _check_positive(timesteps)
+        scale = 1000 / timesteps if rescale_betas else 1.0
         betas = torch.linspace(
             BETA_START, BETA_END, timesteps, dtype=torch.float64
         )
@@ -51,8 +52,13 @@ class DDPMSchedule:
 
     @classmethod
     def cosine(cls, timesteps: int = 1000) -> DDPMSchedule:
-        """Cosine alpha-bar (Nichol & Dhariwal 2021), offset 0.008."""
-        steps = np.arange(_positive(timesteps) + 1) / timesteps
+        """Cosine alpha-bar (Nichol & Dhariwal 2021), offset 0.008.
+
+        Raises:
+            ConfigError: T is not positive.
+        """
+        _check_positive(timesteps)
+        steps = np.arange(timesteps + 1) / timesteps
         bar = np.cos((steps + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = np.minimum(1.0 - bar[1:] / bar[:-1], 0.999)
         return cls(torch.from_numpy(betas))
@@ -96,11 +102,12 @@ class DDPMSchedule:
         """x_t in closed form: sqrt(a-bar) x_0 + sqrt(1 - a-bar) noise.
 
         Args:
-            x0, noise: [B, ...].
+            x0: data, [B, ...].
             t: step of each row, [B], 0..T-1.
+            noise: N(0, 1), the shape of ``x0``.
         """
-        bar = _per_row(self.alpha_bar, t, x0)
-        return bar.sqrt() * x0 + (1.0 - bar).sqrt() * noise
+        signal, spread = self._levels(t, x0)
+        return signal * x0 + spread * noise
 
     def target(
         self,
@@ -121,8 +128,8 @@ class DDPMSchedule:
         if predict == "x0":
             return x0
         if predict == "v":
-            bar = _per_row(self.alpha_bar, t, x0)
-            return bar.sqrt() * noise - (1.0 - bar).sqrt() * x0
+            signal, spread = self._levels(t, x0)
+            return signal * noise - spread * x0
         raise ConfigError(
             f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
         )
@@ -139,13 +146,13 @@ class DDPMSchedule:
         Raises:
             ConfigError: ``predict`` is not known.
         """
-        bar = _per_row(self.alpha_bar, t, x_t)
+        signal, spread = self._levels(t, x_t)
         if predict == "x0":
             return output
         if predict == "noise":
-            return (x_t - (1.0 - bar).sqrt() * output) / bar.sqrt()
+            return (x_t - spread * output) / signal
         if predict == "v":
-            return bar.sqrt() * x_t - (1.0 - bar).sqrt() * output
+            return signal * x_t - spread * output
         raise ConfigError(
             f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
         )
@@ -154,21 +161,20 @@ class DDPMSchedule:
         self, x0: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
         """The noise that leads from ``x0`` to ``x_t``."""
-        bar = _per_row(self.alpha_bar, t, x_t)
-        return (x_t - bar.sqrt() * x0) / (1.0 - bar).sqrt()
+        signal, spread = self._levels(t, x_t)
+        return (x_t - signal * x0) / spread
 
     def posterior(
         self, x0: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance of q(x_{t-1} | x_t, x_0) (Ho et al., Eq. 6-7)."""
-        bar = _per_row(self.alpha_bar, t, x_t)
-        before = _per_row(self.alpha_bar_before, t, x_t)
-        beta = _per_row(self.betas, t, x_t)
-        mean = (
-            before.sqrt() * beta / (1.0 - bar) * x0
-            + (1.0 - beta).sqrt() * (1.0 - before) / (1.0 - bar) * x_t
-        )
-        return mean, beta * (1.0 - before) / (1.0 - bar)
+        before, beta = self.alpha_bar_before, self.betas
+        noisy = 1.0 - self.alpha_bar
+        of_x0 = before.sqrt() * beta / noisy
+        of_x_t = self.alphas.sqrt() * (1.0 - before) / noisy
+        variance = beta * (1.0 - before) / noisy
+        mean = _per_row(of_x0, t, x_t) * x0 + _per_row(of_x_t, t, x_t) * x_t
+        return mean, _per_row(variance, t, x_t)
 
     def mean_from_noise(
         self, noise: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
@@ -179,28 +185,39 @@ class DDPMSchedule:
         prints the noise outside the bracket and alpha instead of alpha-bar
         under the root (see the page *Deviations*).
         """
-        bar = _per_row(self.alpha_bar, t, x_t)
-        beta = _per_row(self.betas, t, x_t)
-        return (x_t - beta / (1.0 - bar).sqrt() * noise) / (1.0 - beta).sqrt()
+        weight = _per_row(self.betas / (1.0 - self.alpha_bar).sqrt(), t, x_t)
+        return (x_t - weight * noise) / _per_row(self.alphas.sqrt(), t, x_t)
 
     def mean_as_printed(
         self, noise: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
         """Eq. 3 and 9 letter by letter, for comparison only."""
-        alpha = 1.0 - _per_row(self.betas, t, x_t)
-        shift = (1.0 - alpha) / (1.0 - alpha).sqrt()
-        return (x_t - shift) * noise / alpha.sqrt()
+        shift = _per_row(self.betas / self.betas.sqrt(), t, x_t)
+        return (x_t - shift) * noise / _per_row(self.alphas.sqrt(), t, x_t)
+
+    def _levels(
+        self, t: torch.Tensor, like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """sqrt(a-bar) and sqrt(1 - a-bar) of each row."""
+        bar = self.alpha_bar
+        return (
+            _per_row(bar.sqrt(), t, like),
+            _per_row((1.0 - bar).sqrt(), t, like),
+        )
 
 
 def _per_row(
     values: torch.Tensor, t: torch.Tensor, like: torch.Tensor
 ) -> torch.Tensor:
-    """values[t] as a column that broadcasts over ``like``."""
+    """values[t] as a column that broadcasts over ``like``.
+
+    Only here float64 ends: in float32, 1 - a-bar of the first steps would
+    keep four digits.
+    """
     chosen = values.to(like.device)[t].to(like.dtype)
     return chosen.view(-1, *[1] * (like.dim() - 1))
 
 
-def _positive(timesteps: int) -> int:
+def _check_positive(timesteps: int) -> None:
     if timesteps < 1:
         raise ConfigError(f"timesteps must be at least 1, got {timesteps}")
-    return timesteps

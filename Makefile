@@ -61,6 +61,7 @@ unit: $(STAMP)
 # Handed out one by one and in order: what a notebook trains, the next loads.
 # pytest ends with status 5, a failure, when it finds no notebook to run.
 notebooks: $(STAMP)
+	$(BIN)/python tools/build_book.py --prepare
 	OMP_NUM_THREADS=1 $(PYTEST) --nbmake --nbmake-timeout=600 -n 2 \
 	    --maxschedchunk=1 --durations=0 notebooks/
 

@@ -263,8 +263,7 @@ def _draw(
     wanted = _quota(n_candidates, n_cells, int(cells[target]), generator)
     taken = np.minimum(wanted, held)
     lacking = wanted - taken
-    ring = 0
-    while lacking.any():
+    for ring in range(max(map(len, rings))):
         for cell in generator.permutation(np.flatnonzero(lacking)):
             if ring >= len(rings[cell]):
                 continue
@@ -274,7 +273,6 @@ def _draw(
             )
             taken[near] += more
             lacking[cell] -= more.sum()
-        ring += 1
     return np.concatenate(
         [
             pool[start : start + count]

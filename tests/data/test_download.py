@@ -190,15 +190,24 @@ def test_plain_http_to_this_machine_needs_permission(server, tmp_path):
     assert server.requests == []
 
 
-def test_redirects_stay_on_https(server, tmp_path):
-    server.faults["/a"] = [("redirect", "http://example.org/f")]
-    server.faults["/b"] = [("redirect", "file:///etc/hosts")]
-    for at in ("/a", "/b"):
-        with pytest.raises(DownloadError):
-            get(server, tmp_path / "f", at=at)
-        assert left_over(tmp_path / "f") == []
-    server.faults["/c"] = [("redirect", server.url + "/f")]
-    assert get(server, tmp_path / "f", at="/c").read_bytes() == BODY
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("http://example.org/f", "http://example.org/f: only https"),
+        ("ftp://example.org/f", "ftp://example.org/f: only https"),
+        ("file:///etc/hosts", "the server says 302"),
+    ],
+)
+def test_redirects_stay_on_https(server, tmp_path, target, words):
+    server.faults["/a"] = [("redirect", target)]
+    with pytest.raises(DownloadError, match=words):
+        get(server, tmp_path / "f", at="/a", attempts=1)
+    assert left_over(tmp_path / "f") == []
+
+
+def test_redirects_are_followed(server, tmp_path):
+    server.faults["/a"] = [("redirect", server.url + "/f")]
+    assert get(server, tmp_path / "f", at="/a").read_bytes() == BODY
 
 
 def test_folder_that_cannot_be_written(server, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from serendifflib.data.folds import Split
 from serendifflib.viz.plots import (
@@ -409,4 +409,36 @@ def plot_growth(
         )
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(x=0.02)
+    return figure
+
+
+def plot_ranked(
+    curves: Mapping[str, np.ndarray], *, ylabel: str, xlabel: str
+) -> Figure:
+    """Values in falling order against the share of items that reach them.
+
+    Args:
+        curves: name -> values; those that are not finite are not drawn, so
+            that a curve ends where they begin.
+        ylabel: of the values.
+        xlabel: of the share.
+    """
+    figure, axes = new_figure(6.4, 3.3)
+    ax = axes[0, 0]
+    widths = np.linspace(6, 2, len(curves))  # a curve below another shows
+    for (name, values), colour, width in zip(
+        curves.items(), PALETTE[: len(curves)], widths, strict=True
+    ):
+        ranked = np.sort(values)[::-1]
+        share = np.arange(1, len(ranked) + 1) / len(ranked)
+        drawn = np.isfinite(ranked)
+        ax.plot(
+            share[drawn], ranked[drawn], color=colour, lw=width, label=name
+        )
+        if not drawn.all():
+            last = np.flatnonzero(drawn)[-1]
+            ax.plot(share[last], ranked[last], "o", color=colour, ms=10)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.legend(frameon=False)
     return figure

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from serendifflib.errors import ConfigError, SerenDiffError
+from serendifflib.errors import ConfigError, DataError, SerenDiffError
 from serendifflib.profiles import PROFILES
 
 EXAMPLES = """examples:
@@ -17,6 +19,8 @@ EXAMPLES = """examples:
   python -m serendifflib data check my_reviews.csv
   python -m serendifflib recommend --data synthetic --user u00007 -k 5
   python -m serendifflib recommend --data my_reviews.csv --user anna -k 10
+  python -m serendifflib run controls --data synthetic-null
+  python -m serendifflib run table4 --models sasrec,serendiff --folds 0,1 --jobs 2
   python -m serendifflib bench portraits
   python -m serendifflib trace table4 H@10
 
@@ -29,19 +33,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 2 after an error that the user can mend (one line on stderr).
+        0; 1 if a unit of ``run`` failed; 2 after an error that the user
+        can mend (one line on stderr).
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    # titles hold what a terminal or a pipe may not be able to show
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        options.run(options)
+        return options.run(options) or 0
     except SerenDiffError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_data(commands)
     _add_recommend(commands)
+    _add_run(commands)
     _add_bench(commands)
     _add_trace(commands)
     return parser
@@ -89,6 +96,29 @@ def _add_recommend(commands) -> None:
         "--picture", type=Path, help="PNG file (portrait-USER.png)"
     )
     parser.set_defaults(run=_recommend)
+
+
+def _add_run(commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="compute the rows of a table, or what of them is missing",
+        description="Fits and judges models, one record per row and fold. "
+        "What is there and was made by the code at hand is skipped, so the "
+        "same command goes on where it was stopped.",
+    )
+    parser.add_argument("table", metavar="TABLE", help="e.g. controls, table4")
+    parser.add_argument("--data", help="data id or CSV path (the table's own)")
+    parser.add_argument("--profile", choices=list(PROFILES))
+    parser.add_argument("--models", help="rows, with commas between (all)")
+    parser.add_argument("--folds", help="0 to 4, with commas between")
+    parser.add_argument("--seed", type=int, default=0, help="of the models")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="keep the records in the cache, not among the recorded runs",
+    )
+    parser.set_defaults(run=_run)
 
 
 def _add_bench(commands) -> None:
@@ -130,14 +160,21 @@ def _recommend(options) -> None:
 
     matplotlib.use("Agg")
     from serendifflib.data.sources import load_dataset
+    from serendifflib.presets import make_settings
     from serendifflib.profiles import current_profile
     from serendifflib.workbench import fit_on_all
 
+    # what can be refused is refused before the work, not after it
     if options.k < 1:
         raise ConfigError(f"-k is {options.k}: choose at least 1")
+    if not 0 <= options.seed < 2**63:
+        raise ConfigError(f"--seed is {options.seed}: choose 0 to 2^63 - 1")
     profile = current_profile(options.profile)
+    make_settings(options.preset, profile)
+    picture = options.picture or Path(f"portrait-{_safe(options.user)}.png")
+    _check_picture(picture)
     data = load_dataset(options.data, profile=profile)
-    data.user_number(options.user)  # before the work, not after it
+    data.user_number(options.user)
     print(data.source)
     for note in data.notes:
         print(f"note: {note}")
@@ -150,13 +187,41 @@ def _recommend(options) -> None:
     model = fit_on_all(
         data, options.preset, profile=profile, seed=options.seed
     )
+    if data.has_labels:
+        count = _trained_labels(model, data)
+        print(f"Trained on {count:,} serendipity labels.")
     table = model.recommend(options.user, options.k)
+    table = table[table["score"] > -math.inf]  # what the user has already
+    if table.empty:
+        raise DataError(
+            f"{data.name}: nothing is left to recommend to user "
+            f"{options.user!r}, who has every item that has a review"
+        )
     _print(table.drop(columns="item"))
     best = model.explain(options.user, table["item"].iloc[0])
     print(f"\n{best.text}")
-    picture = options.picture or Path(f"portrait-{_safe(options.user)}.png")
     _save_picture(best, picture)
     print(f"portrait: {picture}")
+
+
+def _trained_labels(model, data) -> int:
+    """Labels of training users with a history and an item vector."""
+    from serendifflib.data.folds import make_examples
+
+    users = model.catalogue.is_training.nonzero()[0]
+    targets = make_examples(data, users, "serendipity").targets
+    return int(model.space.vectors[targets].any(dim=1).sum())
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a path that cannot become a picture."""
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if path.is_dir():
+        raise ConfigError(f"--picture {path}: this is a folder; name a file")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigError(
+            f"--picture {path}: {parent} is no folder that can be written"
+        )
 
 
 def _save_picture(explanation, path: Path) -> None:
@@ -169,7 +234,38 @@ def _save_picture(explanation, path: Path) -> None:
 
 def _safe(user: str) -> str:
     """A user id as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in user)[:60]
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in user)[:40]
+
+
+def _run(options) -> int:
+    from serendifflib.experiments import run_table
+    from serendifflib.profiles import current_profile
+    from serendifflib.runs import live, recorded
+
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs is {options.jobs}: choose at least 1")
+    folds = None
+    if options.folds:
+        parts = options.folds.split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            raise ConfigError(
+                f"--folds is {options.folds!r}: write numbers with commas "
+                "between, e.g. 0,1"
+            )
+        folds = [int(part) for part in parts]
+    report = run_table(
+        options.table,
+        options.data,
+        profile=current_profile(options.profile),
+        models=options.models.split(",") if options.models else None,
+        folds=folds,
+        seed=options.seed,
+        n_jobs=options.jobs,
+        store=live() if options.live else recorded(),
+        progress=True,
+    )
+    print(report.text())
+    return 0 if report.ok else 1
 
 
 def _bench(options) -> None:

@@ -200,15 +200,22 @@ def missing_pages(pages: list[str], html: Path) -> list[str]:
     return missing
 
 
-def build(root: Path = ROOT, *, clean: bool = False, workers: int = 2) -> int:
+def build(
+    root: Path = ROOT,
+    *,
+    clean: bool = False,
+    workers: int = 2,
+    start: float | None = None,
+) -> int:
     """Execute the notebooks and write the book; return an exit status.
 
     Args:
         root: folder with ``_config.yml`` and ``_toc.yml``.
         clean: forget executed notebooks first.
         workers: notebooks that run at a time.
+        start: when the work began, by the monotonic clock; None is now.
     """
-    start = time.monotonic()
+    start = start or time.monotonic()
     toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
     pages = toc_pages(toc)
     html = root / "_build/html"
@@ -262,11 +269,14 @@ def main() -> int:
         help="only encode the reviews of the default world",
     )
     arguments = parser.parse_args()
+    start = time.monotonic()
     status = prepare()
     if status or arguments.prepare:
         return status
     try:
-        return build(clean=arguments.clean, workers=arguments.workers)
+        return build(
+            clean=arguments.clean, workers=arguments.workers, start=start
+        )
     except SerenDiffError as error:
         print(f"make book: {error}", file=sys.stderr)
         return 2

@@ -80,12 +80,14 @@ class LanguageModel:
                 "seq2seq": transformers.AutoModelForSeq2SeqLM,
             }[family]
             model = loader.from_pretrained(folder, **options)
+            if any(p.dtype != torch.float32 for p in model.parameters()):
+                model = model.float()
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{path} is not a language model that transformers can "
                 f"read: {str(error).splitlines()[0]}"
             ) from error
-        return cls(path.name, model.float().eval(), tokenizer, family)
+        return cls(path.name, model.eval(), tokenizer, family)
 
     @classmethod
     def packaged(cls) -> LanguageModel:

@@ -210,29 +210,35 @@ def cluster_centres(
     Args:
         points: item vectors e, [B, n, d].
         real: which of them are items, [B, n].
-        tolerance: stop when no centre moves further.
+        tolerance: stop when no share of a point in a centre moves more.
 
     Returns:
         centres [B, n, d]; items of one cluster share theirs.
     """
-    pairs = real.unsqueeze(2) & real.unsqueeze(1)
+    # every centre is a mixture A of the points, so all distances follow
+    # from the points' inner products: n x n numbers instead of n x d
+    inner = points @ points.transpose(1, 2)
+    size = inner.diagonal(dim1=1, dim2=2)
     own = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
-    between = torch.cdist(points, points)
-    between = between.masked_fill(~pairs | own, torch.nan)
-    radius = 0.5 * between.flatten(1).nanmedian(dim=1).values
+    apart = size.unsqueeze(1) + size.unsqueeze(2) - 2 * inner
+    apart = apart.clamp(min=0).sqrt()
+    pairs = real.unsqueeze(2) & real.unsqueeze(1) & ~own
+    apart = apart.masked_fill(~pairs, torch.nan)
+    radius = 0.5 * apart.flatten(1).nanmedian(dim=1).values
     # one item alone, or all alike: any radius gives the same centre
-    radius = radius.nan_to_num(1.0).clamp(min=1e-6).view(-1, 1, 1)
-    centres = points
+    radius = radius.nan_to_num(1.0).clamp(min=1e-3).view(-1, 1, 1)
+    mixture = own.to(points.dtype).expand_as(inner)
     for _ in range(ITERATIONS):
-        weights = torch.exp(-((torch.cdist(centres, points) / radius) ** 2))
-        weights = weights * real.unsqueeze(1)
-        moved = weights @ points
-        moved = moved / weights.sum(2, keepdim=True).clamp(min=1e-12)
-        move = ((moved - centres) * real.unsqueeze(2)).abs().max()
-        centres = moved
+        along = mixture @ inner
+        length = (along * mixture).sum(2, keepdim=True)
+        away = (length - 2 * along + size.unsqueeze(1)).clamp(min=0)
+        weights = torch.exp(-away / radius**2) * real.unsqueeze(1)
+        moved = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
+        move = ((moved - mixture) * real.unsqueeze(2)).abs().max()
+        mixture = moved
         if float(move) < tolerance:
             break
-    return centres
+    return mixture @ points
 
 
 def distances(

@@ -137,18 +137,21 @@ class SerenEnhance(TorchRival):
             histories, _ = self.batch(fold.train, index)
             users = self.network(histories)
             pairs = sampler.draw(index, generator)
-            total = histories.new_zeros((), dtype=torch.float32)
-            for name in TOWERS:
-                positive, negative = pairs[name]
-                if self.pairing == "released":
-                    positive, negative = released_pairs(positive, negative)
-                items = torch.stack([positive, negative]).to(self.place)
-                vectors = encode_distinct(self.network.encoder, items)
-                scores = torch.einsum("bd,pbkd->pbk", users[name], vectors)
-                if self.faithful_sigmoid:
-                    scores = scores.sigmoid()
-                total = total + F.softplus(scores[1] - scores[0]).mean()
-            return total
+            items = torch.stack([torch.stack(pairs[k]) for k in TOWERS])
+            if self.pairing == "released":
+                items = torch.stack(
+                    [torch.stack(released_pairs(*two)) for two in items]
+                )
+            vectors = encode_distinct(
+                self.network.encoder, items.to(self.place)
+            )
+            states = torch.stack([users[name] for name in TOWERS])
+            scores = torch.einsum("obd,opbkd->pobk", states, vectors)
+            if self.faithful_sigmoid:
+                scores = scores.sigmoid()
+            # mean over pairs, sum over the three objectives
+            difference = scores[0] - scores[1]
+            return F.softplus(-difference).mean(dim=(1, 2)).sum()
 
         return self.one_stage(fold, loss)
 

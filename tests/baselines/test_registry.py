@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from serendifflib.baselines import registry
+from serendifflib.baselines.base import Recommender
+from serendifflib.baselines.registry import (
+    PRESETS,
+    RIVALS,
+    Budget,
+    budget_of,
+    make_model,
+)
+from serendifflib.errors import ConfigError
+from serendifflib.profiles import PROFILES
+
+from .toy import cases, toy_fold
+
+SHORT = Budget(
+    pretrain_steps=1, max_steps=1, batch_size=8, eval_every=5, patience=1
+)
+
+
+def test_nine_rivals_in_the_order_of_table_4():
+    assert [name.removesuffix("-style") for name in RIVALS] == [
+        "DESR",
+        "PURS",
+        "SNPR",
+        "SerenEnhance",
+        "SerenPrompt",
+        "SASRec",
+        "BERT4Rec",
+        "DiffRec",
+        "DreamRec",
+    ]
+
+
+@pytest.mark.parametrize("name", [*RIVALS, "MF"])
+def test_every_rival_fits_and_scores(name, monkeypatch):
+    monkeypatch.setattr(registry, "packaged_file", lambda: None)
+    fold = toy_fold()
+    model = make_model(name, SHORT)
+    assert isinstance(model, Recommender)
+    model.fit(fold, generator=torch.Generator().manual_seed(0))
+    assert model.name.startswith(name)
+    histories, candidates, _ = cases(fold)
+    scores = model.score(histories[:3], candidates[:3])
+    assert scores.shape == (3, candidates.shape[1])
+    report = model.report.as_dict()
+    assert report["parameters"] > 0 and report["seconds"] > 0
+    assert report["model"] == model.name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_made(preset):
+    for name in RIVALS:
+        assert make_model(name, SHORT, preset=preset).budget == SHORT
+
+
+def test_presets_say_what_they_say():
+    published = make_model("SASRec", SHORT, preset="published")
+    assert (published.loss, published.norm) == ("bce", "query")
+    assert make_model("SerenEnhance", preset="published").faithful_sigmoid
+    for name in RIVALS:
+        shared = make_model(name, SHORT, preset="shared")
+        found = (shared.lr, shared.dropout, shared.weight_decay)
+        assert found == (1e-3, 0.2, 1e-4)
+    assert (
+        make_model("SASRec", SHORT, preset="published", width=32).width == 32
+    )
+
+
+def test_names_are_read_kindly():
+    assert make_model("desr", SHORT).name == "DESR-style"
+    assert make_model("sasrec", SHORT).name == "SASRec"
+
+
+def test_without_the_extra_the_language_model_says_what_it_is(monkeypatch):
+    monkeypatch.setattr(registry, "packaged_file", lambda: None)
+    assert make_model("SerenPrompt", SHORT).language == "tiny"
+    monkeypatch.setattr(registry, "packaged_file", lambda: "a file")
+    small = make_model("SerenPrompt", budget_of("smoke"))
+    assert (small.language, small.share) == ("packaged", 0.02)
+    assert make_model("SerenPrompt", budget_of("full")).share == 1.0
+
+
+def test_budgets_grow_with_the_profile():
+    steps = [budget_of(name).max_steps for name in PROFILES]
+    assert steps == sorted(steps) and len(set(steps)) == 3
+    assert budget_of(PROFILES["full"]) == budget_of("full")
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ConfigError, match="unknown model 'KNN'"):
+        make_model("KNN")
+    with pytest.raises(ConfigError, match="unknown preset 'best'"):
+        make_model("SASRec", preset="best")
+    with pytest.raises(ConfigError, match="SASRec: .*'depth'"):
+        make_model("SASRec", depth=3)
+    with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+        Budget(batch_size=0)
+    with pytest.raises(ConfigError, match="steps must not be negative"):
+        Budget(max_steps=-1)

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python -m serendifflib recommend --data synthetic --user u00007 -k 5
   python -m serendifflib recommend --data my_reviews.csv --user anna -k 10
   python -m serendifflib run controls --data synthetic-null
-  python -m serendifflib run table4 --models sasrec,serendiff --folds 0,1 --jobs 2
+  python -m serendifflib run table4 --models sasrec,purs --folds 0,1 --jobs 2
   python -m serendifflib bench portraits
   python -m serendifflib trace table4 H@10
 

@@ -121,7 +121,7 @@ def load_model(model: SerenDiff, folder: Path) -> None:
 def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
     model._prepare(Settings(**header["settings"]))
     model.seed, model.kind = header["seed"], header["kind"]
-    model.reports = [TrainingReport(**r) for r in header["reports"]]
+    model.reports = [TrainingReport.from_json(r) for r in header["reports"]]
     vectors = tensors["vectors"]
     model.space = PortraitSpace(
         co_occurrence=_co_occurrence(tensors, len(vectors), header["mu"]),

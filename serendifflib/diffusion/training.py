@@ -8,6 +8,7 @@ the same choices as one that was not.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,8 +21,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from serendifflib.diffusion.schedule import DDPMSchedule
-from serendifflib.errors import CheckpointError, ConfigError
+from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
+from serendifflib.errors import CheckpointError, ConfigError, ModelError
 from serendifflib.io import atomic_path, content_hash
 from serendifflib.portrait import Portraits
 
@@ -92,6 +93,16 @@ class TrainingSettings:
             raise ConfigError(
                 f"unknown optimizer {self.optimizer!r}: choose adam or adamw"
             )
+        if self.predict not in PREDICT:
+            raise ConfigError(
+                f"unknown target {self.predict!r}: choose one of "
+                f"{', '.join(PREDICT)}"
+            )
+        for name in ("steps", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
 
 
 @dataclass
@@ -109,6 +120,13 @@ class TrainingReport:
     validations: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def from_json(cls, values: dict) -> TrainingReport:
+        """The report that ``asdict`` turned into plain values."""
+        report = cls(**values)
+        report.validations = [(s, v) for s, v in report.validations]
+        return report
 
 
 def point_grid(
@@ -195,6 +213,7 @@ def train(
     Raises:
         ConfigError: there is nothing to train on.
         CheckpointError: the checkpoint is damaged or of another run.
+        ModelError: the loss is no longer a number.
     """
     if not len(data):
         raise ConfigError(
@@ -206,13 +225,15 @@ def train(
     vectors = vectors.to(device)
     optimizer = _optimizer(network, settings)
     average = AveragedModel(network, avg_fn=_running_average, use_buffers=True)
-    run = content_hash(json.dumps(asdict(settings)), side, seed, len(data))
     report = TrainingReport()
     best: dict[str, torch.Tensor] = {}
-    if checkpoint is not None and checkpoint.exists():
-        report, best = _load_checkpoint(
-            checkpoint, run, network, average, optimizer
-        )
+    run = ""
+    if checkpoint is not None:
+        run = _run_hash(network, schedule, data, vectors, side, settings, seed)
+        if checkpoint.exists():
+            report, best = _load_checkpoint(
+                checkpoint, run, network, average, optimizer
+            )
     started = time.perf_counter() - report.seconds
     done = len(report.losses)
     bar = tqdm(
@@ -230,6 +251,11 @@ def train(
                 network, schedule, data, vectors, side, settings,
                 optimizer, _step_seed(seed, step), device,
             )  # fmt: skip
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"training diverged in step {step + 1}: the loss is "
+                    f"{loss}; fit again with a smaller learning rate"
+                )
             if settings.ema:
                 average.update_parameters(network)
             report.losses.append(loss)
@@ -332,6 +358,32 @@ def _step_seed(seed: int, step: int) -> int:
     return int(content_hash(seed, step)[:15], 16)
 
 
+def _run_hash(network, schedule, data, vectors, side, settings, seed) -> str:
+    """Hash of all that decides about a run; a checkpoint belongs to one."""
+    shapes = {k: list(v.shape) for k, v in network.state_dict().items()}
+    return content_hash(
+        asdict(settings),
+        shapes,
+        side,
+        seed,
+        schedule.betas.numpy(),
+        vectors.cpu().numpy(),
+        data.portraits.items.numpy(),
+        data.portraits.positions.numpy(),
+        data.targets.numpy(),
+        data.positions.numpy(),
+    )
+
+
+def _checksum(header: dict, tensors: dict[str, torch.Tensor]) -> str:
+    parts = (
+        part
+        for name in sorted(tensors)
+        for part in (name, tensors[name].cpu().numpy())
+    )
+    return content_hash(header, *parts)
+
+
 def _save_checkpoint(
     path, run, network, average, optimizer, report, best
 ) -> None:
@@ -346,24 +398,35 @@ def _save_checkpoint(
         "run": run,
         "report": asdict(report),
     }
+    metadata = {
+        "serendiff": json.dumps(header),
+        "checksum": _checksum(header, tensors),
+    }
     with atomic_path(path) as temporary:
         save_file(
             {k: v.contiguous().clone() for k, v in tensors.items()},
             temporary,
-            metadata={"serendiff": json.dumps(header)},
+            metadata=metadata,
         )
 
 
 def _load_checkpoint(path, run, network, average, optimizer):
     try:
         with safe_open(path, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {})["serendiff"])
+            metadata = stored.metadata() or {}
+            header = json.loads(metadata["serendiff"])
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}
-    except (SafetensorError, KeyError, ValueError) as error:
+            damaged = metadata["checksum"] != _checksum(header, tensors)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({error}); delete it to "
             "start again"
         ) from error
+    if damaged:
+        raise CheckpointError(
+            f"{path} is damaged: its checksum is wrong; delete it to start "
+            "again"
+        )
     if header["version"] != CHECKPOINT_VERSION or header["run"] != run:
         raise CheckpointError(
             f"{path} belongs to another version or another run; delete it "
@@ -382,6 +445,4 @@ def _load_checkpoint(path, run, network, average, optimizer):
     average.load_state_dict(parts["average"])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
-    report = TrainingReport(**header["report"])
-    report.validations = [tuple(pair) for pair in report.validations]
-    return report, parts["best"]
+    return TrainingReport.from_json(header["report"]), parts["best"]

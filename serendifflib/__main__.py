@@ -227,11 +227,14 @@ def _check_picture(path: Path) -> None:
 
 
 def _save_picture(explanation, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
     from serendifflib.io import atomic_path
 
     figure = explanation.plot().figure
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
+    plt.close(figure)
 
 
 def _safe(user: str) -> str:

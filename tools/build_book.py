@@ -161,7 +161,11 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
     def run(task: tuple[Path, nbformat.NotebookNode]) -> ExecutionResult:
         path, notebook = task
         return single_nb_execution(
-            notebook, str(path.parent), CELL_SECONDS, allow_errors=False
+            notebook,
+            str(path.parent),
+            CELL_SECONDS,
+            allow_errors=False,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel itself
         )
 
     good = True

@@ -848,8 +848,8 @@ class OracleProtocol(Oracle):
         cells = self.grid.look(history).cells
         rows = self.data.rows(int(self.examples.users[case]))
         own = self.data.item_index[rows]
-        eligible = np.setdiff1d(self.pool, own)
-        eligible = np.append(eligible, int(self.examples.targets[case]))
+        target = int(self.examples.targets[case])
+        eligible = np.union1d(np.setdiff1d(self.pool, own), target)
         size = self.grid.side**2
         held = np.bincount(cells[eligible], minlength=size)
         listed = np.bincount(cells[candidates], minlength=size)

@@ -135,30 +135,39 @@ def escape_bars(
             block = indent
 
 
-def follow_reexport(
+def follow_name(
     app: Sphinx,
     env: BuildEnvironment,
     node: addnodes.pending_xref,
     contnode: nodes.Element,
 ) -> nodes.Element | None:
-    """Resolve ``serendifflib.SerenDiff`` to the place that defines it."""
-    target = node.get("reftarget", "")
+    """Resolve names that Python's domain does not find as they stand.
+
+    ``serendifflib.SerenDiff`` is defined elsewhere, and a long name may be
+    broken over two lines of a docstring.
+    """
+    target = "".join(node.get("reftarget", "").split())
     if node.get("refdomain") != "py" or not target.startswith("serendifflib."):
         return None
+    names = [target]
     first, *rest = target.removeprefix("serendifflib.").split(".")
     found = getattr(importlib.import_module("serendifflib"), first, None)
-    if not hasattr(found, "__qualname__"):
-        return None
-    name = ".".join([found.__module__, found.__qualname__, *rest])
-    return env.get_domain("py").resolve_xref(
-        env,
-        node["refdoc"],
-        app.builder,
-        node["reftype"],
-        name,
-        node,
-        contnode,
-    )
+    if hasattr(found, "__qualname__"):
+        names.append(".".join([found.__module__, found.__qualname__, *rest]))
+    domain = env.get_domain("py")
+    for name in names:
+        resolved = domain.resolve_xref(
+            env,
+            node["refdoc"],
+            app.builder,
+            node["reftype"],
+            name,
+            node,
+            contnode,
+        )
+        if resolved is not None:
+            return resolved
+    return None
 
 
 def print_machine(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -237,7 +246,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", print_machine)
     # before napoleon, which runs at 500
     app.connect("autodoc-process-docstring", escape_bars, priority=400)
-    app.connect("missing-reference", follow_reexport)
+    app.connect("missing-reference", follow_name)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.add_role("nb", NotebookRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,9 @@ class Catalogue:
         items: item ids, sorted, [N]; item number j is ``items[j - 1]``.
         titles: title (or id) of each item, [N].
         histories: item numbers of each user in time order.
-        is_training: users whose rows are in the co-occurrence counts, [U].
+        counted: how many of the first items of each history are in the
+            co-occurrence counts, [U]: all of a training user (up to the
+            cutoff of a split by time), none of the others.
     """
 
     name: str
@@ -30,15 +33,18 @@ class Catalogue:
     items: list[str]
     titles: list[str]
     histories: list[np.ndarray]
-    is_training: np.ndarray
+    counted: np.ndarray
 
     @classmethod
     def from_interactions(
-        cls, interactions: Interactions, training_users: np.ndarray
+        cls, interactions: Interactions, training_rows: np.ndarray
     ) -> Catalogue:
-        """Take over what is needed to recommend."""
-        is_training = np.zeros(interactions.n_users, dtype=bool)
-        is_training[training_users] = True
+        """Take over what is needed to recommend.
+
+        Args:
+            interactions: the data.
+            training_rows: rows in the co-occurrence counts.
+        """
         return cls(
             name=interactions.name,
             source=interactions.source,
@@ -51,8 +57,16 @@ class Catalogue:
             histories=np.split(
                 interactions.item_index, interactions.row_start[1:-1]
             ),
-            is_training=is_training,
+            counted=np.bincount(
+                interactions.user_index[training_rows],
+                minlength=interactions.n_users,
+            ),
         )
+
+    @property
+    def is_training(self) -> np.ndarray:
+        """Users with rows in the co-occurrence counts, bool, [U]."""
+        return self.counted > 0
 
     def title(self, item: int) -> str:
         """Title of item number ``item``."""
@@ -64,7 +78,7 @@ class Catalogue:
         Raises:
             UnknownUserError: the id does not occur.
         """
-        place = int(np.searchsorted(self.users, str(user)))
+        place = bisect_left(self.users, str(user))
         if place == len(self.users) or self.users[place] != str(user):
             raise UnknownUserError(
                 f"user {str(user)!r} does not occur in {self.name}; ids look "
@@ -78,7 +92,7 @@ class Catalogue:
         Raises:
             UnknownItemError: the id does not occur.
         """
-        place = int(np.searchsorted(self.items, str(item)))
+        place = bisect_left(self.items, str(item))
         if place == len(self.items) or self.items[place] != str(item):
             raise UnknownItemError(
                 f"item {str(item)!r} does not occur in {self.name}; ids look "

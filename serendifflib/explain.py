@@ -20,6 +20,17 @@ from serendifflib.portrait import PortraitSpace, cell_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLUMNS = (
+    "item",
+    "title",
+    "score",
+    "expectedness",
+    "relevance",
+    "cell",
+    "distance",
+    "direction",
+    "nearest history item",
+)
 SAME = 0.05  # a difference of positions below this is called "as"
 ANCHOR = np.array([1.0, 1.0])
 
@@ -136,7 +147,7 @@ def recommendation_table(
                 "nearest history item": portrait.titles[nearest],
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 @dataclass(frozen=True)

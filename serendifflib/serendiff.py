@@ -35,7 +35,7 @@ from serendifflib.diffusion.training import (
     train,
 )
 from serendifflib.diffusion.unet import UNet, UNetSettings
-from serendifflib.errors import ModelError
+from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.matching import match
 from serendifflib.portrait import (
@@ -128,7 +128,7 @@ class SerenDiff:
         self.kind = fold.kind
         s = self.settings
         self.catalogue = Catalogue.from_interactions(
-            fold.interactions, fold.split.train_users
+            fold.interactions, fold.training_rows
         )
         self.space = PortraitSpace.fit(
             fold,
@@ -137,7 +137,9 @@ class SerenDiff:
             weights=s.weights,
             mu=s.mu,
         )
-        self.network = self._new_network(self.space.vectors.shape[1])
+        # an interrupted fit must not leave what looks like a fitted model
+        self.network = None
+        network = self._new_network(self.space.vectors.shape[1])
         validate = None
         if s.patience and len(fold.valid):
             validate = self._validator(fold)
@@ -150,17 +152,19 @@ class SerenDiff:
                 per_user=PER_USER,
                 min_history=2,
             )
-            examples = _without_missing(examples, fold)
-            self._train(fold, examples, s.pretrain_steps, None, None)
-        self._train(fold, fold.train, s.steps, validate, checkpoint)
+            pretraining = self.training_set(fold, _allowed(examples, fold))
+            self._train(network, pretraining, s.pretrain_steps, None, None)
+        labelled = self.training_set(fold, fold.train)
+        self._train(network, labelled, s.steps, validate, checkpoint)
+        self.network = network
         return self
 
-    def _train(self, fold, examples, steps, validate, checkpoint) -> None:
+    def _train(self, network, data, steps, validate, checkpoint) -> None:
         s = self.settings
         report = train(
-            self.network,
+            network,
             self.schedule,
-            self.training_set(fold, examples),
+            data,
             self.space.vectors,
             s.side,
             TrainingSettings(
@@ -323,9 +327,7 @@ class SerenDiff:
         samples = samples or s.samples
         parts = []
         for rows in torch.arange(len(portraits)).split(batch_size):
-            noises = [
-                self._noise(portraits.items[row], samples) for row in rows
-            ]
+            noises = [self._noise(portraits.items[row]) for row in rows]
             grid, counts = Portraits(
                 portraits.items[rows].to(self.device),
                 portraits.positions[rows].to(self.device),
@@ -369,9 +371,9 @@ class SerenDiff:
             ]
         )
 
-    def _noise(self, items: torch.Tensor, samples: int):
+    def _noise(self, items: torch.Tensor):
         """Draws N(0, 1) noise of one user, [shape] per call."""
-        history = items[items > 0].numpy()
+        history = items[items > 0].long().numpy()
         seed = int(content_hash(self.seed, history)[:15], 16)
         generator = torch.Generator().manual_seed(seed)
         return lambda shape: torch.randn(tuple(shape), generator=generator)
@@ -408,10 +410,13 @@ class SerenDiff:
             direction from the user's centre, nearest history item.
 
         Raises:
-            UnknownUserError: no such user.
+            UnknownUserError: no such user. ConfigError: ``k`` is not positive.
         """
-        portrait, scores, generated = self._rank(user)
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, got {k}")
+        portrait, scores, _ = self._rank(user)
         order = np.argsort(-scores, kind="stable")[:k]
+        order = order[np.isfinite(scores[order])]  # there may be fewer than k
         return explaining.recommendation_table(
             portrait, order, scores, self.space.vectors, self.catalogue
         )
@@ -452,8 +457,8 @@ class SerenDiff:
     def _history(self, user: object) -> tuple[np.ndarray, np.ndarray | None]:
         number = self.catalogue.user_number(user)
         history = self.catalogue.histories[number]
-        own = history if self.catalogue.is_training[number] else None
-        return history, own
+        counted = history[: self.catalogue.counted[number]]
+        return history, counted if len(counted) else None
 
     def _require_fit(self) -> Self:
         if self.space is None or self.network is None:
@@ -517,9 +522,11 @@ def _training_items(fold: FoldData) -> dict[int, np.ndarray]:
     }
 
 
-def _without_missing(examples: Examples, fold: FoldData) -> Examples:
-    usable = ~np.isin(examples.targets.numpy(), fold.missing_items)
-    return examples.subset(usable)
+def _allowed(examples: Examples, fold: FoldData) -> Examples:
+    """Those before the cutoff of the fold whose target has a vector."""
+    has_vector = ~np.isin(examples.targets.numpy(), fold.missing_items)
+    in_time = np.isin(examples.rows, fold.training_rows)
+    return examples.subset(has_vector & in_time)
 
 
 def whole_fold(interactions: Interactions) -> FoldData:

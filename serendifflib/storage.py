@@ -19,7 +19,13 @@ from safetensors.torch import load_file, save_file
 from serendifflib.catalogue import Catalogue
 from serendifflib.diffusion.training import TrainingReport
 from serendifflib.errors import CheckpointError, ConfigError
-from serendifflib.io import atomic_path, read_json, sha256_file, write_json
+from serendifflib.io import (
+    atomic_path,
+    content_hash,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from serendifflib.portrait import PortraitSpace, QuantileMap
 from serendifflib.presets import Settings
 from serendifflib.scores import CoOccurrence, MinMax
@@ -34,8 +40,8 @@ TENSORS, HEADER = "model.safetensors", "model.json"
 def save_model(model: SerenDiff, folder: Path) -> None:
     """Write ``model`` to ``folder``; the header comes last.
 
-    The header holds the hash of the tensors, so that a save that was killed
-    between the two files is noticed at loading.
+    The header holds the hash of the tensors and its own, so that damage and
+    a save that was killed between the two files are noticed at loading.
     """
     space, catalogue = model.space, model.catalogue
     lengths = np.array([len(h) for h in catalogue.histories])
@@ -47,7 +53,7 @@ def save_model(model: SerenDiff, folder: Path) -> None:
         "matrix_indices": _tensor(space.co_occurrence.matrix.indices),
         "history_lengths": _tensor(lengths),
         "history_items": _tensor(np.concatenate(catalogue.histories)),
-        "is_training": _tensor(catalogue.is_training),
+        "counted": _tensor(catalogue.counted),
     }
     for name, value in model.network.state_dict().items():
         tensors[f"network.{name}"] = value
@@ -56,28 +62,27 @@ def save_model(model: SerenDiff, folder: Path) -> None:
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
             path,
         )
-    write_json(
-        folder / HEADER,
-        {
-            "version": MODEL_VERSION,
-            "tensors_sha256": sha256_file(folder / TENSORS),
-            "settings": model.settings.as_dict(),
-            "seed": model.seed,
-            "kind": model.kind,
-            "bins": space.bins,
-            "weights": space.weights,
-            "mu": space.co_occurrence.mu,
-            "relevance_range": asdict(space.relevance_range),
-            "reports": [asdict(report) for report in model.reports],
-            "catalogue": {
-                "name": catalogue.name,
-                "source": catalogue.source,
-                "users": catalogue.users,
-                "items": catalogue.items,
-                "titles": catalogue.titles,
-            },
+    header = {
+        "version": MODEL_VERSION,
+        "tensors_sha256": sha256_file(folder / TENSORS),
+        "settings": model.settings.as_dict(),
+        "seed": model.seed,
+        "kind": model.kind,
+        "bins": space.bins,
+        "weights": space.weights,
+        "mu": space.co_occurrence.mu,
+        "relevance_range": asdict(space.relevance_range),
+        "reports": [asdict(report) for report in model.reports],
+        "catalogue": {
+            "name": catalogue.name,
+            "source": catalogue.source,
+            "users": catalogue.users,
+            "items": catalogue.items,
+            "titles": catalogue.titles,
         },
-    )
+    }
+    checksum = content_hash(header)
+    write_json(folder / HEADER, {**header, "checksum": checksum})
 
 
 def load_model(model: SerenDiff, folder: Path) -> None:
@@ -88,8 +93,8 @@ def load_model(model: SerenDiff, folder: Path) -> None:
     """
     try:
         header = read_json(folder / HEADER)
-        version = header["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version, checksum = header["version"], header.pop("checksum", None)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"{folder} holds no saved model that can be read ({error})"
         ) from error
@@ -97,6 +102,11 @@ def load_model(model: SerenDiff, folder: Path) -> None:
         raise CheckpointError(
             f"{folder} was saved by version {version} of the format, this "
             f"library reads version {MODEL_VERSION}; fit and save it again"
+        )
+    if checksum != content_hash(header):
+        raise CheckpointError(
+            f"{folder / HEADER} is damaged: its checksum is wrong; fit and "
+            "save the model again"
         )
     try:
         damaged = sha256_file(folder / TENSORS) != header["tensors_sha256"]
@@ -138,7 +148,7 @@ def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
     model.catalogue = Catalogue(
         **header["catalogue"],
         histories=np.split(tensors["history_items"].numpy(), ends),
-        is_training=tensors["is_training"].numpy(),
+        counted=tensors["counted"].numpy(),
     )
     network = model._new_network(vectors.shape[1])
     network.load_state_dict(

@@ -9,11 +9,16 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from serendifflib.data.folds import prepare_fold, user_folds
 from serendifflib.data.world import World
 from serendifflib.items import unit_rows
 from serendifflib.serendiff import SerenDiff
+
+# the same examples in every run; a slow machine is no failure
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 
 class WordEncoder:

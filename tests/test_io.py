@@ -162,7 +162,7 @@ PARTS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PARTS, max_size=3), st.lists(PARTS, max_size=3))
 def test_only_equal_parts_have_equal_hashes(one, other):
     def exact(parts):

@@ -25,7 +25,7 @@ SCORES = hnp.arrays(np.float64, st.integers(1, 60), elements=FINITE)
 # --------------------------------------------------------------- quantiles
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SCORES, SCORES)
 def test_positions_lie_in_the_unit_interval_and_keep_the_order(
     reference, asked
@@ -113,7 +113,7 @@ def test_cells_by_hand():
     np.testing.assert_array_equal(cell_of(positions, 1), 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.float64, (2, 5, 2), elements=st.floats(0, 1)),
     st.sampled_from([1, 5, 7, 10, 100]),

@@ -129,7 +129,7 @@ def histories_of(max_users=6):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories_of(), st.floats(0.01, 50.0), st.data())
 def test_p_given_an_item_sums_to_one(histories, mu, data):
     """For every j, its own (diagonal) share of the background included."""
@@ -141,7 +141,7 @@ def test_p_given_an_item_sums_to_one(histories, mu, data):
         assert (p >= 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories_of(), histories_of(1), st.data())
 def test_p_given_a_history_sums_to_one(histories, asked, data):
     """A history with repeated items, under any weights."""
@@ -196,7 +196,7 @@ def test_more_mass_moves_towards_the_background():
     assert last < 1e-4
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(histories_of(), st.data())
 def test_the_future_changes_no_score_of_the_past(histories, data):
     """Other later items of the user: nothing before them moves."""
@@ -249,7 +249,7 @@ def test_leaving_out_is_the_same_as_never_having_counted():
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(histories_of(), st.randoms())
 def test_the_order_of_training_users_changes_nothing(histories, random):
     shuffled = list(histories)
@@ -268,7 +268,7 @@ def test_the_order_of_training_users_changes_nothing(histories, random):
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(histories_of())
 def test_scores_are_log_probabilities(histories):
     model = CoOccurrence.fit(histories, N)

@@ -160,7 +160,7 @@ CASES = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CASES, st.sampled_from(PREDICT))
 def test_a_perfect_output_gives_x0_and_the_noise_back(case, predict):
     kind, timesteps, seed = case
@@ -200,7 +200,7 @@ def test_an_unknown_target_is_refused():
 # --------------------------------------------------------------- posterior
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CASES)
 def test_both_forms_of_the_posterior_mean_are_equal(case):
     kind, timesteps, seed = case

@@ -130,7 +130,7 @@ def test_a_grid_of_one_cell_has_no_background():
     assert grid_loss(one, zero, cells, "balanced") == pytest.approx(0.5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from(["uniform", "balanced"]))
 def test_no_non_negative_output_gets_below_the_floor(seed, kind):
     """Deviation 2: a final ReLU cannot predict the negative half."""

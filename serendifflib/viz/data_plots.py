@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from serendifflib.data.folds import Split
+from serendifflib.portrait import cell_of
 from serendifflib.viz.plots import (
     EXPECTED,
     GRID,
@@ -28,6 +30,7 @@ from serendifflib.viz.plots import (
     new_figure,
 )
 
+FILLED = LinearSegmentedColormap.from_list("filled", ["#f0d3a8", HISTORY])
 KINDS = {  # what a row of the simulated world is: marker, colour
     "niche theme": ("o", EXPECTED),
     "niche genre": ("s", "#56b4e9"),
@@ -202,6 +205,7 @@ def plot_cells(
     *,
     mark: tuple[int, int] | None = None,
     form: str = ".0f",
+    rows: int = 1,
 ) -> Figure:
     """Numbers in the cells of one or more portrait grids.
 
@@ -210,19 +214,18 @@ def plot_cells(
         titles: one per grid.
         mark: a cell to frame in all grids.
         form: how numbers are written; an empty string leaves them out.
+        rows: of grids; their number must divide that of the grids.
     """
-    figure, axes = new_figure(
-        3.6 * len(counts), 3.5, columns=max(1, len(counts))
-    )
+    columns = len(counts) // rows
+    figure, axes = new_figure(3.6 * columns, 3.5 * rows, rows, columns)
     top = max(float(np.max(grid)) for grid in counts)
-    for ax, grid, title in zip(axes[0], counts, titles, strict=True):
+    for ax, grid, title in zip(axes.flat, counts, titles, strict=True):
         side = len(grid)
         ax.imshow(
             np.asarray(grid).T,
             origin="lower",
             cmap=SHADE,
-            vmin=0,
-            vmax=top,
+            norm=PowerNorm(0.5, 0, top),  # small shares show as well
         )
         for x, y in np.ndindex(side, side):
             empty = grid[x, y] == 0
@@ -441,4 +444,36 @@ def plot_ranked(
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.legend(frameon=False)
+    return figure
+
+
+def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
+    """The same history on grids of several sizes.
+
+    Args:
+        positions: in [0, 1], [n, 2].
+        sides: L of each grid.
+    """
+    figure, axes = new_figure(7.2, 2.9, columns=len(sides))
+    for ax, side in zip(axes[0], sides, strict=True):
+        counts = np.zeros((side, side))
+        cells = cell_of(positions, side)
+        np.add.at(counts, (cells[:, 0], cells[:, 1]), 1)
+        ax.imshow(
+            np.where(counts > 0, counts, np.nan).T,
+            origin="lower",
+            extent=(0, 1, 0, 1),
+            cmap=FILLED,
+            vmin=0,
+            vmax=max(2.0, counts.max()),
+            interpolation="nearest",
+        )
+        if side <= 25:
+            ticks = np.linspace(0, 1, side + 1)
+            ax.vlines(ticks, 0, 1, color=GRID, lw=0.7)
+            ax.hlines(ticks, 0, 1, color=GRID, lw=0.7)
+        filled = int((counts > 0).sum())
+        ax.set_title(f"L = {side}: {filled} cells filled", fontsize=10)
+        ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="expectedness")
+    axes[0, 0].set_ylabel("relevance")
     return figure

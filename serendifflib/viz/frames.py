@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
+from IPython.display import Image as DisplayImage
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -69,28 +69,40 @@ class Frames:
         box.add_class("frame-slider")
         return box
 
-    def strip(self, count: int = 4) -> bytes:
-        """A few frames beside each other as one PNG, first and last too."""
-        chosen = strip_places(len(self), count)
-        images = [Image.open(io.BytesIO(self.pictures[n])) for n in chosen]
-        width = sum(image.width for image in images)
+    def strip(
+        self, frames: int | Sequence[int] = 4, *, columns: int | None = None
+    ) -> DisplayImage:
+        """A few frames as one picture, which remains where widgets vanish.
+
+        Shown in a cell of its own, it carries the figure's caption and
+        number.
+
+        Args:
+            frames: how many, evenly spread from the first to the last; or
+                which ones.
+            columns: frames beside each other; None is all of them.
+        """
+        if isinstance(frames, int):
+            frames = strip_places(len(self), frames)
+        images = [Image.open(io.BytesIO(self.pictures[n])) for n in frames]
+        columns = columns or len(images)
+        width = max(image.width for image in images)
         height = max(image.height for image in images)
-        canvas = Image.new("RGB", (width, height), "white")
-        left = 0
-        for image in images:
-            canvas.paste(image.convert("RGB"), (left, 0))
-            left += image.width
+        rows = -(-len(images) // columns)
+        canvas = Image.new("RGB", (width * columns, height * rows), "white")
+        for place, image in enumerate(images):
+            row, column = divmod(place, columns)
+            corner = (column * width, row * height)
+            canvas.paste(image.convert("RGB"), corner)
         stream = io.BytesIO()
         canvas.save(stream, "PNG", optimize=True)
-        return stream.getvalue()
+        words = ", ".join(self.labels[n] for n in frames)
+        text = f"{self.alt} Shown for {self.description}: {words}."
+        return DisplayImage(stream.getvalue(), alt=text)
 
-    def _ipython_display_(self) -> None:
-        """Show the slider, then the strip with words for both."""
-        chosen = strip_places(len(self), 4)
-        words = ", ".join(self.labels[n] for n in chosen)
-        display(self.widget())
-        text = f"{self.alt} From left to right, {self.description}: {words}."
-        display({"image/png": self.strip(), "text/plain": text}, raw=True)
+    def _repr_mimebundle_(self, **options: object) -> object:
+        """As the last expression of a cell, frames are their slider."""
+        return self.widget()._repr_mimebundle_(**options)
 
 
 def frame_slider(
@@ -112,7 +124,8 @@ def frame_slider(
         start: frame that is shown first.
 
     Returns:
-        the frames; as the last expression of a cell they show themselves.
+        the frames; as the last expression of a cell they are the slider,
+        and their ``strip()`` belongs in the next cell.
 
     Raises:
         ConfigError: no frame, equal labels, no text alternative, or numbers

@@ -151,7 +151,8 @@ def draw_plane(
         )
     x, y = np.asarray(positions, dtype=float).reshape(-1, 2).T
     marker = {"mec": "white", "mew": 0.8, "clip_on": False, "zorder": 3}
-    ax.plot(x[1:], y[1:], "o", color=HISTORY, ms=7, **marker)
+    if len(x) > 1:  # nothing, drawn unclipped, would spoil the layout
+        ax.plot(x[1:], y[1:], "o", color=HISTORY, ms=7, **marker)
     ax.plot(x[:1], y[:1], "s", color=ANCHOR, ms=9, **marker)
     if numbers:
         for place, spot in enumerate(zip(x, y, strict=True), start=1):

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 
-import ipywidgets as widgets
 import matplotlib
 import numpy as np
 import pytest
@@ -69,24 +68,28 @@ def test_every_frame_has_a_text_alternative_that_cannot_break_the_page():
     assert alt == "A &amp; &quot;b&quot;. Now: 2 &lt; 3 &quot;x&quot;."
 
 
-def test_the_strip_holds_first_and_last_frame():
-    strip = Image.open(io.BytesIO(slides(9).strip(3)))
+def test_the_strip_holds_first_and_last_frame_and_says_so():
+    shown = slides(9).strip(3)
+    strip = Image.open(io.BytesIO(shown.data))
     assert strip.size == (60, 10)
     assert [strip.getpixel((x, 0))[0] for x in (0, 20, 40)] == [0, 80, 160]
+    words = "Shown for items: 0 seen, 4 seen, 8 seen."
+    assert shown.alt == f"A red block. {words}"
 
 
-def test_what_is_shown_is_the_slider_and_a_picture_with_words(monkeypatch):
-    shown = []
-    monkeypatch.setattr(
-        "serendifflib.viz.frames.display",
-        lambda thing, **_: shown.append(thing),
-    )
-    slides()._ipython_display_()
-    box, strip = shown
-    assert isinstance(box, widgets.VBox)
-    assert strip["image/png"].startswith(b"\x89PNG")
-    words = "From left to right, items: 0 seen, 1 seen, 3 seen, 4 seen."
-    assert strip["text/plain"].endswith(words)
+def test_the_strip_takes_chosen_frames_row_by_row():
+    shown = slides(9).strip([1, 2, -1], columns=2)
+    strip = Image.open(io.BytesIO(shown.data))
+    assert strip.size == (40, 20)
+    corners = [(0, 0), (20, 0), (0, 10)]
+    assert [strip.getpixel(c)[0] for c in corners] == [20, 40, 160]
+    assert strip.getpixel((20, 10)) == (255, 255, 255)
+
+
+def test_frames_show_themselves_as_their_slider():
+    bundle = slides()._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert "application/vnd.jupyter.widget-view+json" in data
 
 
 def test_a_drawer_is_called_once_per_label_and_its_figures_are_closed():

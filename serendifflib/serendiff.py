@@ -34,7 +34,11 @@ from serendifflib.diffusion.training import (
     TrainingSettings,
     train,
 )
-from serendifflib.diffusion.unet import UNet, UNetSettings
+from serendifflib.diffusion.unet import (
+    UNet,
+    UNetSettings,
+    typical_mean,
+)
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.matching import match
@@ -155,9 +159,24 @@ class SerenDiff:
             pretraining = self.training_set(fold, _allowed(examples, fold))
             self._train(network, pretraining, s.pretrain_steps, None, None)
         labelled = self.training_set(fold, fold.train)
+        if s.condition == "global" and s.predict == "x0":
+            self._start_linear(network, labelled)
         self._train(network, labelled, s.steps, validate, checkpoint)
         self.network = network
         return self
+
+    def _start_linear(self, network: UNet, data: TrainingSet) -> None:
+        """Begin with the best linear map from users to their points."""
+        vectors = self.space.vectors * self.data_scale
+        typical = torch.cat(
+            [
+                typical_mean(
+                    *data.portraits.dense(rows, vectors, self.settings.side)
+                )
+                for rows in torch.arange(len(data)).split(256)
+            ]
+        )
+        network.point.start_from(typical, vectors[data.targets])
 
     def _train(self, network, data, steps, validate, checkpoint) -> None:
         s = self.settings

@@ -15,7 +15,8 @@ from torch import nn
 
 from serendifflib.errors import ConfigError
 
-CONDITIONS = ("concat", "film", "cross")
+CONDITIONS = ("concat", "film", "cross", "global")
+TYPICAL = 0.1  # temperature of the weights of typical cells
 POOL_SIDE = 10  # the occupancy map is summarised on a grid of this side
 
 
@@ -31,7 +32,9 @@ class UNetSettings:
             channels (the paper's plain reading). ``film``: also pooled over
             the whole grid into the time embedding, which scales and shifts
             every stage. ``cross``: also attention from the bottleneck to the
-            occupied cells (Rombach et al. 2022).
+            occupied cells (Rombach et al. 2022). ``global``: as ``film``,
+            and one vector for the whole user, linear in the pooled portrait,
+            is added to the output cells that a learned map picks.
         norm: ``batch`` (App. B) or ``group``.
         dropout: probability, App. B: 0.2.
         output_relu: the final ReLU of App. B.
@@ -75,7 +78,7 @@ class UNet(nn.Module):
             nn.GELU(),
             nn.Linear(time_width, time_width),
         )
-        if settings.condition in ("film", "cross"):
+        if settings.condition != "concat":
             self.pool = PortraitPooling(d, time_width)
         ins = (2 * d, *widths[:2])
         self.down = nn.ModuleList(
@@ -101,6 +104,8 @@ class UNet(nn.Module):
             for skip in reversed(widths)
         )
         self.out = nn.Conv2d(widths[0], d, kernel_size=3, padding=1)
+        if settings.condition == "global":
+            self.point = GlobalPoint(widths[0], d, settings.dropout)
 
     def forward(
         self,
@@ -121,7 +126,7 @@ class UNet(nn.Module):
             [B, d, L, L].
         """
         code = self.time(sinusoid(t, self.time_width))
-        if self.settings.condition in ("film", "cross"):
+        if self.settings.condition != "concat":
             code = code + self.pool(portrait, counts)
         h = torch.cat([x, portrait], dim=1)
         skips = []
@@ -137,8 +142,10 @@ class UNet(nn.Module):
             skip = skips.pop()
             h = rise(h)[..., : skip.shape[-2], : skip.shape[-1]]
             h = stage(torch.cat([h, skip], dim=1), code)
-        h = self.out(h)
-        return F.relu(h) if self.settings.output_relu else h
+        output = self.out(h)
+        if self.settings.condition == "global":
+            output = output + self.point(h, portrait, counts)
+        return F.relu(output) if self.settings.output_relu else output
 
 
 class Stage(nn.Module):
@@ -183,6 +190,67 @@ class PortraitPooling(nn.Module):
         where = F.adaptive_avg_pool2d(share[:, None], POOL_SIDE)
         where = where.flatten(1) * (side / POOL_SIDE) ** 2
         return self.mix(torch.cat([mean, where * 10.0], dim=1))
+
+
+class GlobalPoint(nn.Module):
+    """One vector for the whole user, placed where a learned map says.
+
+    The vector is linear in the mean of the user's typical cells (those that
+    are close to the mean of all). A convolutional output has to learn the
+    same map from user to point once per place; this learns it once.
+    """
+
+    def __init__(self, width: int, channels: int, dropout: float):
+        super().__init__()
+        self.place = nn.Conv2d(width, 1, kernel_size=1)
+        self.dropout = nn.Dropout(dropout)
+        self.vector = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.place.weight)
+        nn.init.constant_(self.place.bias, 0.5)
+
+    @torch.no_grad()
+    def start_from(self, typical: torch.Tensor, points: torch.Tensor) -> None:
+        """Start with the ridge regression from users to points.
+
+        There are few labels and many weights: training then only has to
+        improve on the best linear map instead of finding it.
+
+        Args:
+            typical: :func:`typical_mean` of training users, [M, d].
+            points: vectors of their targets, [M, d].
+        """
+        square = typical.T @ typical
+        ridge = torch.eye(len(square)) * typical.square().sum(dim=1).mean()
+        solution = torch.linalg.solve(square + ridge, typical.T @ points)
+        self.vector.weight.copy_(solution.T)
+
+    def forward(self, h, portrait, counts):
+        """[B, width, L, L], [B, d, L, L], [B, L, L] -> [B, d, L, L]."""
+        typical = typical_mean(portrait, counts)
+        vector = self.vector(self.dropout(typical))
+        return self.place(h) * vector[..., None, None]
+
+
+def typical_mean(portrait: torch.Tensor, counts: torch.Tensor):
+    """Mean of the occupied cells, weighted by how typical each one is.
+
+    The weight is the number of items of a cell times exp(cosine / 0.1), the
+    cosine being that of the cell to the plain mean of the history.
+
+    Args:
+        portrait: [B, d, L, L].
+        counts: [B, L, L].
+
+    Returns:
+        [B, d].
+    """
+    cells = portrait.flatten(2)
+    items = counts.flatten(1)
+    mean = (cells * items[:, None]).sum(dim=2)
+    cosine = F.cosine_similarity(cells, mean[..., None], dim=1)
+    logits = items.clamp(min=1e-9).log() + cosine / TYPICAL
+    weights = logits.masked_fill(items == 0, -1e9).softmax(dim=1)
+    return (cells * weights[:, None]).sum(dim=2)
 
 
 class CrossAttention(nn.Module):

@@ -403,7 +403,7 @@ CORPUS = [
 
 
 def test_tfidf_puts_like_texts_together():
-    tfidf = TfidfEncoder.fit(CORPUS, dimensions=3)
+    tfidf = TfidfEncoder.fit(CORPUS, dimensions=2)
     vectors = tfidf.encode([*CORPUS, "zzz qqq"])
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(
@@ -413,10 +413,10 @@ def test_tfidf_puts_like_texts_together():
     cosines = vectors @ vectors.T
     assert min(cosines[0, 1], cosines[2, 3]) > 0.8
     assert cosines[:2, 2:4].max() < 0.4
-    again = TfidfEncoder.fit(CORPUS, dimensions=3)
+    again = TfidfEncoder.fit(CORPUS, dimensions=2)
     np.testing.assert_allclose(again.encode(CORPUS), vectors[:4], atol=1e-6)
     assert again.fingerprint == tfidf.fingerprint
-    other = TfidfEncoder.fit([*CORPUS, "and more"], dimensions=3)
+    other = TfidfEncoder.fit([*CORPUS, "and more"], dimensions=2)
     assert other.fingerprint != tfidf.fingerprint
 
 

@@ -218,14 +218,13 @@ def plot_cells(
     """
     columns = len(counts) // rows
     figure, axes = new_figure(3.6 * columns, 3.5 * rows, rows, columns)
-    top = max(float(np.max(grid)) for grid in counts)
     for ax, grid, title in zip(axes.flat, counts, titles, strict=True):
         side = len(grid)
         ax.imshow(
             np.asarray(grid).T,
             origin="lower",
             cmap=SHADE,
-            norm=PowerNorm(0.5, 0, top),  # small shares show as well
+            norm=PowerNorm(0.5, 0, np.max(grid)),  # small shares show too
         )
         for x, y in np.ndindex(side, side):
             empty = grid[x, y] == 0
@@ -316,7 +315,8 @@ def plot_histograms(
     """Distributions, outlined, one panel beside the other.
 
     Args:
-        panels: title of each panel -> name of each group -> values.
+        panels: title of each panel -> name of each group -> values; all
+            panels have the same groups.
         xlabel: of all panels.
         bins: of each panel, over its own range.
         sharey: the same scale in all panels.
@@ -324,7 +324,7 @@ def plot_histograms(
     """
     wide = max(3.4, 7.2 / len(panels))
     figure, axes = new_figure(
-        min(7.2, wide * len(panels)), 3.0, columns=len(panels)
+        min(7.2, wide * len(panels)), 3.2, columns=len(panels)
     )
     for ax, (title, groups) in zip(axes[0], panels.items(), strict=True):
         every = np.concatenate([np.asarray(v) for v in groups.values()])
@@ -341,9 +341,10 @@ def plot_histograms(
         ax.set(xlabel=xlabel)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-        if len(groups) > 1:
-            ax.legend(frameon=False, fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
     axes[0, 0].set_ylabel("density")
+    if len(groups) > 1:
+        one_legend(figure, axes[0, 0])
     if sharey:
         top = max(ax.get_ylim()[1] for ax in axes[0])
         for ax in axes[0]:

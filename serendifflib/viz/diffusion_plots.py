@@ -121,37 +121,58 @@ def plot_noised(
 
 
 def join(
-    left: Axes, right: Axes, *, arrow: str = "->", text: str = ""
+    first: Axes, second: Axes, *, arrow: str = "->", down: bool = False
 ) -> None:
-    """An arrow from one panel to the next."""
+    """An arrow from one panel to the next one on the right, or below."""
+    start, end = (
+        ((0.5, -0.03), (0.5, 1.03))
+        if down
+        else (
+            (1.02, 0.5),
+            (-0.02, 0.5),
+        )
+    )
     patch = ConnectionPatch(
-        xyA=(1.02, 0.5),
-        xyB=(-0.02, 0.5),
-        coordsA=left.transAxes,
-        coordsB=right.transAxes,
+        xyA=start,
+        xyB=end,
+        coordsA=first.transAxes,
+        coordsB=second.transAxes,
         arrowstyle=arrow,
         color=INK,
         lw=1.0,
         mutation_scale=9,
     )
-    left.figure.add_artist(patch)
-    if text:
-        right.text(
-            -0.12,
-            0.56,
-            text,
-            transform=right.transAxes,
-            ha="center",
-            fontsize=8,
-            color=INK,
+    first.figure.add_artist(patch)
+
+
+def plot_state(
+    state: torch.Tensor,
+    title: str,
+    *,
+    estimate: torch.Tensor | None = None,
+    cells: Mapping[tuple[int, int], str] | None = None,
+) -> Figure:
+    """One portrait as colours and as lengths: a frame of a slider.
+
+    Args:
+        state: [d, L, L].
+        title: above all panels.
+        estimate: what a network makes of it, [d, L, L]; a third panel with
+            colours of its own.
+        cells: cells to outline, see :func:`show_cells`.
+    """
+    count = 2 if estimate is None else 3
+    fig, axes = plt.subplots(
+        1, count, figsize=(2.7 * count, 3.5), layout="constrained"
+    )
+    show_cells(axes[0], as_picture(state), title="three channels", cells=cells)
+    show_cells(
+        axes[1], lengths(state), top=1.3, title="vector length", cells=cells
+    )
+    if estimate is not None:
+        show_cells(
+            axes[2], lengths(estimate), title="estimate of $x_0$", cells=cells
         )
-
-
-def plot_state(state: torch.Tensor, title: str) -> Figure:
-    """One portrait as a picture and as vector lengths: a slider's frame."""
-    fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.1), layout="constrained")
-    show_cells(axes[0], as_picture(state), title="three channels as colours")
-    show_cells(axes[1], lengths(state), top=1.3, title="vector length")
     for ax in axes:
         ax.set_xlabel("expectedness →")
     axes[0].set_ylabel("relevance →")
@@ -321,4 +342,62 @@ def plot_maps(
         ax.set_xlabel("expectedness →")
     axes[0, 0].set_ylabel("relevance →")
     fig.colorbar(axes[0, -1].images[0], ax=axes[0], label=label, shrink=0.85)
+    return fig
+
+
+def plot_process(
+    portrait: torch.Tensor,
+    states: Sequence[torch.Tensor],
+    estimates: Sequence[torch.Tensor],
+    titles: Sequence[str],
+    *,
+    arrow: str = "->",
+    cells: Mapping[tuple[int, int], str] | None = None,
+    items: np.ndarray | None = None,
+) -> Figure:
+    """The scheme of training (Figure 3) or of inference (Figure 4).
+
+    To the left the portrait that conditions the network; above the noisy
+    states; below each the network's estimate of x_0 from it.
+
+    Args:
+        portrait: [d, L, L].
+        states: K noisy grids [d, L, L], at variance 1 per coordinate.
+        estimates: K estimates of x_0, [d, L, L]; each has its own colours.
+        titles: of the states.
+        arrow: between states: ``->`` for adding, also for removing noise.
+        cells: cells to outline, see :func:`show_cells`.
+        items: positions of matched items, [k, 2]; adds a panel with the
+            last estimate and the items.
+    """
+    count = len(states)
+    top = ["portrait", *(f"state {k}" for k in range(count))]
+    low = ["portrait", *(f"guess {k}" for k in range(count))]
+    if items is not None:
+        top, low = [*top, "items"], [*low, "items"]
+    fig, axes = plt.subplot_mosaic(
+        [top, low],
+        figsize=(1.65 * len(top) + 0.4, 3.9),
+        layout="constrained",
+    )
+    fig.get_layout_engine().set(wspace=0.14, hspace=0.14)
+    show_cells(
+        axes["portrait"], lengths(portrait), title="portrait $M^u$", top=1.0
+    )
+    for k, title in enumerate(titles):
+        state, guess = axes[f"state {k}"], axes[f"guess {k}"]
+        show_cells(
+            state, lengths(states[k]), title=title, top=1.3, cells=cells
+        )
+        show_cells(guess, lengths(estimates[k]), cells=cells)
+        join(state, guess, arrow="->", down=True)
+        if k:
+            join(axes[f"state {k - 1}"], state, arrow=arrow)
+    axes["state 0"].set_ylabel("state", fontsize=9)
+    axes["guess 0"].set_ylabel("estimate of $x_0$", fontsize=9)
+    if items is not None:
+        side = states[0].shape[-1]
+        show_cells(axes["items"], lengths(estimates[-1]), title="matches")
+        places = np.asarray(items) * side - 0.5
+        axes["items"].plot(*places.T, "o", color=INK, ms=4, mec="white")
     return fig

@@ -52,7 +52,7 @@ class Frames:
     def widget(self) -> widgets.VBox:
         """Slider (arrow keys move it) and pictures, linked in the browser."""
         pages = [
-            widgets.HTML(_page(picture, f"{self.alt} Now: {label}."))
+            widgets.HTML(_page(picture, self.alt, label))
             for picture, label in zip(self.pictures, self.labels, strict=True)
         ]
         stack = widgets.Stack(pages, selected_index=self.start)
@@ -60,7 +60,7 @@ class Frames:
             options=[(label, n) for n, label in enumerate(self.labels)],
             index=self.start,
             description=self.description,
-            tooltip=f"{self.description}: arrow keys move the slider",
+            readout=False,  # it would cut long labels; each page has its own
             layout=widgets.Layout(width="100%", max_width="40rem"),
             style={"description_width": "initial"},
         )
@@ -176,12 +176,13 @@ def _png(figure: Figure | bytes) -> bytes:
     return stream.getvalue()
 
 
-def _page(picture: bytes, alt: str) -> str:
-    """An image with its text alternative, never wider than the page."""
+def _page(picture: bytes, alt: str, label: str) -> str:
+    """Label and image; the image is never wider than the page."""
     data = base64.b64encode(picture).decode("ascii")
     width = Image.open(io.BytesIO(picture)).width
+    words = html.escape(f"{alt} Now: {label}.", quote=True)
     return (
-        f'<img src="data:image/png;base64,{data}" '
-        f'alt="{html.escape(alt, quote=True)}" '
+        f'<p style="margin: 0; line-height: 1.6">{html.escape(label)}</p>'
+        f'<img src="data:image/png;base64,{data}" alt="{words}" '
         f'style="width: {width}px; max-width: 100%; height: auto">'
     )

@@ -156,7 +156,7 @@ def draw_plane(
     ax.plot(x[:1], y[:1], "s", color=ANCHOR, ms=9, **marker)
     if numbers:
         for place, spot in enumerate(zip(x, y, strict=True), start=1):
-            ax.annotate(
+            note = ax.annotate(
                 str(place),
                 spot,
                 xytext=(5, 4),
@@ -166,6 +166,7 @@ def draw_plane(
                 path_effects=HALO,
                 zorder=4,
             )
+            note.set_in_layout(False)  # or frames of a slider would jump
     ax.set(
         xlim=(-0.02, 1.04),
         ylim=(-0.02, 1.04),

@@ -364,6 +364,13 @@ def test_reviews_of_every_kind(cli, text):
         assert "note: 2 rows have no review text" in cli.out
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_ratings_may_be_empty(cli, labels):
+    cli.write([[*row[:4], "", row[LABEL]] for row in reviews(labels)])
+    assert cli.recommend() == 0
+    assert "note: 96 rows have no rating." in cli.out
+
+
 # --- recommend: what is refused ------------------------------------------
 
 BAD_TABLES = {

@@ -1,14 +1,18 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from serendifflib.diffusion.unet import (
     CONDITIONS,
     CrossAttention,
+    GlobalPoint,
     PortraitPooling,
     UNet,
     UNetSettings,
     occupied_cells,
     sinusoid,
+    typical_mean,
 )
 from serendifflib.errors import ConfigError
 
@@ -216,3 +220,49 @@ def test_unknown_settings_are_refused():
         UNetSettings(condition="add")
     with pytest.raises(ConfigError, match="'layer'.*batch or group"):
         UNetSettings(norm="layer")
+
+
+def test_typical_cells_weigh_more():
+    """Two cells point one way and one the other way: by hand."""
+    portrait = torch.zeros(1, 2, 3, 3)
+    counts = torch.zeros(1, 3, 3)
+    for place, vector, items in (
+        ((0, 0), (1.0, 0.0), 2),
+        ((2, 1), (0.6, 0.8), 1),
+    ):
+        portrait[0, :, place[0], place[1]] = torch.tensor(vector)
+        counts[0, place[0], place[1]] = items
+    mean = np.array([2.6, 0.8])
+    mean /= np.linalg.norm(mean)
+    cells = np.array([[1.0, 0.0], [0.6, 0.8]])
+    weights = np.array([2, 1]) * np.exp(cells @ mean / 0.1)
+    expected = weights / weights.sum() @ cells
+    found = typical_mean(portrait, counts)[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_whole_user_s_vector_starts_as_ridge_regression():
+    generator = torch.Generator().manual_seed(0)
+    users = torch.randn(40, D, generator=generator)
+    points = torch.randn(40, D, generator=generator)
+    head = GlobalPoint(4, D, dropout=0.0)
+    head.start_from(users, points)
+    alpha = float(users.square().sum(dim=1).mean())
+    reference = Ridge(alpha=alpha, fit_intercept=False)
+    reference.fit(users.numpy(), points.numpy())
+    np.testing.assert_allclose(
+        head.vector(users).detach().numpy(),
+        reference.predict(users.numpy()),
+        atol=1e-4,
+    )
+
+
+def test_the_whole_user_s_vector_is_placed_in_the_cells_of_the_map():
+    """Before training the map is 0.5 everywhere."""
+    head = GlobalPoint(4, D, dropout=0.0).eval()
+    _, _, portrait, counts = inputs()
+    output = head(torch.randn(3, 4, 10, 10), portrait, counts)
+    vector = head.vector(typical_mean(portrait, counts))
+    torch.testing.assert_close(
+        output, 0.5 * vector[..., None, None].expand_as(output)
+    )

@@ -56,7 +56,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
     },
     "BERT4Rec": {"lr": 1e-4, "weight_decay": 0.01, "use_bias": True},
-    "DiffRec": {"dropout": 0.5, "lr": 1e-5},
+    "DiffRec": {"dropout": 0.5, "lr": 1e-5, "label_loss": "squared"},
     "DreamRec": {
         "max_history": 10,
         "heads": 1,
@@ -71,12 +71,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 BUDGETS = {
     "smoke": Budget(
-        pretrain_steps=60,
-        max_steps=90,
+        pretrain_steps=100,
+        max_steps=150,
         batch_size=64,
-        eval_every=30,
+        eval_every=50,
         patience=3,
-        seconds=60.0,
+        haste=3.0,
+        seconds=120.0,
         valid_cases=64,
         valid_candidates=200,
     ),

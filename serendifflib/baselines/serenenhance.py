@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import (
     ItemEncoder,
-    encode_distinct,
     inner_products,
 )
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
@@ -142,16 +141,17 @@ class SerenEnhance(TorchRival):
                 items = torch.stack(
                     [torch.stack(released_pairs(*two)) for two in items]
                 )
-            vectors = encode_distinct(
-                self.network.encoder, items.to(self.place)
-            )
             states = torch.stack([users[name] for name in TOWERS])
-            scores = torch.einsum("obd,opbkd->pobk", states, vectors)
+            # [o, p, b, k] to [o, b, p k]: one row of items per user vector
+            rows = items.transpose(1, 2).flatten(2).to(self.place)
+            scores = inner_products(
+                states.flatten(0, 1), rows.flatten(0, 1), self.network.encoder
+            ).unflatten(1, (2, PAIRS))
             if self.faithful_sigmoid:
                 scores = scores.sigmoid()
             # mean over pairs, sum over the three objectives
-            difference = scores[0] - scores[1]
-            return F.softplus(-difference).mean(dim=(1, 2)).sum()
+            difference = scores[:, 0] - scores[:, 1]
+            return len(TOWERS) * F.softplus(-difference).mean()
 
         return self.one_stage(fold, loss)
 

@@ -40,6 +40,8 @@ class Budget:
         batch_size: examples per step.
         eval_every: steps between two looks at the validation fold.
         patience: looks without improvement before a stage stops.
+        haste: factor of every model's learning rate; a training that is
+            too short for the usual rates takes larger steps.
         seconds: fuse per stage. It ends a run that would take for ever;
             a run that hits it is not repeatable, and its report says so.
         valid_cases: at most this many validation cases per look.
@@ -51,6 +53,7 @@ class Budget:
     batch_size: int = 128
     eval_every: int = 50
     patience: int = 10
+    haste: float = 1.0
     seconds: float = 3_600.0
     valid_cases: int = 400
     valid_candidates: int = 1_000
@@ -707,7 +710,7 @@ class TorchRival:
             next_item[0],
             next_item[1],
             self.budget.pretrain_steps,
-            self.lr,
+            self.lr * self.budget.haste,
         )
         if fold.kind != "serendipity":
             both = self.budget.pretrain_steps + self.budget.max_steps
@@ -717,7 +720,7 @@ class TorchRival:
             len(fold.train),
             labelled,
             self.budget.max_steps,
-            self.lr,
+            self.lr * self.budget.haste,
         )
         return [first, second]
 
@@ -728,7 +731,8 @@ class TorchRival:
     ) -> list[Stage]:
         """The fold's own targets, under the sum of both step limits."""
         steps = self.budget.pretrain_steps + self.budget.max_steps
-        return [Stage(fold.kind, len(fold.train), loss, steps, self.lr)]
+        rate = self.lr * self.budget.haste
+        return [Stage(fold.kind, len(fold.train), loss, steps, rate)]
 
     def batch(
         self, examples: Examples, index: torch.Tensor

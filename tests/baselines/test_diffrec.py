@@ -48,6 +48,14 @@ def test_ids_learn_too(inputs):
     assert losses[-1] < 0.6 * losses[0]
 
 
+def test_squared_errors_on_labels_learn_too():
+    fold = toy_fold()
+    losses = fit(fold, label_loss="squared").report.stages[1].losses
+    assert losses[-1] < losses[0]
+    with pytest.raises(ConfigError, match="unknown label_loss 'hinge'"):
+        DiffRec(label_loss="hinge")
+
+
 def test_the_schedule_by_hand():
     noise = LightNoise.make(3, 0.01, 0.1, 0.5)
     # 1 - abar = .001, .003, .005 before beta_1 becomes 1e-5

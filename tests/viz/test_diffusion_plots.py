@@ -81,3 +81,23 @@ def test_maps_share_one_scale_and_put_relevance_upwards():
     assert first.get_clim() == second.get_clim() == (0.0, 4.0)
     assert first.get_array()[0, 1] == 1.0  # row 0 is low relevance
     assert first.origin == "lower"
+
+
+def test_a_process_shows_each_state_above_its_estimate():
+    grid = grid_with_one_vector()
+    fig = plots.plot_process(
+        grid, [grid, grid], [grid, grid], ["a", "b"], items=[(0.5, 0.5)]
+    )
+    titles = [ax.get_title() for ax in fig.axes]
+    assert [t for t in titles if t] == ["portrait $M^u$", "a", "b", "matches"]
+    assert len(fig.findobj(ConnectionPatch)) == 2 + 1  # down, and across
+    x, y = next(ax for ax in fig.axes if ax.lines).lines[0].get_data()
+    assert (x[0], y[0]) == (1.0, 1.0)  # the middle cell of three
+
+
+def test_a_state_with_an_estimate_has_three_panels():
+    grid = grid_with_one_vector()
+    assert len(plots.plot_state(grid, "t").axes) == 2
+    fig = plots.plot_state(grid, "t", estimate=grid, cells={(2, 0): "black"})
+    assert len(fig.axes) == 3
+    assert all(ax.patches[0].get_xy() == (1.5, -0.5) for ax in fig.axes)

@@ -478,3 +478,31 @@ def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
         ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="expectedness")
     axes[0, 0].set_ylabel("relevance")
     return figure
+
+
+def plot_pipeline(steps: Sequence[tuple[str, str, str]]) -> Figure:
+    """Boxes from left to right with arrows between them.
+
+    Args:
+        steps: name, what it is, and where the book treats it, per box.
+    """
+    figure, axes = new_figure(7.4, 1.9)
+    ax = axes[0, 0]
+    for place, (name, what, where) in enumerate(steps):
+        style = {"facecolor": "white", "edgecolor": EXPECTED, "lw": 2}
+        ax.add_patch(Rectangle((place, 0), 0.8, 1, **style))
+        middle = place + 0.4
+        words = {"ha": "center", "va": "center", "color": INK}
+        ax.text(middle, 0.78, name, fontsize=8.5, weight="bold", **words)
+        ax.text(middle, 0.4, what, fontsize=7.5, **words)
+        ax.text(middle, -0.16, where, fontsize=8, **(words | {"color": MUTED}))
+        if place:
+            ax.annotate(
+                "",
+                xy=(place, 0.5),
+                xytext=(place - 0.2, 0.5),
+                arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 1.4},
+            )
+    ax.set(xlim=(-0.05, len(steps) - 0.15), ylim=(-0.3, 1.05))
+    ax.axis("off")
+    return figure

@@ -1,0 +1,213 @@
+"""Plots of data and scores: what is drawn is what was given."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from serendifflib.data.folds import Split
+from serendifflib.viz import data_plots, plots
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plots.plt.close("all")
+
+
+def texts(ax):
+    return {
+        (round(t.get_position()[0], 3), round(t.get_position()[1], 3)): (
+            t.get_text()
+        )
+        for t in ax.texts
+    }
+
+
+def line_named(ax, name):
+    return next(line for line in ax.lines if line.get_label() == name)
+
+
+def test_timelines_put_every_row_at_its_place():
+    kinds = [["anything", "label"], ["niche theme"] * 3]
+    ax = data_plots.plot_timelines(kinds, ["ann", "bob"]).axes[0]
+    np.testing.assert_array_equal(
+        line_named(ax, "label").get_xydata(), [[2, 0]]
+    )
+    np.testing.assert_array_equal(
+        line_named(ax, "niche theme").get_xydata(), [[1, 1], [2, 1], [3, 1]]
+    )
+    assert len(line_named(ax, "second interest").get_xydata()) == 0
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["ann", "bob"]
+
+
+def test_the_law_marks_the_label_and_splits_by_bridge():
+    radius, scores = np.array([0.1, 0.5, 0.9]), np.array([-3.0, -1.0, -2.0])
+    ax = data_plots.plot_law(
+        radius,
+        scores,
+        np.array([False, True, False]),
+        label=1,
+        reach=0.3,
+        stretch=0.2,
+    )
+    assert line_named(ax, "the label").get_xydata().tolist() == [[0.5, -1.0]]
+    assert line_named(ax, "bridge genre").get_xydata().tolist() == [[0.5, -1]]
+    assert len(line_named(ax, "other genres").get_xydata()) == 2
+    lines = [line.get_xdata()[0] for line in ax.lines[3:]]
+    assert lines == pytest.approx([0.3, 0.5])
+
+
+def test_folds_show_each_user_once_and_test_users_side_by_side():
+    def split(name, train, valid, test):
+        return Split(name, *map(np.array, (train, valid, test)))
+
+    folds = [
+        split("one", [1, 4], [3], [0, 2, 5]),
+        split("two", [0, 2], [5], [1, 3, 4]),
+    ]
+    ax = data_plots.plot_folds(folds).axes[0]
+    bars = [
+        [
+            (path.vertices[:, 0].min(), path.vertices[:, 0].max())
+            for path in collection.get_paths()
+        ]
+        for collection in ax.collections
+    ]
+    for fold in range(2):
+        mine = [bar for part in bars[3 * fold : 3 * fold + 3] for bar in part]
+        assert sum(right - left for left, right in mine) == 6
+    assert bars[2] == [(0, 3)]
+    assert bars[5] == [(3, 6)]
+
+
+def test_cells_run_right_with_expectedness_and_up_with_relevance():
+    grid = np.zeros((3, 3))
+    grid[2, 0] = 7
+    ax = data_plots.plot_cells([grid], ["here"], mark=(2, 0)).axes[0]
+    written = texts(ax)
+    assert written[(2, 0)] == "7"
+    assert written[(0, 2)] == "·"
+    assert ax.images[0].get_array()[0, 2] == 7
+    assert ax.images[0].origin == "lower"
+    assert ax.patches[0].get_xy() == (1.5, -0.5)
+
+
+def test_cells_may_stand_in_several_rows():
+    figure = data_plots.plot_cells([np.ones((2, 2))] * 4, list("abcd"), rows=2)
+    assert [ax.get_title() for ax in figure.axes] == list("abcd")
+    tops = [ax.get_position().y0 for ax in figure.axes]
+    assert tops[0] == tops[1] > tops[2] == tops[3]
+
+
+def test_a_matrix_hides_frames_and_writes():
+    values = np.array([[1.0, 0.25], [-0.5, 1.0]])
+    ax = data_plots.plot_matrix(
+        values,
+        ["a", "b"],
+        hide=np.triu(np.ones((2, 2), dtype=bool)),
+        frames=[(1, 0)],
+    )
+    assert texts(ax) == {(0, 1): "-0.50"}
+    assert ax.patches[0].get_xy() == (-0.5, 0.5)
+
+
+def test_histograms_share_their_bins_and_one_legend():
+    panels = {
+        "left": {"a": np.array([0.0, 1.0]), "b": np.array([4.0])},
+        "right": {"a": np.array([2.0]), "b": np.array([6.0])},
+    }
+    figure = data_plots.plot_histograms(panels, xlabel="x", bins=4)
+    assert [ax.get_title() for ax in figure.axes] == ["left", "right"]
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert names == ["a", "b"]
+    edges = figure.axes[0].patches[0].get_xy()[:, 0]
+    assert (edges.min(), edges.max()) == (0, 4)
+    assert not any(ax.get_legend() for ax in figure.axes)
+
+
+def test_similarity_keeps_the_sign_and_labels_rows_once():
+    grid = np.array([[0.5, -0.2], [-0.2, 0.4]])
+    figure = data_plots.plot_similarity({"x": grid, "y": grid}, ["a", "b"])
+    for ax in figure.axes[:2]:
+        np.testing.assert_array_equal(ax.images[0].get_array(), grid)
+        assert ax.images[0].get_clim() == (-0.6, 0.6)
+    rows = [
+        [t.get_text() for t in ax.get_yticklabels()] for ax in figure.axes[:2]
+    ]
+    assert rows == [["a", "b"], ["", ""]]
+
+
+def test_growth_names_each_line_at_its_end():
+    figure = data_plots.plot_growth(
+        np.array([1, 2, 3]),
+        {"up": np.array([0.0, 1.0, 2.0])},
+        xlabel="n",
+        ylabel="y",
+    )
+    (note,) = figure.axes[0].texts
+    assert note.get_text() == "up"
+    assert note.xy == (3, 2.0)
+
+
+def test_ranked_curves_fall_and_stop_where_values_end():
+    values = np.array([-1.0, -np.inf, -3.0, -2.0])
+    ax = data_plots.plot_ranked({"a": values}, xlabel="s", ylabel="v").axes[0]
+    np.testing.assert_allclose(
+        line_named(ax, "a").get_xydata(), [[0.25, -1], [0.5, -2], [0.75, -3]]
+    )
+    assert ax.lines[1].get_xydata().tolist() == [[0.75, -3]]
+
+
+def test_sides_count_the_cells_that_are_filled():
+    positions = np.array([[1.0, 1.0], [0.95, 0.95], [0.1, 0.4]])
+    figure = data_plots.plot_sides(positions, [2, 100])
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["L = 2: 2 cells filled", "L = 100: 3 cells filled"]
+    shown = figure.axes[0].images[0].get_array()
+    assert shown[1, 1] == 2  # both near the anchor
+    assert shown[0, 0] == 1
+
+
+def test_the_pipeline_joins_its_boxes():
+    steps = [("one", "a", "01"), ("two", "b", "02"), ("three", "c", "03")]
+    ax = data_plots.plot_pipeline(steps).axes[0]
+    assert len(ax.patches) == 3
+    words = [t.get_text() for t in ax.texts]
+    assert [w for w in words if w in ("one", "two", "three")] == [
+        "one",
+        "two",
+        "three",
+    ]
+    assert words.count("") == 2  # the arrows
+
+
+def test_the_plane_puts_the_first_item_at_the_anchor():
+    positions = np.array([[1.0, 1.0], [0.2, 0.7]])
+    ax = plots.draw_plane(positions, 10, reach=0.5, numbers=True)
+    square = next(line for line in ax.lines if line.get_marker() == "s")
+    assert square.get_xydata().tolist() == [[1.0, 1.0]]
+    arc = next(line for line in ax.lines if line.get_marker() == "None")
+    distance = np.linalg.norm(arc.get_xydata() - 1, axis=1)
+    np.testing.assert_allclose(distance, 0.5)
+    assert [t.get_text() for t in ax.texts] == ["1", "2"]
+
+
+def test_frames_of_a_growing_history_do_not_jump():
+    corners = []
+    for count in (1, 4):
+        positions = np.vstack([[1, 1], np.full((count - 1, 2), 0.99)])
+        ax = plots.draw_plane(positions, 10, numbers=True)
+        ax.figure.canvas.draw()
+        corners.append(ax.get_position().bounds)
+    assert corners[0] == pytest.approx(corners[1])
+
+
+def test_a_zone_is_shaded_in_the_cell_it_belongs_to():
+    zone = np.zeros((4, 4))
+    zone[3, 1] = 1
+    ax = plots.draw_plane(np.ones((1, 2)), 4, zone=zone)
+    shown = ax.images[0].get_array()
+    assert shown[1, 3] == 1 and shown.sum() == 1
+    assert tuple(ax.images[0].get_extent()) == (0, 1, 0, 1)

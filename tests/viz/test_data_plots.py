@@ -196,8 +196,8 @@ def test_the_plane_puts_the_first_item_at_the_anchor():
 
 def test_frames_of_a_growing_history_do_not_jump():
     corners = []
-    for count in (1, 4):
-        positions = np.vstack([[1, 1], np.full((count - 1, 2), 0.99)])
+    for count in (1, 12):
+        positions = np.vstack([[1, 1], np.ones((count - 1, 2))])
         ax = plots.draw_plane(positions, 10, numbers=True)
         ax.figure.canvas.draw()
         corners.append(ax.get_position().bounds)

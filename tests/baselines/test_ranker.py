@@ -1,0 +1,176 @@
+"""The set ranker: arithmetic, sets, negatives, stages, and that it learns."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.controls import Grid
+from serendifflib.baselines.ranker import (
+    POOL,
+    SetRanker,
+    SetRankerNetwork,
+)
+from serendifflib.baselines.trainer import Budget, Validation
+from serendifflib.errors import ConfigError, ModelError
+
+from .hand import COMPASS, EAST, NORTH, SOUTH, WEST
+from .toy import chance, hit_ratio, toy_fold
+
+SMALL = Budget(
+    pretrain_steps=0,
+    max_steps=100,
+    batch_size=32,
+    eval_every=20,
+    patience=3,
+    valid_cases=24,
+    valid_candidates=100,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return toy_fold()
+
+
+@pytest.fixture(scope="module")
+def grid(toy):
+    return Grid.of(toy)
+
+
+@pytest.fixture(scope="module")
+def model(toy, grid):
+    return SetRanker(budget=SMALL, grid=grid, width=32, lr=3e-3).fit(
+        toy, generator=seeded()
+    )
+
+
+def test_scores_by_hand():
+    network = SetRankerNetwork(COMPASS, 2, 2, 1, 1, 0.0)
+    with torch.no_grad():
+        network.item.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
+    users = torch.tensor([[2.0, 1.0]])
+    biases = torch.tensor([[0.0, 10.0, 20.0, 30.0]])
+    items = torch.tensor([[EAST, WEST, NORTH, SOUTH]])
+    cells = torch.tensor([[0, 1, 2, 3]])
+    found = network.rate(users, biases, items, cells)[0].tolist()
+    root = 2**0.5  # items enter with length sqrt(d), u . k is over width 2
+    expected = [root, 10 - root, 20 + 1.5 * root, 30 - 1.5 * root]
+    assert found == pytest.approx(expected)
+
+
+def test_a_portrait_is_a_set_and_padding_is_nothing():
+    torch.manual_seed(0)
+    network = SetRankerNetwork(COMPASS, 8, 5, 2, 2, 0.3).eval()
+    items = torch.tensor([[EAST, NORTH, SOUTH]])
+    places = torch.rand(1, 3, 2)
+    user, bias = network(items, places)
+    order = [2, 0, 1]
+    again = network(items[:, order], places[:, order])
+    assert torch.allclose(again[0], user, atol=1e-5)
+    padded = network(
+        torch.cat([torch.zeros(1, 2).long(), items], 1),
+        torch.cat([torch.rand(1, 2, 2), places], 1),
+    )
+    assert torch.allclose(padded[0], user, atol=1e-5)
+    assert torch.equal(bias, torch.zeros(1, 25))  # cells start alike
+    moved = network(items, places.flip(1))
+    assert not torch.allclose(moved[0], user, atol=1e-3)
+
+
+def test_positions_are_those_of_the_portrait_space(toy, model, grid):
+    histories = toy.test.histories[:3]
+    found = model._positions(histories)
+    for row, history in enumerate(histories):
+        real = history[history > 0].numpy()
+        expected = grid.space.positions(real)
+        assert np.allclose(found[row, -len(real) :], expected, atol=1e-6)
+        assert (found[row, : -len(real)] == 0).all()
+
+
+@pytest.mark.parametrize("draw", ["uniform", "cells"])
+def test_targets_first_and_negatives_are_not_the_users(toy, grid, draw):
+    ranker = SetRanker(grid=grid, draw=draw)
+    train, data = toy.train, toy.interactions
+    placed = ranker.place_examples(toy, train, seeded())
+    assert placed.items.shape == (len(train), 1 + POOL)
+    assert torch.equal(placed.items[:, 0], train.targets)
+    for m in range(len(train)):
+        own = data.item_index[data.rows(int(train.users[m]))]
+        assert not np.isin(placed.items[m, 1:], own).any()
+        history = train.histories[m].numpy()
+        everything = data.item_index[data.rows(int(train.users[m]))]
+        cells = grid.look(history, own=everything).cells
+        assert np.array_equal(
+            placed.cells[m].numpy(), cells[placed.items[m].numpy()]
+        )
+
+
+def test_learns_the_partner_topic(toy, model):
+    # cosine cannot: the labelled topic is not the user's own
+    assert hit_ratio(model, toy) > 3 * chance(toy)
+
+
+def test_knows_a_user_by_the_history_alone(toy, model):
+    candidates = torch.randperm(200, generator=seeded())[:80] + 1
+    check_inductive(model, toy.test.histories[:5], candidates.repeat(5, 1))
+
+
+def test_keeps_the_best_state_of_validation(toy, model):
+    (stage,) = model.report.stages
+    assert stage.stage == "serendipity" and stage.examples == len(toy.train)
+    looks = [*range(0, stage.steps + 1, SMALL.eval_every)]
+    assert stage.best_step == looks[int(np.argmax(stage.values))]
+    # what it validated on, measured again from outside
+    validation = Validation.uniform(toy, n_cases=24, n_candidates=100)
+    again = validation.ndcg(model.score)
+    assert again == pytest.approx(stage.best_value, abs=1e-6)
+
+
+def test_pretrains_on_next_items_if_asked(toy, grid):
+    budget = dataclasses.replace(SMALL, pretrain_steps=2, max_steps=2)
+    ranker = SetRanker(budget=budget, grid=grid, width=8, per_user=3)
+    ranker.fit(toy, generator=seeded())
+    first, second = ranker.report.stages
+    assert (first.stage, second.stage) == ("next-item", "serendipity")
+    assert first.examples == 3 * len(toy.split.train_users)
+    relevance = toy_fold("next-item")
+    few = relevance.train.subset(np.arange(20))
+    relevance = dataclasses.replace(relevance, train=few)
+    alone = SetRanker(budget=budget, grid=grid, width=8)
+    alone.fit(relevance, generator=seeded())
+    assert [s.stage for s in alone.report.stages] == ["next-item"]
+    assert alone.report.stages[0].examples == 20
+
+
+def test_same_seed_same_model(toy, grid):
+    budget = dataclasses.replace(SMALL, max_steps=3)
+    items = torch.arange(1, 201).repeat(2, 1)
+
+    def scores(seed):
+        ranker = SetRanker(budget=budget, grid=grid, width=8)
+        ranker.fit(toy, generator=seeded(seed))
+        return ranker.score(toy.test.histories[:2], items)
+
+    assert torch.equal(scores(1), scores(1))
+    assert not torch.equal(scores(1), scores(2))
+
+
+def test_report_holds_settings_but_no_grid(model):
+    assert "grid" not in model.report.settings
+    assert model.report.settings["draw"] == "uniform"
+    trained = sum(p.numel() for p in model.network.parameters())
+    assert model.report.parameters == trained
+
+
+def test_bad_requests_and_options(toy):
+    with pytest.raises(ConfigError, match="Set ranker: unknown negatives"):
+        SetRanker(draw="hard")
+    with pytest.raises(ModelError, match="Set ranker: not fitted"):
+        SetRanker().score(torch.tensor([[1]]), torch.tensor([[2]]))

@@ -3,12 +3,15 @@
 The output of the diffusion is dense: every cell holds a vector. The paper
 leaves open which cells are "points"; the three readings are:
 
-``own-cell``  each candidate meets the vector of its own cell, by cosine;
-``zone``      the cell with the longest vector is the point; candidates of
-              that cell come first, then those of the ring of cells around
-              it, and so on; within a ring the cosine decides;
-``field``     each candidate meets the vector of its own cell, by inner
-              product, so that a cell with a longer vector weighs more.
+``own-cell``
+    each candidate meets the vector of its own cell, by cosine;
+``zone``
+    the cell with the longest vector is the point; candidates of that cell
+    come first, then those of the ring of cells around it, and so on; within
+    a ring the cosine decides;
+``field``
+    each candidate meets the vector of its own cell, by inner product, so
+    that a cell with a longer vector weighs more.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import os
 import sys
 from pathlib import Path
@@ -193,7 +192,6 @@ def _recommend(options) -> None:
         count = _trained_labels(model, data)
         print(f"Trained on {count:,} serendipity labels.")
     table = model.recommend(options.user, options.k)
-    table = table[table["score"] > -math.inf]  # what the user has already
     if table.empty:
         raise DataError(
             f"{data.name}: nothing is left to recommend to user "

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serendifflib import bench
@@ -52,6 +52,7 @@ def test_transcription_equals_the_library_on_a_world(mu):
         close(ours, expected)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.integers(1, 9), min_size=1, max_size=6, unique=True).map(

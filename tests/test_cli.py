@@ -266,18 +266,18 @@ def test_recommend_from_a_world(cli):
     assert "Trained on" in cli.out
 
 
-STRANGE = [
-    "../../etc/passwd",
-    "Zoë 😀 <b>&amp;</b>",
-    'say "hi", ok',
-    "a\nb",
-    "$x_1$ % \\alpha",
-    "中" * 70,
-    "-k",
-]
+STRANGE = {
+    "path": "../../etc/passwd",
+    "markup": "Zoë 😀 <b>&amp;</b>",
+    "quotes": 'say "hi", ok',
+    "line break": "a\nb",
+    "formula": "$x_1$ % \\alpha",
+    "long": "\U00020000" * 70,
+    "option": "-k",
+}
 
 
-@pytest.mark.parametrize("user", STRANGE)
+@pytest.mark.parametrize("user", STRANGE.values(), ids=STRANGE.keys())
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_strange_ids_stay_inside_the_folder(cli, user):
     rows = reviews()
@@ -534,7 +534,10 @@ def test_user_who_has_everything(cli):
         (["--picture", "my.csv/p.png"], "no folder that can be written"),
     ],
 )
-def test_bad_options_are_refused_before_the_work(cli, more, words):
+def test_bad_options_are_refused_before_the_work(
+    cli, more, words, monkeypatch
+):
+    monkeypatch.delattr(items, "default_encoder")  # the work would fail
     path = cli.write(reviews())
     assert words in cli.refused(
         "recommend", "--data", path, "--user", "u03", *more

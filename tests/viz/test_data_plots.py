@@ -198,7 +198,8 @@ def test_frames_of_a_growing_history_do_not_jump():
     corners = []
     for count in (1, 12):
         positions = np.vstack([[1, 1], np.ones((count - 1, 2))])
-        ax = plots.draw_plane(positions, 10, numbers=True)
+        ax = plots.new_figure(3.0, 4.0)[1][0, 0]
+        plots.draw_plane(positions, 10, numbers=True, ax=ax)
         ax.figure.canvas.draw()
         corners.append(ax.get_position().bounds)
     assert corners[0] == pytest.approx(corners[1])

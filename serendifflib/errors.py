@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each with one line: what, where, what to do."""
+"""Errors that a user can cause, each in one line: what, where, what to do."""
 
 
 class SerenDiffError(Exception):

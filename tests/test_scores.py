@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 
+from serendifflib import scores as scores_room
 from serendifflib.errors import ConfigError
 from serendifflib.items import unit_rows
 from serendifflib.scores import (
@@ -367,13 +368,12 @@ def test_relevance_is_the_largest_cosine_to_the_past():
     )
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 50_000_000])
-def test_relevance_of_the_catalogue(chunk):
+@pytest.mark.parametrize("block", [1, 7, 8192])
+def test_relevance_of_the_catalogue(block, monkeypatch):
+    monkeypatch.setattr(scores_room, "BLOCK", block)
     vectors = random_vectors(2)
     history = np.array([5, 2, 9])
-    relevance = relevance_catalogue(
-        history, torch.from_numpy(vectors), chunk=chunk
-    )
+    relevance = relevance_catalogue(history, torch.from_numpy(vectors))
     expected = cosine_similarity(vectors)[:, history].max(axis=1)
     assert relevance[0] == -np.inf
     np.testing.assert_allclose(relevance[1:], expected[1:], atol=1e-6)

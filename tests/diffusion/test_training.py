@@ -451,6 +451,7 @@ def test_a_damaged_checkpoint_is_refused_and_stays(stopped, damage):
         {"how": replace(SHORT, learning_rate=1e-4)},
         {"how": replace(SHORT, steps=9)},
         {"given": data(seed=1)},
+        {"given": replace(data(), targets=data(seed=1).targets)},
         {"net": network(widths=(8, 16, 32))},
         {"net": network(condition="cross")},
     ],

@@ -55,18 +55,20 @@ def own_items(
 
 @dataclass(frozen=True)
 class Unexpectedness:
-    """Expected and unexpected items of each example (specification 2.1).
+    """Expected and unexpected items of each example's user.
 
-    The catalogue is sorted by p(i | T), T the history before the target;
-    the lowest 30% are unexpected, the highest 30% expected. A sample of
-    both is kept.
+    The catalogue is sorted by p(i | T), T the history before the user's
+    last target; the lowest 30% are unexpected, the highest 30% expected, as
+    in SerenEnhance's released script. A sample of both is kept.
 
     Attributes:
-        unexpected, expected: item numbers, LongTensor [M, K].
+        unexpected, expected: item numbers, LongTensor [U, K].
+        owner: row of each example, LongTensor [M].
     """
 
     unexpected: torch.Tensor
     expected: torch.Tensor
+    owner: torch.Tensor
 
     @classmethod
     def of(
@@ -85,19 +87,23 @@ class Unexpectedness:
         """
         pool = catalogue_items(fold)
         size = max(1, int(SHARE * len(pool)))
+        users, owner = np.unique(examples.users, return_inverse=True)
+        latest = np.zeros(len(users), dtype=np.int64)
+        latest[owner] = np.arange(len(examples))  # the last one stays
         draws = torch.randint(
-            size, (2, len(examples), kept), generator=generator
+            size, (2, len(users), kept), generator=generator
         ).numpy()
         data = fold.interactions
-        tails = np.zeros((2, len(examples), kept), dtype=np.int64)
-        for m in range(len(examples)):
+        tails = np.zeros((2, len(users), kept), dtype=np.int64)
+        for row, m in enumerate(latest):
             history = examples.histories[m].numpy()
-            own = data.item_index[data.rows(int(examples.users[m]))]
+            own = data.item_index[data.rows(int(users[row]))]
             scores = counts.log_catalogue(history[history != 0], own=own)
             order = pool[np.argsort(scores[pool], kind="stable")]
-            tails[0, m] = order[:size][draws[0, m]]
-            tails[1, m] = order[len(order) - size :][draws[1, m]]
-        return cls(torch.from_numpy(tails[0]), torch.from_numpy(tails[1]))
+            tails[0, row] = order[:size][draws[0, row]]
+            tails[1, row] = order[len(order) - size :][draws[1, row]]
+        unexpected, expected = torch.from_numpy(tails)
+        return cls(unexpected, expected, torch.from_numpy(owner))
 
 
 def expected_share(

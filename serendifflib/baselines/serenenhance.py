@@ -217,6 +217,7 @@ class PairSampler:
         of the history against such random items.
         """
         examples = self.fold.train
+        user = self.tails.owner[index]
         own = self.own[index]
         targets = examples.targets[index].unsqueeze(1).expand(-1, PAIRS)
         unread = draw_unseen(own, 2 * PAIRS, self.pool, generator)
@@ -234,8 +235,8 @@ class PairSampler:
                 unread[:, PAIRS:],
             ),
             "unexpectedness": (
-                pick(self.tails.unexpected[index], PAIRS, generator),
-                pick(self.tails.expected[index], PAIRS, generator),
+                pick(self.tails.unexpected[user], PAIRS, generator),
+                pick(self.tails.expected[user], PAIRS, generator),
             ),
         }
 

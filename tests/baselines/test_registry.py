@@ -1,3 +1,6 @@
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +51,37 @@ def test_every_rival_fits_and_scores(name, monkeypatch):
     report = model.report.as_dict()
     assert report["parameters"] > 0 and report["seconds"] > 0
     assert report["model"] == model.name
+
+
+@pytest.mark.parametrize("name", [*RIVALS, "MF"])
+def test_no_rival_reads_the_rows_of_test_users(name, monkeypatch):
+    monkeypatch.setattr(registry, "packaged_file", lambda: None)
+    fold = toy_fold()
+    data = fold.interactions
+    frame = data.frame.copy()
+    hidden = np.isin(data.user_index, fold.split.test_users)
+    shuffled = np.random.default_rng(0).permutation(frame["item_id"][hidden])
+    frame.loc[hidden, "item_id"] = shuffled
+    frame.loc[hidden, "rating"] = 1.0
+    changed = dataclasses.replace(
+        fold, interactions=dataclasses.replace(data, frame=frame)
+    )
+    assert (changed.interactions.items == data.items).all()
+    histories, candidates, _ = cases(fold)
+    # without validation the trained state is kept, whatever it is worth
+    budget = dataclasses.replace(
+        SHORT, pretrain_steps=3, max_steps=3, valid_cases=0
+    )
+    scores = []
+    for part in (fold, changed):
+        model = make_model(name, budget)
+        if name == "SerenPrompt-style":
+            # its texts come from reviews of all users by design; here the
+            # reviews would follow the shuffled items
+            model.share = 0.0
+        model.fit(part, generator=torch.Generator().manual_seed(0))
+        scores.append(model.score(histories[:4], candidates[:4]))
+    assert torch.equal(scores[0], scores[1])
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -322,10 +322,8 @@ def plot_histograms(
         sharey: the same scale in all panels.
         mark_zero: draw a line at zero.
     """
-    wide = max(3.4, 7.2 / len(panels))
-    figure, axes = new_figure(
-        min(7.2, wide * len(panels)), 3.2, columns=len(panels)
-    )
+    width = 6.2 if len(panels) == 1 else 7.2
+    figure, axes = new_figure(width, 3.2, columns=len(panels))
     for ax, (title, groups) in zip(axes[0], panels.items(), strict=True):
         every = np.concatenate([np.asarray(v) for v in groups.values()])
         edges = np.linspace(every.min(), every.max(), bins + 1)

@@ -168,7 +168,7 @@ def draw_plane(
             )
             note.set_in_layout(False)  # or frames of a slider would jump
     ax.set(
-        xlim=(-0.02, 1.04),
+        xlim=(-0.02, 1.1 if numbers else 1.04),  # room for two digits
         ylim=(-0.02, 1.04),
         xlabel="expectedness (quantile)",
         ylabel="relevance (quantile)",

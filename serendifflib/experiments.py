@@ -160,12 +160,20 @@ PRESET_ROWS = (
 
 
 def _controls(profile: Profile) -> tuple[Row, ...]:
-    presets = PRESET_ROWS
-    if profile.name == "smoke":
-        # 1,000 network calls per user are minutes; the literal preset as a
-        # whole is a matter for the larger profiles
-        presets = tuple(_with_calls(row, 10) for row in presets)
-    return (*CONTROL_ROWS, *_ranker_rows(profile), *presets, *CEILING_ROWS)
+    return (
+        *CONTROL_ROWS,
+        *_ranker_rows(profile),
+        *_presets(profile),
+        *CEILING_ROWS,
+    )
+
+
+def _presets(profile: Profile) -> tuple[Row, ...]:
+    if profile.name != "smoke":
+        return PRESET_ROWS
+    # 1,000 network calls per user are minutes; the literal preset as a
+    # whole is a matter for the larger profiles
+    return tuple(_with_calls(row, 10) for row in PRESET_ROWS)
 
 
 def _with_calls(row: Row, calls: int) -> Row:
@@ -338,6 +346,19 @@ def _protocol(profile: Profile) -> tuple[Row, ...]:
     )
 
 
+def _leaks(profile: Profile) -> tuple[Row, ...]:
+    """Everybody among uniform candidates, where chance at 10 is 10 / C.
+
+    Lists that are even over cells favour whoever prefers dense cells, with
+    no leak at all (``dense-cell``); uniform lists favour nobody.
+    """
+    return tuple(
+        replace(row, recipe=row.recipe | {"candidates": "uniform"})
+        for row in (*_table4(profile), *_presets(profile)[:2])
+        if row.id != "oracle-protocol"  # it knows another protocol
+    )
+
+
 def _table4(profile: Profile) -> tuple[Row, ...]:
     # by name: the registry imports every rival, a table of controls none
     registry = importlib.import_module("serendifflib.baselines.registry")
@@ -370,7 +391,18 @@ TABLES = {
             ("synthetic", "synthetic-weak"),
             world_users={"full": 12_000},
         ),
-        Table("protocol", "Candidates and splits", _protocol, ("synthetic",)),
+        Table(
+            "protocol",
+            "Candidates and splits",
+            _protocol,
+            ("synthetic", "synthetic-null"),
+        ),
+        Table(
+            "leaks",
+            "Is anybody above chance where labels follow nothing?",
+            _leaks,
+            ("synthetic-null",),
+        ),
         Table(
             "table4",
             "All rivals under one protocol",

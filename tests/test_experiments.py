@@ -116,6 +116,14 @@ def test_table_4_has_the_nine_rivals_and_all_controls():
         assert maker.__module__ == f"serendifflib.baselines.{module}"
 
 
+def test_leaks_are_looked_for_among_uniform_candidates():
+    rows = experiments.TABLES["leaks"].rows(PROFILES["laptop"])
+    assert {row.recipe["candidates"] for row in rows} == {"uniform"}
+    ids = {row.id for row in rows}
+    assert {"paper", "corrected", "SerenDiff", "SASRec", "oracle"} <= ids
+    assert "oracle-protocol" not in ids
+
+
 def test_sizes_follow_the_profile():
     def steps(profile):
         rows = experiments.TABLES["table2"].rows(PROFILES[profile])

@@ -135,35 +135,40 @@ def test_dense_cell_is_the_share_of_the_catalogue(fold):
     assert scores(model, [EAST], WEST, SOUTH) == pytest.approx([0.75, 0.25])
 
 
-def test_dense_cell_measures_the_bias_of_the_protocol():
-    """Labels even over items, candidates even over cells: not chance."""
+def dense_world(n_candidates, side):
+    """Ranks by DenseCell where every item is the label once, and lists."""
     cells = np.zeros(121, dtype=np.int64)
     cells[91:] = np.repeat([1, 2, 3], 10)  # 90 items in one cell, 3 x 10
     corners = np.array([[0, 0], [0, 0.9], [0.9, 0], [0.9, 0.9]])
-    targets = torch.arange(1, 121)  # every item is the label once
     examples = Examples(
         users=np.arange(120),
         histories=torch.ones(120, 1).long(),
-        targets=targets,
+        targets=torch.arange(1, 121),
         rows=np.arange(120),
     )
     lists = draw_candidates(
         lambda row: corners[cells],
         examples,
-        n_candidates=40,
-        side=2,
+        n_candidates=n_candidates,
+        side=side,
         exclude=lambda row: np.zeros(0, dtype=np.int64),
         seed=0,
     )
     model = DenseCell(grid=FixedGrid(cells))
     model.n_items, model.pool = 120, np.arange(1, 121)
     rows = model.score(examples.histories, lists.items)
-    places = ranks(rows, lists.positive, generator=seeded())
+    return ranks(rows, lists.positive, generator=seeded())
+
+
+def test_dense_cell_measures_the_bias_of_the_protocol():
+    """Labels even over items, candidates even over cells: not chance."""
     # in the dense cell the label is one of its ten candidates: 90 of 120
-    assert summary(places)["H@10"] == 90 / 120
-    even = torch.zeros_like(rows)
-    chance = summary(ranks(even, lists.positive, generator=seeded()))
-    assert chance["H@10"] < 0.4
+    assert summary(dense_world(40, side=2))["H@10"] == 90 / 120
+
+
+def test_dense_cell_is_at_chance_among_uniform_candidates():
+    hits = summary(dense_world(40, side=1))["H@10"]
+    assert abs(hits - 10 / 40) < 0.12  # three standard errors
 
 
 # learned

@@ -11,12 +11,9 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, catalogue_loss
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.trainer import (
-    Stage,
-    TorchRival,
-    pad_left,
-    windows,
-)
+from serendifflib.baselines.loop import Stage
+from serendifflib.baselines.sequences import pad_left, windows
+from serendifflib.baselines.trainer import TorchRival
 
 if TYPE_CHECKING:
     from serendifflib.data.folds import FoldData

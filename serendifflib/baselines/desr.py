@@ -20,8 +20,10 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.nn import functional as F
 
+from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Cases, expected_share
-from serendifflib.baselines.trainer import Stage, TorchRival, catalogue_items
+from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
 from serendifflib.scores import CoOccurrence
 

@@ -16,12 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder
-from serendifflib.baselines.trainer import (
-    Stage,
-    TorchRival,
-    pad_left,
-    windows,
-)
+from serendifflib.baselines.loop import Stage
+from serendifflib.baselines.sequences import pad_left, windows
+from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:

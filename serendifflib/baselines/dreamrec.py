@@ -16,13 +16,10 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder
 from serendifflib.baselines.layers import Block, Positions, attention_mask
+from serendifflib.baselines.loop import Stage
+from serendifflib.baselines.sequences import pad_left, windows
 from serendifflib.baselines.serenenhance import sinusoids
-from serendifflib.baselines.trainer import (
-    Stage,
-    TorchRival,
-    pad_left,
-    windows,
-)
+from serendifflib.baselines.trainer import TorchRival
 from serendifflib.diffusion.sampling import SAMPLERS, sample
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.errors import ConfigError

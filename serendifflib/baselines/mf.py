@@ -21,12 +21,8 @@ import scipy.sparse
 import torch
 
 from serendifflib.baselines.base import check_request, check_scores
-from serendifflib.baselines.trainer import (
-    Budget,
-    StageReport,
-    TrainingReport,
-    item_vectors,
-)
+from serendifflib.baselines.loop import Budget, StageReport, TrainingReport
+from serendifflib.baselines.sequences import item_vectors
 from serendifflib.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from serendifflib.baselines.desr import DESR
 from serendifflib.baselines.diffrec import DiffRec
 from serendifflib.baselines.dreamrec import DreamRec
 from serendifflib.baselines.language import packaged_file
+from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.mf import MatrixFactorization
 from serendifflib.baselines.purs import PURS
 from serendifflib.baselines.sasrec import SASRec
 from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.serenprompt import SerenPrompt
 from serendifflib.baselines.snpr import SNPR
-from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError
 from serendifflib.profiles import Profile, current_profile
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from serendifflib.baselines.trainer import (
+from serendifflib.baselines.sequences import (
     catalogue_items,
     draw_unseen,
     last_items,

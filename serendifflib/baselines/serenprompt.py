@@ -26,15 +26,11 @@ from torch.nn import functional as F
 from serendifflib.baselines.base import Recommender
 from serendifflib.baselines.dreamrec import seed_of
 from serendifflib.baselines.language import LanguageModel
+from serendifflib.baselines.loop import Budget, Stage
 from serendifflib.baselines.sampling import own_items
+from serendifflib.baselines.sequences import catalogue_items, draw_unseen
 from serendifflib.baselines.serenenhance import SerenEnhance
-from serendifflib.baselines.trainer import (
-    Budget,
-    Stage,
-    TorchRival,
-    catalogue_items,
-    draw_unseen,
-)
+from serendifflib.baselines.trainer import TorchRival
 from serendifflib.data.folds import allowed_reviews
 from serendifflib.errors import ConfigError
 

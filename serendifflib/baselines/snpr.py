@@ -22,8 +22,10 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
 from serendifflib.baselines.layers import Block, Positions, attention_mask
+from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Cases, expected_share
-from serendifflib.baselines.trainer import Stage, TorchRival, catalogue_items
+from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.baselines.trainer import TorchRival
 from serendifflib.scores import CoOccurrence
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ import torch
 
 from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.bert4rec import BERT4Rec, hide
-from serendifflib.baselines.trainer import Budget
+from serendifflib.baselines.loop import Budget
 from serendifflib.errors import ModelError
 
 from .toy import cases, chance, hit_ratio, toy_fold

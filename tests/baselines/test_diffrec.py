@@ -9,7 +9,7 @@ from serendifflib.baselines.diffrec import (
     StepSampler,
     interaction_vector,
 )
-from serendifflib.baselines.trainer import Budget
+from serendifflib.baselines.loop import Budget
 from serendifflib.errors import ConfigError, ModelError
 
 from .toy import cases, chance, hit_ratio, toy_fold

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.purs import PURS, cluster_centres, distances
 from serendifflib.baselines.sampling import Cases
-from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 
 from .toy import cases, chance, hit_ratio, toy_fold

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.sasrec import SASRec, gbce_power
-from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 
 from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold

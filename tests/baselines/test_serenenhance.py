@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.serenenhance import (
     TOWERS,
     PairSampler,
     SerenEnhance,
     released_pairs,
 )
-from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.scores import CoOccurrence
 

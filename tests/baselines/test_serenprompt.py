@@ -7,6 +7,7 @@ import torch
 from serendifflib.baselines import language
 from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.language import FAMILIES, LanguageModel, family_of
+from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.serenprompt import (
     FLOOR,
@@ -16,7 +17,6 @@ from serendifflib.baselines.serenprompt import (
     SerenPrompt,
     item_texts,
 )
-from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 
 from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from serendifflib.baselines.base import check_inductive
+from serendifflib.baselines.loop import Budget
+from serendifflib.baselines.sequences import item_vectors
 from serendifflib.baselines.snpr import SNPR, Teacher
-from serendifflib.baselines.trainer import Budget, item_vectors
 from serendifflib.errors import ModelError
 from serendifflib.scores import CoOccurrence
 

@@ -19,17 +19,19 @@ from serendifflib.baselines.layers import (
     attention_mask,
     masked_mean,
 )
-from serendifflib.baselines.trainer import (
+from serendifflib.baselines.loop import (
     Budget,
     Stage,
     TrainingReport,
     Validation,
+    seeded,
+    train,
+)
+from serendifflib.baselines.sequences import (
     draw_unseen,
     item_vectors,
     last_items,
     pad_left,
-    seeded,
-    train,
     windows,
 )
 from serendifflib.errors import ConfigError, ModelError

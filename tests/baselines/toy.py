@@ -145,7 +145,7 @@ class MaxCosine:
     name = "max-cosine"
 
     def fit(self, fold, *, generator):
-        from serendifflib.baselines.trainer import item_vectors
+        from serendifflib.baselines.sequences import item_vectors
 
         self.vectors = item_vectors(fold)
         return self

@@ -1,0 +1,93 @@
+"""Sequences of items: padding, windows, negatives, the item vectors.
+
+Shapes: B rows of a batch, n history length, N items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from serendifflib.items import Isotropy
+
+if TYPE_CHECKING:
+    from serendifflib.data.folds import FoldData
+
+
+def catalogue_items(fold: FoldData) -> np.ndarray:
+    """Numbers of all items that can be candidates, sorted."""
+    everything = np.arange(1, fold.interactions.n_items + 1)
+    return np.setdiff1d(everything, fold.missing_items)
+
+
+def item_vectors(fold: FoldData, isotropy: str = "center") -> torch.Tensor:
+    """Unit item vectors [N + 1, d], the same transform for every rival."""
+    fitted = Isotropy.fit(fold.raw_vectors, fold.train_items, isotropy)
+    return fitted.apply(fold.raw_vectors)
+
+
+def last_items(histories: torch.Tensor, length: int) -> torch.Tensor:
+    """The newest ``length`` columns without columns that are all padding."""
+    histories = histories[:, -length:]
+    used = (histories != 0).any(dim=0)
+    first = int(used.int().argmax()) if bool(used.any()) else 0
+    return histories[:, first:]
+
+
+def pad_left(sequences: Sequence[np.ndarray], length: int) -> torch.Tensor:
+    """The newest ``length`` items of each sequence, LongTensor [M, length]."""
+    table = np.zeros((len(sequences), length), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        newest = sequence[-length:]
+        table[row, length - len(newest) :] = newest
+    return torch.from_numpy(table)
+
+
+def windows(sequences: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
+    """Cut sequences in pieces of at most ``length`` that overlap by one.
+
+    Pieces end at the newest item; a piece has at least two items, so each
+    holds at least one step from an item to the next.
+    """
+    pieces = []
+    for sequence in sequences:
+        end = len(sequence)
+        while end >= 2:
+            start = max(0, end - length)
+            pieces.append(sequence[start:end])
+            end = start + 1
+    return pieces
+
+
+def draw_unseen(
+    seen: torch.Tensor,
+    count: int,
+    pool: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Uniform items of ``pool`` outside each row of ``seen``.
+
+    Args:
+        seen: item numbers the negatives must avoid, [B, n] (0 = nothing).
+        count: negatives per row.
+        pool: item numbers to draw from, [P].
+        generator: the source of randomness.
+
+    Returns:
+        LongTensor [B, count]. After 20 rounds of redrawing a collision
+        stays; that only happens when a user has nearly the whole pool.
+    """
+    shape = (len(seen), count)
+    drawn = pool[torch.randint(len(pool), shape, generator=generator)]
+    for _ in range(20):
+        clash = (drawn.unsqueeze(2) == seen.unsqueeze(1)).any(dim=2)
+        number = int(clash.sum())
+        if not number:
+            break
+        drawn[clash] = pool[
+            torch.randint(len(pool), (number,), generator=generator)
+        ]
+    return drawn

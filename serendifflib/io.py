@@ -53,8 +53,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def _cannot_write(path: Path, error: Exception) -> CacheError:
     reason = getattr(error, "strerror", None) or error
     return CacheError(
-        f"cannot write {path}: {reason}; free some space or point "
-        "SERENDIFF_CACHE at a folder that can be written"
+        f"cannot write {path}: {reason}; free some space, or name a place "
+        "that can be written (for caches: SERENDIFF_CACHE)"
     )
 
 

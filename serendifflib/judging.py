@@ -141,8 +141,11 @@ def compute(unit: Unit, *, source: str | None = None) -> Outcome:
         where there is one, so that a model from the cache reports what it
         took), ``train_seconds`` per batch (validation included),
         ``steps``, ``score_seconds`` of all test cases,
-        ``inference_seconds`` per case, ``parameters``; with a second task
-        these come again with its name in front.
+        ``inference_seconds`` per case, ``parameters``, of SerenDiff
+        ``portrait_megabytes`` (one training batch of dense portraits), on a
+        GPU ``peak_megabytes`` (training too, unless the model came from
+        the cache); with a second task these come again with its name in
+        front.
 
     Raises:
         SerenDiffError: see the loaders and models.
@@ -151,6 +154,7 @@ def compute(unit: Unit, *, source: str | None = None) -> Outcome:
     tasks = settings.pop("tasks")
     recipe = Recipe(**settings)
     cases, extra, checksums = {}, {}, []
+    on_gpu = recipe.model != "control" and torch.cuda.is_available()
     for task in tasks:
         bench, grid = _open(
             source or unit.data,
@@ -160,6 +164,8 @@ def compute(unit: Unit, *, source: str | None = None) -> Outcome:
             recipe.n_candidates,
         )
         bench = _changed(bench, recipe)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         model, numbers = _fit(recipe, bench, grid, unit.seed)
         started = time.perf_counter()
         table = evaluate(
@@ -171,11 +177,13 @@ def compute(unit: Unit, *, source: str | None = None) -> Outcome:
         seconds = time.perf_counter() - started
         numbers["score_seconds"] = seconds
         numbers["inference_seconds"] = seconds / max(1, len(table))
+        if on_gpu:
+            peak = torch.cuda.max_memory_allocated()
+            numbers["peak_megabytes"] = peak / 2**20
         cases[task] = Cases.of(table)
         checksums.append(bench.test_candidates.checksum)
         first = "" if task == tasks[0] else f"{task}_"
         extra |= {first + name: value for name, value in numbers.items()}
-    on_gpu = recipe.model != "control" and torch.cuda.is_available()
     return Outcome(
         cases=cases,
         extra=extra,
@@ -337,7 +345,11 @@ def _serendiff(
     model.settings = replace(model.settings, **recipe.sampling)
     seconds = sum(report.seconds for report in model.reports)
     steps = sum(len(report.losses) for report in model.reports)
+    used = model.settings
+    channels = model.space.vectors.shape[1]
+    batch = used.batch_size * channels * used.side**2 * 4
     return model, {
+        "portrait_megabytes": batch / 2**20,
         "fit_seconds": seconds,
         "train_seconds": seconds / max(1, steps),
         "steps": float(steps),

@@ -11,6 +11,8 @@ from serendifflib.__main__ import main
 from serendifflib.baselines import controls
 from serendifflib.errors import ModelError
 
+REAL_LOAD = judging.load
+
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tiny_data, word_encoder, empty_cache, tmp_path):
@@ -43,6 +45,20 @@ def test_runs_and_resumes(capsys):
         ("random", 0), ("random", 1), ("popularity", 0), ("popularity", 1),
         ("oracle", 1),
     }  # fmt: skip
+
+
+def test_a_csv_of_ones_own(tmp_path, tiny_data, monkeypatch, capsys):
+    monkeypatch.setattr(judging, "load", REAL_LOAD)
+    path = tmp_path / "my books.csv"
+    tiny_data.frame.to_csv(path, index=False)
+    arguments = ["run", "controls", "--data", str(path), "--folds", "0"]
+    assert main([*arguments, "--models", "random,popularity"]) == 0
+    assert "2 computed" in capsys.readouterr().out
+    for record in runs.recorded().runs("controls"):
+        assert record.data == "my_books.csv"
+        assert str(tmp_path) not in str(record.settings)
+    assert main([*arguments, "--models", "oracle"]) == 2
+    assert "needs a simulated world" in capsys.readouterr().err
 
 
 def test_live_keeps_recorded_runs_alone(capsys):

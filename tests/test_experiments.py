@@ -292,6 +292,29 @@ def test_calls_share_one_trained_network(tiny, store):
     assert one.extra["parameters"] == two.extra["parameters"]
     ranks = [r.cases["serendipity"].ranks for r in (one, two)]
     assert ranks[0] != ranks[1]
+    # 8 portraits of 10 x 10 cells, 16 channels of 4 bytes
+    assert one.extra["portrait_megabytes"] * 2**20 == 8 * 100 * 16 * 4
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("table2", "5-rescaled"),
+        ("table3", "5x5"),
+        ("readings", "mu-0"),
+        ("readings", "weights-similarity"),
+        ("readings", "match-zone"),
+        ("readings", "encoder-tfidf"),
+        ("labels", "linear-map-10"),
+        ("leaks", "ranker"),
+    ],
+)
+def test_a_row_of_each_table(tiny, store, monkeypatch, table, row):
+    monkeypatch.setitem(experiments.LABELS, "smoke", (10,))
+    report = run(store, row, table=table)
+    assert report.ok, report.text()
+    (record,) = store.runs(table)
+    assert record.row == row and len(record.cases["serendipity"].ranks) == 8
 
 
 def test_tfidf_changes_vectors_and_no_candidates(tiny):

@@ -583,6 +583,7 @@ class LinearRadius(LinearMap):
         """Fit the map, then the logit; choose how the map's score enters."""
         validation = Validation.uniform(fold)
         self.learn_map(fold, validation)
+        self.parameters += self.grid.side**2 + 5
         targets, items, cells, counts = self._choices(fold, generator)
         self.log_frequency = torch.from_numpy(
             cell_log_frequency(counts)
@@ -607,7 +608,6 @@ class LinearRadius(LinearMap):
             if value > best:
                 best, kept = value, (match, logit)
         self.chosen["match"], self.logit = kept
-        self.parameters = self.weights.numel() + len(counts) + 5
 
     def _choices(self, fold: FoldData, generator: torch.Generator):
         """Targets and negatives [M, 1 + K], their cells, label counts."""

@@ -444,9 +444,9 @@ def prepare_fold(
         asked = part == "train" or len(split.test_users)
         if asked and not len(parts[part]):
             raise DataError(
-                f"{interactions.name}, {split.name}: no {part} user has a "
-                f"{kind} target ({dropped[part]} left out because their item "
-                "has no other review)"
+                f"{interactions.name}, {split.name}: no {kind} target in "
+                f"its {part} users ({dropped[part]} left out because their "
+                "item has no other review)"
             )
     return FoldData(
         interactions=interactions,

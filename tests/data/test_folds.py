@@ -389,5 +389,5 @@ def test_prepare_fold_refuses_nonsense(labelled, make_data, encoder):
     with pytest.raises(DataError, match="no review may be used"):
         prepare_fold(silent, split, encoder=encoder)
     one_row_each = make_data([(user, "a", 1, 0) for user in "tvw"])
-    with pytest.raises(DataError, match="no train user has a next-item target"):
+    with pytest.raises(DataError, match="no next-item target in its train"):
         prepare_fold(one_row_each, split, encoder=encoder)

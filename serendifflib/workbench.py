@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from serendifflib.data.candidates import Candidates, fold_candidates
+from serendifflib.data.download import locked
 from serendifflib.data.folds import (
     Examples,
     FoldData,
@@ -200,20 +201,28 @@ def _load_or_fit(
         code_fingerprint(*ROOMS),
     )
     folder = cache_dir() / "models" / key[:32]
-    if (folder / "model.json").exists():
-        try:
-            return SerenDiff.load(folder, progress=progress, device=device)
-        except CheckpointError:
-            pass  # damaged from outside: train it again
-    model = SerenDiff(
-        preset, profile=profile, progress=progress, device=device, **changes
-    )
-    model.fit(
-        fold,
-        generator=torch.Generator().manual_seed(seed),
-        checkpoint=folder / "training.safetensors",
-    )
-    model.save(folder)
+    # two notebooks that want the same model: one trains it, one waits
+    with locked(folder / "training.safetensors"):
+        if (folder / "model.json").exists():
+            try:
+                return SerenDiff.load(
+                    folder, progress=progress, device=device
+                )
+            except CheckpointError:
+                pass  # damaged from outside: train it again
+        model = SerenDiff(
+            preset,
+            profile=profile,
+            progress=progress,
+            device=device,
+            **changes,
+        )
+        model.fit(
+            fold,
+            generator=torch.Generator().manual_seed(seed),
+            checkpoint=folder / "training.safetensors",
+        )
+        model.save(folder)
     return model
 
 

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -252,3 +253,13 @@ def test_a_training_that_diverges_leaves_no_model(bench, empty_cache):
     with pytest.raises(ModelError, match="diverged"):
         fit(bench, learning_rate=float("inf"))
     assert not list(empty_cache.glob("models/*/model.json"))
+
+
+def test_two_that_want_the_same_model_train_it_once(bench, trainings):
+    """Threads stand for two notebooks: one trains, the other one waits."""
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: fit(bench), range(2)))
+    assert len(trainings) == 1
+    histories, items = bench.test.histories, bench.test_candidates.items
+    first, second = (model.score(histories, items) for model in both)
+    torch.testing.assert_close(first, second)

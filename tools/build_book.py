@@ -28,6 +28,7 @@ from bs4 import BeautifulSoup
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
+from nbclient.exceptions import DeadKernelError
 
 from serendifflib.errors import SerenDiffError
 from serendifflib.io import content_hash, sha256_file
@@ -160,14 +161,22 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
 
     def run(task: tuple[Path, nbformat.NotebookNode]) -> ExecutionResult:
         path, notebook = task
-        return single_nb_execution(
-            notebook,
-            str(path.parent),
-            CELL_SECONDS,
-            allow_errors=False,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel itself
-        )
+        try:
+            return single_nb_execution(
+                notebook,
+                str(path.parent),
+                CELL_SECONDS,
+                allow_errors=False,
+                extra_arguments=["--log-level=ERROR"],  # of the kernel itself
+            )
+        except DeadKernelError as error:  # killed, e.g. for lack of memory
+            return ExecutionResult(notebook, str(path), 0.0, error, str(error))
 
+    # kernels that each use all cores would spend their time waiting for each
+    # other: with two kernels on two cores a training step took five times
+    # as long
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     good = True
     print(f"{len(pending)} of {len(notebooks)} notebooks to run", flush=True)
     with ThreadPoolExecutor(workers) as pool:

@@ -205,9 +205,7 @@ def _load_or_fit(
     with locked(folder / "training.safetensors"):
         if (folder / "model.json").exists():
             try:
-                return SerenDiff.load(
-                    folder, progress=progress, device=device
-                )
+                return SerenDiff.load(folder, progress=progress, device=device)
             except CheckpointError:
                 pass  # damaged from outside: train it again
         model = SerenDiff(

@@ -110,24 +110,3 @@ def content_hash(*parts: Any) -> str:
         digest.update(f"{tag}:{len(content)}:".encode())
         digest.update(content)
     return digest.hexdigest()
-
-
-def code_fingerprint(*rooms: str) -> str:
-    """Hash of the library's source files; a part of every cache key.
-
-    Args:
-        *rooms: files and folders below ``serendifflib/`` that count; none
-            given means the whole package.
-    """
-    package = Path(__file__).resolve().parent
-    chosen = [package / room for room in rooms] or [package]
-    files: list[Path] = []
-    for path in chosen:
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return content_hash(
-        *(
-            f"{file.relative_to(package).as_posix()}\n"
-            + file.read_text(encoding="utf-8")
-            for file in files
-        )
-    )

@@ -26,26 +26,19 @@ from serendifflib.data.folds import (
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.sources import load_dataset
 from serendifflib.errors import CheckpointError, ConfigError
-from serendifflib.io import code_fingerprint, content_hash
+from serendifflib.io import content_hash
 from serendifflib.items import Encoder
 from serendifflib.paths import cache_dir
 from serendifflib.portrait import PortraitSpace
 from serendifflib.presets import make_settings
 from serendifflib.profiles import Profile, current_profile
+from serendifflib.provenance import code_hash
 from serendifflib.serendiff import SerenDiff, whole_fold
 
-# The code that decides about a trained model. Data, folds and settings enter
-# the key by their content, so the code that makes them need not.
-ROOMS = (
-    "diffusion",
-    "catalogue.py",
-    "items.py",
-    "matching.py",
-    "portrait.py",
-    "scores.py",
-    "serendiff.py",
-    "storage.py",
-)
+# The code that decides about a trained model and about a list of candidates:
+# these modules and all that they import.
+MODEL_CODE = ("serendifflib.serendiff",)
+CANDIDATE_CODE = ("serendifflib.data.candidates", "serendifflib.portrait")
 
 
 @dataclass(frozen=True)
@@ -198,7 +191,7 @@ def _load_or_fit(
         fold.train.targets.numpy(),
         fold.valid.histories.numpy(),
         fold.valid.targets.numpy(),
-        code_fingerprint(*ROOMS),
+        code_hash(MODEL_CODE),
     )
     folder = cache_dir() / "models" / key[:32]
     # two notebooks that want the same model: one trains it, one waits
@@ -255,7 +248,7 @@ def _candidates(
         examples.histories.numpy(),
         examples.targets.numpy(),
         fold.split.train_users,
-        code_fingerprint("portrait.py", "scores.py", "data/candidates.py"),
+        code_hash(CANDIDATE_CODE),
     )
     path = cache_dir() / "candidates" / f"{key[:32]}.npz"
     if path.exists():

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from serendifflib.errors import CacheError
 from serendifflib.io import (
     atomic_path,
-    code_fingerprint,
     content_hash,
     read_json,
     sha256_file,
@@ -218,9 +217,3 @@ def test_a_hash_is_the_same_in_every_release():
     assert content_hash(*parts) == (
         "1fc814b01a4094fb28219e728ebcbb7d799cf3d7e4a85e113ef43a0efddfa167"
     )
-
-
-def test_the_fingerprint_follows_the_rooms():
-    both = code_fingerprint("io.py", "diffusion")
-    assert both == code_fingerprint("io.py", "diffusion")
-    assert len({both, code_fingerprint("io.py"), code_fingerprint()}) == 3

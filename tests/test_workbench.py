@@ -197,7 +197,7 @@ def test_other_data_or_code_is_another_model(bench, trainings, monkeypatch):
     fewer = replace(bench.fold, train=bench.fold.train.subset(slice(0, 20)))
     fit(replace(bench, fold=fewer))
     assert len(trainings) == 3
-    monkeypatch.setattr(workbench, "code_fingerprint", lambda *rooms: "new")
+    monkeypatch.setattr(workbench, "code_hash", lambda roots: "new")
     fit(bench)
     assert len(trainings) == 4
 

@@ -33,7 +33,6 @@ from serendifflib.baselines.layers import Block, attention_mask, masked_mean
 from serendifflib.baselines.trainer import (
     Stage,
     TorchRival,
-    Validation,
     catalogue_items,
 )
 from serendifflib.data.folds import make_examples
@@ -283,14 +282,7 @@ class SetRanker(TorchRival):
         self, fold: FoldData, stage: Stage
     ) -> Callable[[], float] | None:
         """NDCG@10 as everybody's, with users and candidates placed once."""
-        validation = self.validation
-        if validation is None or stage.name != fold.kind:
-            validation = Validation.uniform(
-                fold,
-                kind=stage.name,
-                n_cases=self.budget.valid_cases,
-                n_candidates=self.budget.valid_candidates,
-            )
+        validation = self._cases(fold, stage)
         if validation is None:
             return None
         positions = self._positions(validation.histories)

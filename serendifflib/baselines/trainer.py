@@ -176,17 +176,21 @@ class TorchRival(ABC):
         self, fold: FoldData, stage: Stage
     ) -> Callable[[], float] | None:
         """NDCG@10 for the targets of a stage; None without a case."""
-        validation = self.validation
-        if validation is None or stage.name != fold.kind:
-            validation = Validation.uniform(
-                fold,
-                kind=stage.name,
-                n_cases=self.budget.valid_cases,
-                n_candidates=self.budget.valid_candidates,
-            )
+        validation = self._cases(fold, stage)
         if validation is None:
             return None
         return functools.partial(validation.ndcg, self._score)
+
+    def _cases(self, fold: FoldData, stage: Stage) -> Validation | None:
+        """The given cases for the fold's own targets, else uniform ones."""
+        if self.validation is not None and stage.name == fold.kind:
+            return self.validation
+        return Validation.uniform(
+            fold,
+            kind=stage.name,
+            n_cases=self.budget.valid_cases,
+            n_candidates=self.budget.valid_candidates,
+        )
 
     def score(
         self, histories: torch.Tensor, candidates: torch.Tensor

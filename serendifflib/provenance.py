@@ -30,17 +30,19 @@ LIBRARIES = (
 # meanwhile: hashes are taken from what they held when it started.
 _AT_START = {path: path.read_bytes() for path in PACKAGE.rglob("*.py")}
 
-# these store, sum up and print results and cannot change one
+# these store, sum up, print and draw results and cannot change one
 BOOKKEEPING = frozenset(
     f"serendifflib.{name}"
     for name in (
         "collecting",
+        "explain",
         "provenance",
         "records",
         "runs",
         "evaluation.audit",
         "evaluation.stats",
         "evaluation.tables",
+        *(f"viz.{path.stem}" for path in (PACKAGE / "viz").glob("*.py")),
     )
 )
 
@@ -122,7 +124,9 @@ def _imported(
 
 @functools.lru_cache(maxsize=64)
 def code_hash(roots: tuple[str, ...], package: Path = PACKAGE) -> str:
-    """SHA-256 of what the modules do, docstrings and comments left out.
+    """SHA-256 of what the modules do.
+
+    Docstrings, comments and the annotations of functions are left out.
 
     Taken from the sources as they were when this process started.
 
@@ -135,6 +139,7 @@ def code_hash(roots: tuple[str, ...], package: Path = PACKAGE) -> str:
         tree = ast.parse(_source(path))
         for node in ast.walk(tree):
             _drop_docstring(node)
+            _drop_annotations(node)
         parts += [name, ast.unparse(tree)]
     return content_hash(*parts)
 
@@ -151,6 +156,14 @@ def _drop_docstring(node: ast.AST) -> None:
     first = node.body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         node.body = node.body[1:] or [ast.Pass()]
+
+
+def _drop_annotations(node: ast.AST) -> None:
+    """Of functions alone: those of a class can be a dataclass's fields."""
+    if isinstance(node, ast.arg):
+        node.annotation = None
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        node.returns = None
 
 
 @functools.cache

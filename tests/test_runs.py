@@ -609,9 +609,26 @@ def test_code_changes_count_where_they_matter(package):
     assert hash_of("tiny.models.one", package) != before
 
 
+def test_annotations_of_functions_do_not_count_those_of_classes_do(package):
+    base = package / "base.py"
+    base.write_text("def f(a, *b, c=1):\n    return a\n")
+    before = hash_of("tiny.base", package)
+    base.write_text(
+        "def f(a: int, *b: str, c: int = 1) -> int:\n    return a\n"
+    )
+    assert hash_of("tiny.base", package) == before
+    base.write_text("class A:\n    a: int = 1\n")
+    field = hash_of("tiny.base", package)
+    base.write_text("class A:\n    a = 1\n")
+    assert hash_of("tiny.base", package) != field
+
+
 def test_bookkeeping_is_not_part_of_a_models_code():
     files = provenance.code_files(["serendifflib.runs"])
     assert files == {}
+    files = provenance.code_files(["serendifflib.serendiff"])
+    assert "serendifflib.portrait" in files
+    assert not [name for name in files if ".viz." in name]
     files = provenance.code_files(["serendifflib.evaluation.protocol"])
     assert "serendifflib.evaluation.metrics" in files
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -16,6 +17,11 @@ from safetensors import SafetensorError
 
 from serendifflib.errors import CacheError
 
+try:
+    import fcntl
+except ImportError:  # Windows: unfinished files of the dead stay there
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -23,7 +29,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, never a part: the data
     are flushed to the disk before the rename. On any error the temporary
-    file is removed and ``path`` stays as it was.
+    file is removed and ``path`` stays as it was. What a killed process left
+    behind is removed by the next one that writes the same file.
 
     Raises:
         CacheError: the folder cannot be written or the disk is full.
@@ -31,13 +38,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.parent
-        )
-        os.close(handle)
+        _sweep(path)
+        handle, temporary = _temporary(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
@@ -48,6 +52,37 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _temporary(path: Path) -> tuple[int | None, Path]:
+    """A new file beside ``path``, locked while this process holds it open."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        )
+        if fcntl is None:  # Windows renames no file that is open
+            os.close(handle)
+            return None, Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # swept by another process before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Remove unfinished copies of ``path`` whose writers are dead.
+
+    The lock of a dead process is free, that of a living one is not.
+    """
+    if fcntl is None:
+        return
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), open(old, "rb+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old.unlink()
 
 
 def _cannot_write(path: Path, error: Exception) -> CacheError:
@@ -71,8 +106,16 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it holds no JSON, or is nested beyond all reason.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def sha256_file(path: Path | str) -> str:

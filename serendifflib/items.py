@@ -98,8 +98,10 @@ class ReviewEncoder:
         keys = np.stack([_digest(text) for text in unique])
         vectors, found = self._read_cache(keys)
         missing = np.flatnonzero(~found)
-        # longest first: batches of equal length, and memory fails early
-        missing = missing[np.argsort([-len(unique[m]) for m in missing])]
+        # longest first: batches of equal length, and memory fails early;
+        # stable: after a kill the same batches and files go on
+        lengths = [-len(unique[m]) for m in missing]
+        missing = missing[np.argsort(lengths, kind="stable")]
         shards = range(0, len(missing), SHARD)
         for start in tqdm(
             shards, "encode reviews", disable=not self.progress or not shards

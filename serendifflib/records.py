@@ -383,12 +383,23 @@ class RecordStore:
         ]
 
     def failures(self, table: str) -> list[Failure]:
-        """Units of a table whose last attempt failed."""
+        """Units of a table whose last attempt failed.
+
+        Raises:
+            DataError: the note about a failure is damaged.
+        """
         paths = (self.root / table).glob("*/*/*/fold*.failed.json")
-        found = [read_json(path) for path in sorted(paths)]
-        return [
-            Failure(**{**one, "where": tuple(one["where"])}) for one in found
-        ]
+        return [_load_failure(path) for path in sorted(paths)]
+
+
+def _load_failure(path: Path) -> Failure:
+    try:
+        raw = read_json(path)
+        return Failure(**{**raw, "where": tuple(raw["where"])})
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a note about a failure ({error}); delete it"
+        ) from error
 
 
 def recorded() -> RecordStore:

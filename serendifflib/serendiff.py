@@ -114,6 +114,7 @@ class SerenDiff:
         *,
         generator: torch.Generator | None = None,
         checkpoint: Path | None = None,
+        keep_checkpoint: bool = False,
     ) -> Self:
         """Fit on a fold, or on all users of a data set.
 
@@ -121,7 +122,10 @@ class SerenDiff:
             data: a fold of an experiment, or interactions; of these every
                 tenth user validates and the others train.
             generator: source of the seed; None is seed 0.
-            checkpoint: file to resume an interrupted training from.
+            checkpoint: file to resume an interrupted training from; that
+                of pre-training lies beside it (:func:`checkpoint_files`).
+            keep_checkpoint: leave both files, so that a fit that was killed
+                before it was saved need not be done again.
 
         Raises:
             ConfigError: there is nothing to train on.
@@ -148,6 +152,10 @@ class SerenDiff:
         if s.patience and len(fold.valid):
             validate = self._validator(fold)
         self.reports = []
+        first: Path | None = None
+        files: tuple[Path, ...] = ()
+        if checkpoint is not None:
+            first, _ = files = checkpoint_files(checkpoint)
         if s.pretrain_steps and fold.kind == "serendipity":
             examples = make_examples(
                 fold.interactions,
@@ -157,11 +165,14 @@ class SerenDiff:
                 min_history=2,
             )
             pretraining = self.training_set(fold, _allowed(examples, fold))
-            self._train(network, pretraining, s.pretrain_steps, None, None)
+            self._train(network, pretraining, s.pretrain_steps, None, first)
         labelled = self.training_set(fold, fold.train)
         if s.condition == "global" and s.predict == "x0":
             self._start_linear(network, labelled)
         self._train(network, labelled, s.steps, validate, checkpoint)
+        if not keep_checkpoint:
+            for path in files:
+                path.unlink(missing_ok=True)
         self.network = network
         return self
 
@@ -203,6 +214,8 @@ class SerenDiff:
             device=self.device,
             validate=validate,
             checkpoint=checkpoint,
+            keep_checkpoint=True,  # until the whole fit is done
+            origin=content_hash(s.as_dict(), len(self.reports)),
             progress=self.progress,
         )
         self.reports.append(report)
@@ -245,7 +258,7 @@ class SerenDiff:
             portraits.append(past)
             targets.append(everything[int(examples.targets[row])])
         return TrainingSet(
-            _pad(examples.histories, portraits),
+            self.represent(examples.histories, portraits),
             examples.targets,
             torch.from_numpy(np.array(targets).reshape(-1, 2)),
         )
@@ -313,7 +326,22 @@ class SerenDiff:
             past, everything = self.space.both_positions(history[history > 0])
             placed.append(past)
             cells.append(cell_of(everything[wanted], self.settings.side))
-        return _pad(histories, placed), torch.from_numpy(np.array(cells))
+        portraits = self.represent(histories, placed)
+        return portraits, torch.from_numpy(np.array(cells))
+
+    def represent(
+        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
+    ) -> Portraits:
+        """What the network is told about users: their portraits.
+
+        An ablation tells it something else
+        (:mod:`serendifflib.baselines.ablations`).
+
+        Args:
+            histories: item numbers, left-padded with 0, [B, n].
+            placed: positions of each history's items, B times [n_b, 2].
+        """
+        return _pad(histories, placed)
 
     @torch.no_grad()
     def generate(
@@ -347,10 +375,9 @@ class SerenDiff:
         parts = []
         for rows in torch.arange(len(portraits)).split(batch_size):
             noises = [self._noise(portraits.items[row]) for row in rows]
-            grid, counts = Portraits(
-                portraits.items[rows].to(self.device),
-                portraits.positions[rows].to(self.device),
-            ).dense(torch.arange(len(rows)), vectors, s.side)
+            grid, counts = portraits.part(rows, self.device).dense(
+                torch.arange(len(rows)), vectors, s.side
+            )
             total = torch.zeros_like(grid)
             for _ in range(samples):
                 total += sampling.sample(
@@ -456,7 +483,7 @@ class SerenDiff:
         """Scores of the whole catalogue, -inf for what cannot be given."""
         portrait = self.portrait(user)
         items = torch.from_numpy(portrait.items)[None]
-        sparse = _pad(items, [portrait.positions])
+        sparse = self.represent(items, [portrait.positions])
         generated = self.generate(sparse)
         everything = np.arange(1, len(self.space.vectors))
         cells = cell_of(
@@ -512,6 +539,11 @@ class SerenDiff:
         model.progress = progress
         storage.load_model(model, Path(path))
         return model
+
+
+def checkpoint_files(checkpoint: Path) -> tuple[Path, Path]:
+    """Files of an unfinished fit: pre-training, and training itself."""
+    return checkpoint.with_name(f"pre-{checkpoint.name}"), checkpoint
 
 
 def _denoiser(network, portrait, counts):

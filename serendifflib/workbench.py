@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from serendifflib.portrait import PortraitSpace
 from serendifflib.presets import make_settings
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.provenance import code_hash
-from serendifflib.serendiff import SerenDiff, whole_fold
+from serendifflib.serendiff import SerenDiff, checkpoint_files, whole_fold
 
 # The code that decides about a trained model and about a list of candidates:
 # these modules and all that they import.
@@ -194,27 +195,55 @@ def _load_or_fit(
         code_hash(MODEL_CODE),
     )
     folder = cache_dir() / "models" / key[:32]
+    saved = _load_saved(folder, progress, device)
+    if saved is not None:  # needs no lock, so the cache may be read-only
+        return saved
     # two notebooks that want the same model: one trains it, one waits
-    with locked(folder / "training.safetensors"):
-        if (folder / "model.json").exists():
-            try:
-                return SerenDiff.load(folder, progress=progress, device=device)
-            except CheckpointError:
-                pass  # damaged from outside: train it again
-        model = SerenDiff(
-            preset,
-            profile=profile,
-            progress=progress,
-            device=device,
-            **changes,
-        )
-        model.fit(
-            fold,
-            generator=torch.Generator().manual_seed(seed),
-            checkpoint=folder / "training.safetensors",
-        )
+    checkpoint = folder / "training.safetensors"
+    with locked(checkpoint):
+        saved = _load_saved(folder, progress, device)
+        if saved is not None:
+            return saved
+
+        def fit() -> SerenDiff:
+            return SerenDiff(
+                preset,
+                profile=profile,
+                progress=progress,
+                device=device,
+                **changes,
+            ).fit(
+                fold,
+                generator=torch.Generator().manual_seed(seed),
+                checkpoint=checkpoint,
+                keep_checkpoint=True,
+            )
+
+        try:
+            model = fit()
+        except CheckpointError:  # damaged from outside: start again
+            _remove(checkpoint)
+            model = fit()
         model.save(folder)
+        _remove(checkpoint)  # not before the model is safe
     return model
+
+
+def _load_saved(
+    folder: Path, progress: bool, device: str | None
+) -> SerenDiff | None:
+    """A model of the cache; None if there is none, or a damaged one."""
+    if not (folder / "model.json").exists():
+        return None
+    try:
+        return SerenDiff.load(folder, progress=progress, device=device)
+    except CheckpointError:
+        return None  # damaged from outside: train it again
+
+
+def _remove(checkpoint: Path) -> None:
+    for path in checkpoint_files(checkpoint):
+        path.unlink(missing_ok=True)
 
 
 def _split(

@@ -371,6 +371,8 @@ def _members(
     members: dict[str, zipfile.ZipInfo] = {}
     for info in stored.infolist():
         place = PurePosixPath(info.filename.replace("\\", "/"))
+        if not place.parts:
+            continue
         if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
             raise DataError(
                 f"{archive}: holds the unsafe path {info.filename!r}"

@@ -187,6 +187,8 @@ def train(
     validate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 200,
+    keep_checkpoint: bool = False,
+    origin: str = "",
     progress: bool = False,
 ) -> TrainingReport:
     """Train ``network`` in place; keep the best (or the last) weights.
@@ -205,6 +207,10 @@ def train(
             better), for early stopping.
         checkpoint: file to resume from and to save to.
         checkpoint_every: steps between two saves.
+        keep_checkpoint: leave the finished run in the file, so that a later
+            call has nothing to do; otherwise the file is removed at the end.
+        origin: what else the run depends on, e.g. how the weights began; a
+            checkpoint of another origin is refused.
         progress: show a progress bar.
 
     Returns:
@@ -229,7 +235,9 @@ def train(
     best: dict[str, torch.Tensor] = {}
     run = ""
     if checkpoint is not None:
-        run = _run_hash(network, schedule, data, vectors, side, settings, seed)
+        run = _run_hash(
+            network, schedule, data, vectors, side, settings, seed, origin
+        )
         if checkpoint.exists():
             report, best = _load_checkpoint(
                 checkpoint, run, network, average, optimizer
@@ -280,6 +288,10 @@ def train(
                 _save_checkpoint(
                     checkpoint, run, network, average, optimizer, report, best
                 )
+    if checkpoint is not None and keep_checkpoint:
+        _save_checkpoint(
+            checkpoint, run, network, average, optimizer, report, best
+        )
     if settings.patience and best:
         network.load_state_dict(best)
     else:
@@ -287,7 +299,7 @@ def train(
         if settings.ema:
             network.load_state_dict(average.module.state_dict())
     network.eval()
-    if checkpoint is not None:
+    if checkpoint is not None and not keep_checkpoint:
         checkpoint.unlink(missing_ok=True)
     return report
 
@@ -302,10 +314,7 @@ def _train_step(
         len(data), (settings.batch_size,), generator=generator
     )
     # 1. portraits of a batch of users, and their serendipity points
-    sparse = Portraits(
-        data.portraits.items[index].to(device),
-        data.portraits.positions[index].to(device),
-    )
+    sparse = data.portraits.part(index, device)
     everyone = torch.arange(len(index), device=device)
     portrait, counts = sparse.dense(everyone, vectors, side)
     cells = data.target_cells(side)[index].to(device)
@@ -358,7 +367,9 @@ def _step_seed(seed: int, step: int) -> int:
     return int(content_hash(seed, step)[:15], 16)
 
 
-def _run_hash(network, schedule, data, vectors, side, settings, seed) -> str:
+def _run_hash(
+    network, schedule, data, vectors, side, settings, seed, origin
+) -> str:
     """Hash of all that decides about a run; a checkpoint belongs to one."""
     shapes = {k: list(v.shape) for k, v in network.state_dict().items()}
     return content_hash(
@@ -366,6 +377,7 @@ def _run_hash(network, schedule, data, vectors, side, settings, seed) -> str:
         shapes,
         side,
         seed,
+        origin,
         schedule.betas.numpy(),
         vectors.cpu().numpy(),
         data.portraits.items.numpy(),

@@ -320,6 +320,14 @@ class Portraits:
         """Number of portraits M."""
         return len(self.items)
 
+    def part(
+        self, index: torch.Tensor, device: torch.device | str
+    ) -> Portraits:
+        """The portraits of the rows ``index``, on ``device``."""
+        return Portraits(
+            self.items[index].to(device), self.positions[index].to(device)
+        )
+
     def cells(self, side: int) -> torch.Tensor:
         """Grid indices on an L x L grid, int64, [M, n, 2]."""
         return (self.positions * side).long().clamp(0, side - 1)

@@ -15,6 +15,7 @@ from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.protocol import evaluate
 from serendifflib.evaluation.tables import row_key
 from serendifflib.paths import cache_dir
+from serendifflib.presets import make_settings
 from serendifflib.profiles import PROFILES
 from serendifflib.workbench import open_bench
 
@@ -131,6 +132,34 @@ def test_sizes_follow_the_profile():
 
     assert steps("full") == {5, 10, 50, 100, 500, 1000}
     assert steps("smoke") < steps("full")
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_rescaling_by_one_is_no_row(profile):
+    ids = {row.id for row in experiments.TABLES["table2"].rows(profile)}
+    assert {"1000", "5", "5-rescaled"} <= ids and "1000-rescaled" not in ids
+
+
+def test_the_painter_is_that_of_the_chapters():
+    rows = {
+        row.id: make_settings(row.name, TINY, **row.recipe["options"])
+        for table in ("calls", "readings")
+        for row in experiments.TABLES[table].rows(TINY)
+        if row.id.startswith("painter")
+    }
+    assert {"painter-one-call", "painter-ddim-5", "painter-zone"} <= set(rows)
+    (its,) = {
+        str(made) for made in rows.values()
+    }  # one network for all of them
+    one = rows["painter-zone"]
+    assert (one.condition, one.steps) == ("film", 2 * TINY.steps)
+
+
+def test_enough_users_for_the_labels():
+    for profile in PROFILES.values():
+        users = experiments.TABLES["labels"].world_users[profile.name]
+        training = users * 4 // 5 * 7 // 8
+        assert training >= max(experiments.LABELS[profile.name])
 
 
 # running

@@ -64,12 +64,18 @@ class Interactions:
     @cached_property
     def users(self) -> np.ndarray:
         """User ids, sorted, shape [U]."""
-        return np.unique(self.frame["user_id"].to_numpy(dtype=object))
+        ids: np.ndarray = np.unique(
+            self.frame["user_id"].to_numpy(dtype=object)
+        )
+        return ids
 
     @cached_property
     def items(self) -> np.ndarray:
         """Item ids, sorted, shape [N]; item number j is ``items[j - 1]``."""
-        return np.unique(self.frame["item_id"].to_numpy(dtype=object))
+        ids: np.ndarray = np.unique(
+            self.frame["item_id"].to_numpy(dtype=object)
+        )
+        return ids
 
     @property
     def n_users(self) -> int:

@@ -64,18 +64,12 @@ class Interactions:
     @cached_property
     def users(self) -> np.ndarray:
         """User ids, sorted, shape [U]."""
-        ids: np.ndarray = np.unique(
-            self.frame["user_id"].to_numpy(dtype=object)
-        )
-        return ids
+        return np.unique(self.frame["user_id"].to_numpy(dtype=object))
 
     @cached_property
     def items(self) -> np.ndarray:
         """Item ids, sorted, shape [N]; item number j is ``items[j - 1]``."""
-        ids: np.ndarray = np.unique(
-            self.frame["item_id"].to_numpy(dtype=object)
-        )
-        return ids
+        return np.unique(self.frame["item_id"].to_numpy(dtype=object))
 
     @property
     def n_users(self) -> int:
@@ -90,13 +84,13 @@ class Interactions:
     @cached_property
     def user_index(self) -> np.ndarray:
         """User number of every row, int64, shape [R], values 0..U-1."""
-        ids = self.frame["user_id"].to_numpy(dtype=object)
+        ids: np.ndarray = self.frame["user_id"].to_numpy(dtype=object)
         return np.searchsorted(self.users, ids).astype(np.int64)
 
     @cached_property
     def item_index(self) -> np.ndarray:
         """Item number of every row, int64, shape [R], values 1..N."""
-        ids = self.frame["item_id"].to_numpy(dtype=object)
+        ids: np.ndarray = self.frame["item_id"].to_numpy(dtype=object)
         return np.searchsorted(self.items, ids).astype(np.int64) + 1
 
     @cached_property

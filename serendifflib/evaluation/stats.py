@@ -169,6 +169,51 @@ def wilson_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
     return Interval(rate, low, high)
 
 
+def lot_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
+    """Where the hit ratio of n lots lies: the exact binomial range.
+
+    The opposite of :func:`wilson_interval`: the probability is known, the
+    hits are not. Whoever stands outside knows something, or was lucky.
+
+    Args:
+        n: cases, at least 1.
+        chance: probability of a hit, between 0 and 1.
+        level: at least this share of all draws lies inside.
+
+    Raises:
+        DataError: no case, or a probability outside (0, 1).
+
+    >>> tuple(round(float(x), 3) for x in lot_interval(600, 0.01))
+    (0.01, 0.003, 0.018)
+    """
+    _check_level(level)
+    if n < 1 or not 0 < chance < 1:
+        raise DataError(
+            f"{n} cases, chance {chance}: expected at least one case and a "
+            "probability between 0 and 1"
+        )
+    tail = (1 - level) / 2
+    low, high = scipy_stats.binom.ppf([tail, 1 - tail], n, chance) / n
+    return Interval(chance, float(low), float(high))
+
+
+def lot_p(hits: int, n: int, chance: float) -> float:
+    """Two-sided p-value of ``hits`` among ``n`` lots, exact.
+
+    Twice the smaller tail, at most 1.
+
+    Raises:
+        DataError: ``hits`` outside 0..n.
+
+    >>> round(lot_p(2, 2, 0.5), 3)
+    0.5
+    """
+    if n < 1 or not 0 <= hits <= n:
+        raise DataError(f"{hits} hits in {n} cases: expected 0 <= hits <= n")
+    lots = scipy_stats.binom(n, chance)
+    return float(min(1.0, 2 * min(lots.cdf(hits), lots.sf(hits - 1))))
+
+
 def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     """Two-tailed paired t-test on the same users or the same folds.
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.evaluation import stats
 from serendifflib.io import read_json
 from serendifflib.paths import project_root
+from serendifflib.profiles import PROFILES
 
 SOURCES = ("paper", "recorded", "live")
 ABSENT = {
@@ -28,6 +30,10 @@ ABSENT = {
 }
 FOLD_STAR = "*"
 HOLM_STAR = "†"
+MARKS_OF_PLACES = (
+    "Bold: best of its column; underlined: second; brackets: 95% "
+    "bootstrap interval over users."
+)
 
 
 @dataclass(frozen=True)
@@ -487,10 +493,7 @@ def _caption(
             f"The paper's data are {panel.data}, ours {data}: compare the "
             "order of rows, not the values."
         )
-    parts.append(
-        "Bold: best of its column; underlined: second; brackets: 95% "
-        "bootstrap interval over users."
-    )
+    parts.append(MARKS_OF_PLACES)
     if starred:
         parts.append(
             f"{FOLD_STAR}: differs from at least six of the nine rivals by a "
@@ -638,3 +641,255 @@ def star_marks(
         sign += HOLM_STAR * int(part["significant_holm"].sum() >= needed)
         marks[row, str(metric)] = sign
     return marks
+
+
+# ------------------------------------- tables that the paper does not have
+
+
+def own_table(
+    title: str,
+    rows: Mapping[str, str],
+    recorded: pd.DataFrame | None,
+    live: pd.DataFrame | None = None,
+    *,
+    data: str,
+    columns: Mapping[str, Column],
+    task: str = "serendipity",
+    unranked: Collection[str] = (),
+) -> Comparison:
+    """A table of ours alone: recorded | live, with intervals.
+
+    Args:
+        title: what it compares, one line.
+        rows: id -> label, in the order of the table; other rows of the
+            frames follow.
+        recorded: :func:`serendifflib.runs.collect` of the recorded runs.
+        live: the same of this execution; None leaves the column out.
+        data: which of our data sets to show.
+        columns: metric -> how it prints.
+        task: "serendipity" or "relevance".
+        unranked: rows that never count as best, e.g. the oracle.
+
+    Raises:
+        DataError: two values for one cell (e.g. of two profiles).
+    """
+    panel = Panel(
+        task,
+        data,
+        title,
+        tuple(
+            PaperRow(row, label, "", dict[str, float](), dict[str, str]())
+            for row, label in rows.items()
+        ),
+    )
+    empty = PaperTable(0, title, title, "", "", columns, (panel,))
+    sources = ("recorded",) if live is None else ("recorded", "live")
+    frames = {
+        name: _relabelled(frame, rows)
+        for name, frame in (("recorded", recorded), ("live", live))
+    }
+    made = comparison_table(
+        empty,
+        frames["recorded"],
+        frames["live"],
+        data=data,
+        task=task,
+        paper_data=data,
+        sources=sources,
+        unranked=unranked,
+    )
+    origins = [
+        f"{name.capitalize()}: "
+        f"{provenance(_mean_rows(frames[name], data, task, name))}"
+        for name in sources
+    ]
+    several = dict.fromkeys(made.groups, "")  # no group, nothing is foreign
+    caption = [f"{title} ({task}).", *origins, MARKS_OF_PLACES]
+    return replace(made, caption=" ".join(caption), groups=several)
+
+
+def _relabelled(
+    frame: pd.DataFrame | None, rows: Mapping[str, str]
+) -> pd.DataFrame | None:
+    """Today's labels: a record keeps the one of its own day."""
+    if frame is None or frame.empty:
+        return frame
+    return frame.assign(label=frame["row"].map(rows).fillna(frame["label"]))
+
+
+def row_means(
+    frame: pd.DataFrame | None,
+    *,
+    data: str,
+    metric: str = "H@10",
+    task: str = "serendipity",
+    rows: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Means over folds of one metric, one line per row: what plots take.
+
+    Args:
+        frame: :func:`serendifflib.runs.collect`, or None.
+        data: which data set.
+        metric: which number, e.g. "H@10" or "inference_seconds".
+        task: "serendipity" or "relevance".
+        rows: id -> label, to choose rows, their order and their names;
+            None takes all as they come.
+
+    Returns:
+        Index: row id; columns ``label, value, low, high, n, folds,
+        profile``. Rows without a record are missing, not NaN.
+
+    Raises:
+        DataError: two values for one row.
+    """
+    columns = ["label", "value", "low", "high", "n", "folds", "profile"]
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=columns).rename_axis("row")
+    means = _mean_rows(frame, data, task, "row_means")
+    part = means[means["metric"] == metric].set_index("row", drop=False)
+    counted = frame[
+        (frame["data"] == data)
+        & (frame["task"] == task)
+        & (frame["metric"] == metric)
+        & (frame["fold"] != "mean")
+    ]
+    folds = counted.groupby("row")["fold"].nunique()
+    part = part.assign(folds=folds.reindex(part.index).astype(int))
+    if rows is not None:
+        part = part.loc[[row for row in rows if row in part.index]]
+        part["label"] = [rows[row] for row in part.index]
+    return part[columns]
+
+
+def same_profile(cases: pd.DataFrame, row: str) -> pd.DataFrame:
+    """The cases of the largest profile that a row has, of all rows.
+
+    Rows of two profiles saw different worlds and cannot be paired.
+
+    Args:
+        cases: :func:`serendifflib.runs.case_frame` of one table and data
+            set.
+        row: whose profile counts; none of its cases gives no cases.
+    """
+    own = set(cases.loc[cases["row"] == row, "profile"])
+    sizes = [name for name in PROFILES if name in own]
+    return cases[cases["profile"] == (sizes[-1] if sizes else None)]
+
+
+def paired_differences(
+    cases: pd.DataFrame,
+    baseline: str,
+    rows: Sequence[str] | None = None,
+    *,
+    metric: str = "H@10",
+    factor: float = 1.0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """What each row has more than a baseline, user by user.
+
+    Args:
+        cases: :func:`serendifflib.runs.case_frame` of one table, data set,
+            profile and task.
+        baseline: the row that is subtracted.
+        rows: rows to compare; None takes all others. Rows without cases in
+            a fold of the baseline are left out.
+        metric: which metric.
+        factor: the baseline is multiplied by it first: with 1.25, a
+            difference above zero says "at least a quarter more".
+        level: coverage of the intervals.
+
+    Returns:
+        Index: row; ``difference`` (row minus ``factor`` times baseline,
+        mean over cases), ``low, high`` (users resampled; NaN for one user),
+        ``users`` (cases), ``folds``, ``p`` (paired t), ``p_holm`` (over the
+        rows returned).
+
+    Raises:
+        DataError: two rows were not tested on the same cases.
+    """
+    columns = ["difference", "low", "high", "users", "folds", "p", "p_holm"]
+    keys = ["fold", "user", "target"]
+    by_row = {
+        row: part.set_index(keys).sort_index()
+        for row, part in cases.groupby("row")
+    }
+    lines = {}
+    wanted = [row for row in by_row if row != baseline]
+    for row in wanted if rows is None else rows:
+        if row not in by_row or baseline not in by_row:
+            continue
+        pair = _common_folds(by_row[row], by_row[baseline], row, baseline)
+        if pair is None or len(pair[0]) < 2:
+            continue
+        mine, theirs = pair[0][metric], factor * pair[1][metric]
+        found = stats.bootstrap_interval(
+            mine - theirs,
+            level=level,
+            generator=torch.Generator().manual_seed(0),
+            groups=mine.index.get_level_values("user"),
+        )
+        folds = mine.index.get_level_values("fold").nunique()
+        p = stats.paired_t(mine, theirs).p
+        lines[row] = (*found, len(mine), folds, p)
+    table = pd.DataFrame.from_dict(
+        lines, orient="index", columns=columns[:-1]
+    ).rename_axis("row")
+    table["p_holm"] = stats.holm(table["p"]) if lines else []
+    return table
+
+
+def against_chance(
+    cases: pd.DataFrame,
+    chance: float,
+    *,
+    metric: str = "H@10",
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Which rows hit more, or less, often than drawing lots?
+
+    Args:
+        cases: :func:`serendifflib.runs.case_frame` of one table, data set,
+            profile and task.
+        chance: probability of a hit by lot, e.g. 10 / C.
+        metric: a hit ratio, "H@1", "H@5" or "H@10".
+        alpha: chance that any of the m rows leaves its interval although
+            none of them knows anything (Bonferroni: alpha / m each).
+
+    Returns:
+        Index: row; ``hits, n, value, low, high`` (between which the hit
+        ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm``,
+        ``inside``.
+    """
+    sums = cases.groupby("row", sort=False)[metric].agg(["sum", "size"])
+    table = pd.DataFrame(
+        {
+            "hits": sums["sum"].round().astype(int),
+            "n": sums["size"].astype(int),
+        }
+    )
+    table["value"] = table["hits"] / table["n"]
+    level = 1 - alpha / max(1, len(table))
+    bounds = [stats.lot_interval(n, chance, level=level) for n in table["n"]]
+    table["low"] = [one.low for one in bounds]
+    table["high"] = [one.high for one in bounds]
+    table["p"] = [
+        stats.lot_p(hits, n, chance)
+        for hits, n in zip(table["hits"], table["n"], strict=True)
+    ]
+    table["p_holm"] = stats.holm(table["p"])
+    table["inside"] = table["value"].between(table["low"], table["high"])
+    return table
+
+
+def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau-b between the orders that protocols give the models.
+
+    Args:
+        values: rows are models, columns protocols; NaN where not measured.
+            Ties count as ties.
+
+    Returns:
+        Square frame over the columns; NaN where fewer than two models are
+        common.
+    """
+    return values.astype(float).corr(method="kendall", min_periods=2)

@@ -219,3 +219,33 @@ def test_pairing_uses_the_order():
 def test_docstring_examples():
     found = doctest.testmod(stats)
     assert found.attempted >= 3 and found.failed == 0
+
+
+def test_the_interval_of_lots_is_the_binomial_one():
+    n, chance = 40, 0.1
+    low, high = stats.lot_interval(n, chance)[1:]
+    mass = [
+        math.comb(n, k) * chance**k * (1 - chance) ** (n - k)
+        for k in range(n + 1)
+    ]
+    inside = sum(mass[round(low * n) : round(high * n) + 1])
+    assert inside >= 0.95
+    # and no hit that could be spared on either side
+    assert sum(mass[: round(low * n) + 1]) >= 0.025
+    assert sum(mass[round(high * n) :]) >= 0.025
+    for bad in ((0, 0.1), (10, 0.0), (10, 1.0)):
+        with pytest.raises(DataError, match="probability between"):
+            stats.lot_interval(*bad)
+    with pytest.raises(DataError, match="0 <= hits <= n"):
+        stats.lot_p(3, 2, 0.1)
+
+
+@given(st.integers(0, 30), st.floats(0.05, 0.95))
+def test_p_of_lots_is_twice_the_smaller_tail(hits, chance):
+    reference = min(
+        scipy_stats.binomtest(hits, 30, chance, alternative=side).pvalue
+        for side in ("less", "greater")
+    )
+    assert stats.lot_p(hits, 30, chance) == pytest.approx(
+        min(1, 2 * reference)
+    )

@@ -1,0 +1,228 @@
+"""Tables and tests that the paper does not have."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from serendifflib.errors import DataError
+from serendifflib.evaluation import metrics, stats, tables
+
+HITS = tables.Column("H@10", "%", 2)
+ORIGIN = {
+    "profile": "smoke",
+    "seed": "0",
+    "commit": "0123456789",
+    "dirty": False,
+    "device": "cpu (test)",
+    "created": "2026-11-23T10:00:00+00:00",
+    "code_current": True,
+}
+
+
+def collected(values, *, data="toy", folds=(0, 1)):
+    """Lines as ``collect`` makes them: a line per fold, and their mean."""
+    return pd.DataFrame(
+        {
+            "row": row,
+            "label": f"label of {row}",
+            "data": data,
+            "task": "serendipity",
+            "fold": fold,
+            "metric": "H@10",
+            "value": value,
+            "low": value - 0.1,
+            "high": value + 0.1,
+            "n": 100,
+            **ORIGIN,
+        }
+        for row, value in values.items()
+        for fold in (*folds, "mean")
+    )
+
+
+def cases(ranks, *, fold=0, profile="smoke", users=None):
+    """Cases of several rows: row -> ranks of the same users."""
+    parts = []
+    for row, found in ranks.items():
+        values = metrics.case_metrics(torch.tensor(found))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "row": row,
+                    "profile": profile,
+                    "fold": fold,
+                    "user": users or list(range(len(found))),
+                    "target": 7,
+                    "rank": found,
+                    **{k: v.numpy() for k, v in values.items()},
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+# tables
+
+
+def test_own_tables_keep_the_order_and_name_the_gaps():
+    table = tables.own_table(
+        "Controls",
+        {"b": "Bee", "a": "Ant", "c": "Cat"},
+        collected({"a": 0.2, "b": 0.3}),
+        collected({"a": 0.25}),
+        data="toy",
+        columns={"H@10": HITS},
+        unranked=["b"],
+    )
+    assert list(table.frame.index) == ["Bee", "Ant", "Cat"]
+    assert list(table.frame.columns) == [
+        ("H@10", "recorded"),
+        ("H@10", "live"),
+    ]
+    assert table.frame.loc["Bee"].tolist() == [
+        "30.0% [20.0, 40.0]",
+        tables.ABSENT["live"],
+    ]
+    assert table.frame.loc["Cat", ("H@10", "recorded")] == "not recorded"
+    assert table.values.loc["Ant", ("H@10", "live")] == 0.25
+    # the oracle is never best, and a lone row has beaten nobody
+    assert not table.places.to_numpy().any()
+    assert table.caption.startswith("Controls (serendipity).")
+    assert "paper" not in table.caption and "code 0123456789" in table.caption
+    assert "Not in the paper" not in table.to_html()
+
+
+def test_own_tables_without_any_record():
+    table = tables.own_table(
+        "Controls",
+        {"a": "Ant"},
+        None,
+        data="toy",
+        columns={"H@10": HITS},
+    )
+    assert table.frame.to_numpy().tolist() == [["not recorded"]]
+    assert "nothing of this table and data" in table.caption
+
+
+def test_means_come_in_the_order_that_is_asked_for():
+    frame = pd.concat([
+        collected({"a": 0.2, "b": 0.3, "c": 0.1}),
+        collected({"a": 0.9}, data="other"),
+    ])  # fmt: skip
+    means = tables.row_means(frame, data="toy", rows={"c": "Cat", "a": "Ant"})
+    assert means["label"].to_dict() == {"c": "Cat", "a": "Ant"}
+    assert means["value"].tolist() == [0.1, 0.2]
+    assert means["folds"].tolist() == [2, 2]
+    assert set(tables.row_means(frame, data="toy").index) == {"a", "b", "c"}
+    assert tables.row_means(frame, data="nowhere").empty
+    assert tables.row_means(frame, data="toy", metric="N@5").empty
+    assert tables.row_means(None, data="toy").columns.equals(means.columns)
+
+
+# pairs
+
+
+def test_differences_by_hand():
+    frame = cases({"base": [1, 20, 20, 20], "x": [1, 1, 1, 20]})
+    table = tables.paired_differences(frame, "base")
+    assert table.index.tolist() == ["x"]
+    one = table.loc["x"]
+    assert one["difference"] == 0.5 and one["users"] == 4
+    assert one["low"] <= 0.5 <= one["high"] and one["folds"] == 1
+    reference = stats.paired_t([1, 1, 1, 0], [1, 0, 0, 0]).p
+    assert one["p"] == reference == one["p_holm"]
+    # "a quarter more": 3/4 - 1.25 * 1/4
+    quarter = tables.paired_differences(frame, "base", factor=1.25)
+    assert quarter.loc["x", "difference"] == pytest.approx(0.4375)
+
+
+def test_differences_are_corrected_for_their_number():
+    rng = np.random.default_rng(0)
+    ranks = {"base": [15] * 80}
+    for row in "abc":
+        ranks[row] = rng.choice([5, 15], 80, p=[0.1, 0.9]).tolist()
+    table = tables.paired_differences(cases(ranks), "base")
+    assert table["p_holm"].tolist() == stats.holm(table["p"]).tolist()
+    assert (table["p_holm"] > table["p"]).any()
+    few = tables.paired_differences(cases(ranks), "base", ["b", "unknown"])
+    assert few.index.tolist() == ["b"]
+    assert few.loc["b", "p_holm"] == few.loc["b", "p"]
+
+
+def test_the_interval_of_a_difference_covers_it():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        easy = rng.random(150)
+        ranks = {
+            "base": np.where(easy < 0.2, 5, 50).tolist(),
+            "x": np.where(easy + rng.normal(0, 0.1, 150) < 0.3, 5, 50)
+            .astype(int)
+            .tolist(),
+        }
+        one = tables.paired_differences(cases(ranks), "base").loc["x"]
+        # P(u + 0.1 z < 0.3) - 0.2 = 0.1, to 0.0003
+        covered += one["low"] <= 0.1 <= one["high"]
+    assert covered >= 50
+
+
+def test_only_common_folds_are_paired_and_gaps_are_no_error():
+    one = cases({"base": [1, 20, 3], "x": [20, 20, 1]})
+    two = cases({"base": [1, 1, 1]}, fold=1, users=[3, 4, 5])
+    both = pd.concat([one, two])
+    assert tables.paired_differences(both, "base").loc["x", "users"] == 3
+    assert tables.paired_differences(both, "nobody").empty
+    assert tables.paired_differences(both[:0], "base").empty
+    with pytest.raises(DataError, match="same cases"):
+        other = cases({"x": [1, 1, 1]}, users=[7, 8, 9])
+        tables.paired_differences(pd.concat([two, other, one[:3]]), "base")
+
+
+def test_the_largest_profile_of_a_row():
+    frame = pd.concat([
+        cases({"a": [1], "b": [2]}),
+        cases({"a": [3]}, profile="laptop"),
+    ])  # fmt: skip
+    assert tables.same_profile(frame, "a")["rank"].tolist() == [3]
+    assert set(tables.same_profile(frame, "b")["row"]) == {"a", "b"}
+    assert tables.same_profile(frame, "nobody").empty
+
+
+# chance
+
+
+def test_chance_by_hand():
+    frame = cases({"some": [1] * 3 + [50] * 7, "all": [1] * 10})
+    table = tables.against_chance(frame, 0.1)
+    assert table.loc["some", ["hits", "n"]].tolist() == [3, 10]
+    # P(3 or more of 10) at 0.1
+    upper = 1 - sum(math.comb(10, k) * 0.1**k * 0.9 ** (10 - k)
+                    for k in range(3))  # fmt: skip
+    assert table.loc["some", "p"] == pytest.approx(2 * upper)
+    assert table["inside"].to_dict() == {"some": True, "all": False}
+
+
+def test_nobody_who_guesses_is_called_a_leak():
+    """The chance of any false alarm among 20 rows stays below alpha."""
+    rng = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(100):
+        ranks = {
+            f"row{row}": rng.integers(1, 101, 150).tolist()
+            for row in range(20)
+        }
+        table = tables.against_chance(cases(ranks), 0.1)
+        alarms += not table["inside"].all()
+    assert alarms <= 12  # 5 expected at most, 12 has probability 0.002
+
+
+def test_orders_that_agree_and_orders_that_turn():
+    values = pd.DataFrame(
+        {"one": [1, 2, 3], "same": [0.1, 0.2, 0.9], "turned": [3, 2, 1]}
+    )
+    tau = tables.rank_agreement(values.assign(unknown=math.nan))
+    assert tau.loc["one", "same"] == 1 and tau.loc["one", "turned"] == -1
+    assert math.isnan(tau.loc["one", "unknown"])

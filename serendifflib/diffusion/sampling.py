@@ -18,6 +18,7 @@ from diffusers import (
 
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.errors import ConfigError
+from serendifflib.memory import keep_large_blocks
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Noise = Callable[[torch.Size], torch.Tensor]
@@ -39,6 +40,9 @@ def sample(
 ) -> torch.Tensor:
     """Run the reverse process and return the generated x_0.
 
+    On CUDA the network computes in bfloat16, as in training; states, mean
+    and variance stay in float32.
+
     Args:
         denoise: the network, (x_t [B, ...], t [B]) -> output [B, ...].
         start: pure noise x_T, [B, ...].
@@ -54,6 +58,9 @@ def sample(
         ConfigError: see :func:`check_sampler`.
     """
     check_sampler(sampler, calls, schedule.timesteps)
+    keep_large_blocks()
+    if start.is_cuda:
+        denoise = in_bfloat16(denoise)
     if sampler == "one-call":
         last = schedule.timesteps - 1
         t = torch.full((len(start),), last, device=start.device)
@@ -69,6 +76,16 @@ def sample(
     for state in steps:
         x = state
     return x
+
+
+def in_bfloat16(denoise: Denoise) -> Denoise:
+    """The same network in mixed precision; what it returns is as precise."""
+
+    def denoise_mixed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return denoise(x, t).to(x.dtype)
+
+    return denoise_mixed
 
 
 def check_sampler(sampler: str, calls: int, timesteps: int) -> None:

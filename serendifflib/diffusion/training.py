@@ -22,11 +22,13 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
+from serendifflib.diffusion.team import Team, current_team
 from serendifflib.errors import CheckpointError, ConfigError, ModelError
 from serendifflib.io import atomic_path, content_hash
+from serendifflib.memory import keep_large_blocks
 from serendifflib.portrait import Portraits
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class TrainingSet:
     def target_cells(self, side: int) -> torch.Tensor:
         """Grid indices of the targets, int64, [M, 2]."""
         return (self.positions * side).long().clamp(0, side - 1)
+
+    def to(self, device: torch.device) -> TrainingSet:
+        """The same on a device."""
+        return TrainingSet(
+            Portraits(
+                self.portraits.items.to(device),
+                self.portraits.positions.to(device),
+            ),
+            self.targets.to(device),
+            self.positions.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -193,6 +206,9 @@ def train(
 ) -> TrainingReport:
     """Train ``network`` in place; keep the best (or the last) weights.
 
+    Within :func:`~serendifflib.diffusion.team.training_as`, several processes
+    do this together; each one ends with the same weights.
+
     Args:
         network: takes (x_t, t, portrait, counts), see
             :class:`~serendifflib.diffusion.unet.UNet`.
@@ -202,7 +218,8 @@ def train(
         side: L.
         settings: how to train.
         seed: of all random choices.
-        device: where to train; on CUDA in bfloat16 mixed precision.
+        device: where to train; on CUDA in bfloat16 mixed precision, with
+            data and noise made there (its random numbers are its own).
         validate: score of a network on the validation fold (higher is
             better), for early stopping.
         checkpoint: file to resume from and to save to.
@@ -217,7 +234,8 @@ def train(
         losses and validations.
 
     Raises:
-        ConfigError: there is nothing to train on.
+        ConfigError: there is nothing to train on, or a batch cannot be
+            dealt out to the processes.
         CheckpointError: the checkpoint is damaged or of another run.
         ModelError: the loss is no longer a number.
     """
@@ -226,11 +244,20 @@ def train(
             "no training example: the training users have no target with "
             "an item before it"
         )
+    keep_large_blocks()
+    team = current_team()
+    team.check(settings.batch_size)
     device = torch.device(device)
     network.to(device).train()
-    vectors = vectors.to(device)
-    optimizer = _optimizer(network, settings)
-    average = AveragedModel(network, avg_fn=_running_average, use_buffers=True)
+    if device.type == "cuda":  # its tensor cores want the channels together
+        network.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(network, settings, device)
+    average = AveragedModel(
+        # without averaging there is nothing to copy
+        network if settings.ema else nn.Identity(),
+        multi_avg_fn=_running_average,
+        use_buffers=True,
+    )
     report = TrainingReport()
     best: dict[str, torch.Tensor] = {}
     run = ""
@@ -242,6 +269,9 @@ def train(
             report, best = _load_checkpoint(
                 checkpoint, run, network, average, optimizer
             )
+    trained = team.wrap(network)
+    resident = data.to(device)
+    scaled = vectors.to(device) * settings.data_scale
     started = time.perf_counter() - report.seconds
     done = len(report.losses)
     bar = tqdm(
@@ -249,15 +279,15 @@ def train(
         "train",
         initial=done,
         total=settings.steps,
-        disable=not progress,
+        disable=not (progress and team.first),
     )
     with torch.random.fork_rng():  # dropout draws from the global state
         for step in bar:
             if _exhausted(report, settings):
                 break
             loss = _train_step(
-                network, schedule, data, vectors, side, settings,
-                optimizer, _step_seed(seed, step), device,
+                trained, schedule, resident, scaled, side, settings,
+                optimizer, _step_seed(seed, step), device, team,
             )  # fmt: skip
             if not math.isfinite(loss):
                 raise ModelError(
@@ -284,11 +314,15 @@ def train(
             elif now % 20 == 0:
                 bar.set_postfix(loss=f"{loss:.4f}")
             report.seconds = time.perf_counter() - started
-            if checkpoint is not None and now % checkpoint_every == 0:
+            if (
+                checkpoint is not None
+                and team.first
+                and now % checkpoint_every == 0
+            ):
                 _save_checkpoint(
                     checkpoint, run, network, average, optimizer, report, best
                 )
-    if checkpoint is not None and keep_checkpoint:
+    if checkpoint is not None and keep_checkpoint and team.first:
         _save_checkpoint(
             checkpoint, run, network, average, optimizer, report, best
         )
@@ -298,39 +332,49 @@ def train(
         report.best_step = len(report.losses)
         if settings.ema:
             network.load_state_dict(average.module.state_dict())
-    network.eval()
-    if checkpoint is not None and not keep_checkpoint:
+    network.to(memory_format=torch.contiguous_format).eval()
+    if checkpoint is not None and not keep_checkpoint and team.first:
         checkpoint.unlink(missing_ok=True)
+    team.wait()  # the next stage may look for the same file
     return report
 
 
 def _train_step(
-    network, schedule, data, vectors, side, settings, optimizer, seed, device
+    network: nn.Module,
+    schedule: DDPMSchedule,
+    data: TrainingSet,
+    scaled: torch.Tensor,
+    side: int,
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    seed: int,
+    device: torch.device,
+    team: Team,
 ) -> float:
-    """The four steps of training: draw, noise, predict, descend."""
-    torch.manual_seed(seed)
+    """The four steps of training: draw, noise, predict, descend.
+
+    ``data`` and ``scaled``, the item vectors times ``data_scale``, are on the
+    device; the batch is dealt out to the processes of the team.
+    """
+    torch.manual_seed(seed + team.rank)  # dropout: another one per process
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(
-        len(data), (settings.batch_size,), generator=generator
-    )
+    batch = settings.batch_size
+    index = torch.randint(len(data), (batch,), generator=generator)
+    t = torch.randint(schedule.timesteps, (batch,), generator=generator)
+    index, t = team.share(index).to(device), team.share(t).to(device)
     # 1. portraits of a batch of users, and their serendipity points
-    sparse = data.portraits.part(index, device)
-    everyone = torch.arange(len(index), device=device)
-    portrait, counts = sparse.dense(everyone, vectors, side)
-    cells = data.target_cells(side)[index].to(device)
-    x0 = point_grid(data.targets[index].to(device), cells, vectors, side)
-    x0 = x0 * settings.data_scale
+    portrait, counts = data.portraits.dense(index, scaled, side)
+    cells = data.target_cells(side)[index]
+    x0 = point_grid(data.targets[index], cells, scaled, side)
     # 2. noise them to a random step (Eq. 1 in closed form)
-    t = torch.randint(
-        schedule.timesteps, (len(index),), generator=generator
-    ).to(device)
-    noise = torch.randn(x0.shape, generator=generator).to(device)
+    noise = _noise((batch, *x0.shape[1:]), generator, seed, device)
+    noise = team.share(noise)
     x_t = schedule.q_sample(x0, t, noise)
     # 3. let the network predict (Eq. 10)
     with torch.autocast(
         device.type, torch.bfloat16, enabled=device.type == "cuda"
     ):
-        output = network(x_t, t, portrait * settings.data_scale, counts)
+        output = network(x_t, t, portrait, counts)
     wanted = schedule.target(settings.predict, x0, t, noise)
     loss = grid_loss(output.float(), wanted, cells, settings.loss)
     # 4. descend
@@ -338,21 +382,37 @@ def _train_step(
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
-    return float(loss.detach())
+    return float(team.mean(loss.detach()))
 
 
-def _optimizer(network, settings) -> torch.optim.Optimizer:
+def _noise(shape, generator, seed, device) -> torch.Tensor:
+    """N(0, 1) from the generator of the step; on CUDA it is drawn there."""
+    if device.type == "cuda":
+        # drawing it on the processor would take longer than the step
+        generator = torch.Generator(device).manual_seed(seed)
+    noise = torch.randn(shape, generator=generator, device=generator.device)
+    return noise.to(device)
+
+
+def _optimizer(network, settings, device) -> torch.optim.Optimizer:
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return make[settings.optimizer](
         network.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
+        # one pass over the weights instead of ten
+        fused=device.type in ("cpu", "cuda"),
     )
 
 
-def _running_average(average, value, count):
+def _running_average(averages, values, count) -> None:
     """Mean of the last steps, a plain mean while there are fewer."""
-    return average + (value - average) / min(int(count) + 1, 200)
+    share = 1.0 / min(int(count) + 1, 200)
+    if averages[0].is_floating_point():
+        torch._foreach_lerp_(averages, values, share)
+    else:  # counters of a batch norm
+        for average, value in zip(averages, values, strict=True):
+            average.copy_(average + (value - average) * share)
 
 
 def _exhausted(report: TrainingReport, settings: TrainingSettings) -> bool:

@@ -1,0 +1,261 @@
+"""Plots of results: dots with intervals, curves over a size, bump charts.
+
+They take frames of :mod:`serendifflib.evaluation.tables` (``label, value,
+low, high``) and draw an empty frame as a sentence, so that a page without
+records is still a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    NullLocator,
+    PercentFormatter,
+)
+
+from serendifflib.viz.plots import GRID, HALO, INK, MUTED, PALETTE, new_figure
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
+NOTHING = "no runs recorded yet"
+
+
+def plot_dots(
+    series: Mapping[str, pd.DataFrame],
+    *,
+    xlabel: str,
+    order: Sequence[str] | None = None,
+    reference: float | None = None,
+    bands: pd.DataFrame | None = None,
+    percent: bool = True,
+    empty: str = NOTHING,
+) -> Figure:
+    """One line per row, one dot with its interval per series.
+
+    Args:
+        series: name -> frame with ``label, value, low, high``; NaN bounds
+            draw no interval. One series needs no legend.
+        xlabel: of the values.
+        order: labels from top to bottom; None takes them as they come.
+        reference: a value to mark by a dashed line, e.g. chance or zero.
+        bands: frame with ``label, low, high`` to shade, e.g. where a lot
+            would fall.
+        percent: values are shares.
+        empty: what to write when there is nothing to draw.
+    """
+    drawn = {n: f for n, f in series.items() if len(f)}
+    if not drawn:
+        return _empty(empty)
+    found = [label for f in drawn.values() for label in f["label"]]
+    labels = [n for n in dict.fromkeys(order or found) if n in set(found)]
+    height = 0.9 + (0.22 + 0.07 * (len(drawn) - 1)) * len(labels)
+    figure, axes = new_figure(7.2, max(2.2, height))
+    ax = axes[0, 0]
+    place = {label: number for number, label in enumerate(labels)}
+    if bands is not None:
+        for band in bands.itertuples():
+            if band.label in place:
+                middle = place[band.label]
+                ax.fill_betweenx(
+                    [middle - 0.4, middle + 0.4],
+                    band.low,
+                    band.high,
+                    color=GRID,
+                    lw=0,
+                    zorder=0,
+                )
+    shifts = np.linspace(-0.25, 0.25, len(drawn)) if len(drawn) > 1 else [0.0]
+    for (name, frame), shift, colour, marker in zip(
+        drawn.items(), shifts, _cycle(PALETTE), _cycle(MARKERS), strict=False
+    ):
+        shown = frame[frame["label"].isin(labels)]
+        y = np.array([place[label] for label in shown["label"]]) + shift
+        _with_intervals(ax, shown["value"], y, shown, colour, marker, name)
+    if reference is not None:
+        ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
+    ax.set(
+        xlabel=xlabel,
+        yticks=range(len(labels)),
+        yticklabels=labels,
+        ylim=(len(labels) - 0.4, -0.6),
+    )
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", color=GRID, lw=0.6)
+    ax.set_axisbelow(True)
+    if percent:
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    _legend(figure, ax, len(drawn))
+    return figure
+
+
+def plot_sizes(
+    series: Mapping[str, pd.DataFrame],
+    *,
+    xlabel: str,
+    ylabel: str,
+    levels: Mapping[str, float] | None = None,
+    marks: Mapping[str, float] | None = None,
+    percent: bool = False,
+    log_y: bool = False,
+    empty: str = NOTHING,
+) -> Figure:
+    """Curves with intervals over a size on a logarithmic axis.
+
+    Args:
+        series: name -> frame with ``x, value`` and, if it has intervals,
+            ``low, high``; drawn in the order of x.
+        xlabel: of the size.
+        ylabel: of the values.
+        levels: name -> value, dashed lines across, e.g. the oracle.
+        marks: name -> size, dotted lines upwards, e.g. a data set's size.
+        percent: values are shares.
+        log_y: a logarithmic axis for the values too.
+        empty: what to write when there is nothing to draw.
+    """
+    drawn = {name: f.sort_values("x") for name, f in series.items() if len(f)}
+    if not drawn:
+        return _empty(empty)
+    figure, axes = new_figure(7.2, 4.0)
+    ax = axes[0, 0]
+    for (name, frame), colour, marker in zip(
+        drawn.items(), _cycle(PALETTE), _cycle(MARKERS), strict=False
+    ):
+        x = frame["x"].to_numpy(dtype=float)
+        ax.plot(
+            x,
+            frame["value"],
+            marker=marker,
+            color=colour,
+            ms=5,
+            lw=1.6,
+            label=name,
+        )
+        if "low" in frame:
+            low, high = (frame[n].astype(float) for n in ("low", "high"))
+            ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+    sizes = sorted({float(x) for f in drawn.values() for x in f["x"]})
+    ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+    if log_y:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    for name, value in (levels or {}).items():
+        ax.axhline(value, color=INK, lw=1, ls="--")
+        _note(ax, name, (1, value), ax.get_yaxis_transform(), "right")
+    for name, size in (marks or {}).items():
+        ax.axvline(size, color=MUTED, lw=1, ls=":")
+        _note(ax, name, (size, 0.02), ax.get_xaxis_transform(), "left")
+    if len(sizes) <= 8:  # the sizes that were tried, nothing between
+        ax.xaxis.set_major_locator(FixedLocator(sizes))
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+    if percent:
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _legend(figure, ax, len(drawn))
+    return figure
+
+
+def plot_bump(values: pd.DataFrame, *, empty: str = NOTHING) -> Figure:
+    """Places of the models under several protocols, joined by lines.
+
+    Args:
+        values: rows are models, columns protocols; higher is better. Models
+            that a protocol lacks are left out.
+        empty: what to write when there is nothing to draw.
+    """
+    whole = values.dropna()
+    if whole.empty:
+        return _empty(empty)
+    places = whole.rank(ascending=False, method="first").astype(int)
+    figure, axes = new_figure(7.2, 1.0 + 0.33 * len(places))
+    ax = axes[0, 0]
+    columns = range(places.shape[1])
+    for (name, row), colour, marker in zip(
+        places.iterrows(), _cycle(PALETTE), _cycle(MARKERS), strict=False
+    ):
+        ax.plot(columns, row, marker=marker, color=colour, lw=2, ms=7)
+        for column, side, where in ((0, -1, "right"), (-1, 1, "left")):
+            ax.annotate(
+                str(name),
+                (columns[column], row.iloc[column]),
+                xytext=(9 * side, 0),
+                textcoords="offset points",
+                ha=where,
+                va="center",
+                color=colour,
+                fontsize=9,
+                path_effects=HALO,
+            )
+    ax.set(
+        xticks=columns,
+        xticklabels=whole.columns,
+        xlim=(-1.1, places.shape[1] + 0.1),
+        ylim=(len(places) + 0.5, 0.5),
+        yticks=range(1, len(places) + 1),
+        ylabel="place",
+    )
+    ax.tick_params(length=0)
+    return figure
+
+
+def _with_intervals(
+    ax: Axes,
+    x: pd.Series,
+    y: np.ndarray,
+    frame: pd.DataFrame,
+    colour: str,
+    marker: str,
+    name: str,
+) -> None:
+    known = frame["low"].notna().to_numpy() & frame["high"].notna().to_numpy()
+    ax.hlines(
+        y[known],
+        frame["low"].to_numpy(dtype=float)[known],
+        frame["high"].to_numpy(dtype=float)[known],
+        color=colour,
+        lw=1.6,
+    )
+    ax.plot(x, y, marker, color=colour, ms=5.5, mec="white", label=name)
+
+
+def _note(ax, text, where, transform, side) -> None:
+    ax.annotate(
+        text,
+        where,
+        xycoords=transform,
+        xytext=(3 if side == "left" else -3, 3),
+        textcoords="offset points",
+        ha=side,
+        va="bottom",
+        fontsize=8,
+        color=INK,
+        path_effects=HALO,
+    )
+
+
+def _legend(figure: Figure, ax: Axes, series: int) -> None:
+    if series > 1:
+        figure.legend(
+            *ax.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=min(series, 4),
+            frameon=False,
+            fontsize=9,
+        )
+
+
+def _empty(text: str) -> Figure:
+    figure, axes = new_figure(6.4, 1.2)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center", color=MUTED)
+    return figure
+
+
+def _cycle(values: Sequence[str]) -> list[str]:
+    return list(values) * 10

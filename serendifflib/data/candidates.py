@@ -85,7 +85,8 @@ class Candidates:
             KeyError,
             ValueError,
             AttributeError,
-            NotImplementedError,
+            RuntimeError,  # a flipped bit can say "encrypted"
+            MemoryError,  # or tell of a giant array
             zipfile.BadZipFile,
             zlib.error,
         ) as error:

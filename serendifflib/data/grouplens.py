@@ -258,7 +258,9 @@ def _past_ratings(
 def _seconds(values: pd.Series) -> pd.Series:
     """Milliseconds become seconds; what is no number stays for the schema."""
     numbers = pd.to_numeric(values, errors="coerce")
-    in_ms = (numbers > LATEST_SECOND).to_numpy()
+    in_ms = numbers.between(
+        LATEST_SECOND, 1000.0 * LATEST_SECOND, inclusive="right"
+    ).to_numpy()
     if in_ms.any():
         values = values.copy()
         values[in_ms] = (numbers[in_ms] // 1000).astype("int64").astype(str)

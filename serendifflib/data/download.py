@@ -347,14 +347,21 @@ def unpack(
     """
     archive, folder = Path(archive), Path(folder)
     try:
-        with locked(folder), zipfile.ZipFile(archive) as stored:
+        with zipfile.ZipFile(archive) as stored:
             members = _members(archive, stored)
-            for name in (*names, *optional):
-                if name not in members and name in optional:
-                    continue
+            for name in names:
                 if name not in members:
                     raise DataError(f"{archive}: holds no file {name!r}")
-                _unpack_one(archive, stored, members[name], folder, limit)
+            wanted = [
+                members[name]
+                for name in (*names, *optional)
+                if name in members
+            ]
+            if all(_is_unpacked(folder, info) for info in wanted):
+                return folder  # without a lock: it may be read-only
+            with locked(folder):
+                for info in wanted:
+                    _unpack_one(archive, stored, info, folder, limit)
     except _ZIP_ERRORS as error:
         raise DataError(f"{archive}: no whole zip file: {error}") from error
     except OSError as error:
@@ -370,7 +377,7 @@ def _members(
     """Regular files by last name; the one nearest the top wins."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in stored.infolist():
-        place = PurePosixPath(info.filename.replace("\\", "/"))
+        place = _place(info)
         if not place.parts:
             continue
         if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
@@ -380,9 +387,14 @@ def _members(
         if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
             continue
         known = members.get(place.name)
-        if known is None or len(place.parts) < known.filename.count("/") + 1:
+        if known is None or len(place.parts) < len(_place(known).parts):
             members[place.name] = info
     return members
+
+
+def _place(info: zipfile.ZipInfo) -> PurePosixPath:
+    """Path inside the archive, also of one that was packed on Windows."""
+    return PurePosixPath(info.filename.replace("\\", "/"))
 
 
 def _unpack_one(
@@ -392,7 +404,7 @@ def _unpack_one(
     folder: Path,
     limit: int,
 ) -> None:
-    name = PurePosixPath(info.filename).name
+    name = _place(info).name
     if info.flag_bits & 1:
         raise DataError(f"{archive}: the member {name!r} is encrypted")
     if info.file_size > limit:
@@ -400,16 +412,16 @@ def _unpack_one(
             f"{archive}: {name!r} unpacks to {info.file_size:,} bytes, above "
             f"the limit of {limit:,}"
         )
-    target = folder / name
-    if _is_unpacked(target, info):
+    if _is_unpacked(folder, info):
         return
-    with atomic_path(target) as path, open(path, "wb") as stream:
+    with atomic_path(folder / name) as path, open(path, "wb") as stream:
         with stored.open(info) as source:  # reads file_size bytes at most
             shutil.copyfileobj(source, stream, BLOCK)
 
 
-def _is_unpacked(target: Path, info: zipfile.ZipInfo) -> bool:
-    """Whether a file has the length and checksum of a member."""
+def _is_unpacked(folder: Path, info: zipfile.ZipInfo) -> bool:
+    """Whether a member's file has its length and checksum."""
+    target = folder / _place(info).name
     if not target.is_file() or target.stat().st_size != info.file_size:
         return False
     checksum = 0

@@ -1,7 +1,8 @@
-"""Fetch the scripts under book/_static/vendor again and check them.
+"""Fetch the scripts of other projects again and check them.
 
 The book contacts no foreign host, so the scripts that it needs are kept in
-the repository. To move to a new version: change it and its SHA-256 here and
+book/_static/vendor; axe-core, which checks its pages, in tests/vendor. To
+move to a new version: change it and its SHA-256 here and
 in NOTICE.md, run this, and look at a page with a slider and with equations.
 
 Usage: python tools/refresh_vendor.py      (needs npm)
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from serendifflib.io import sha256_file, write_bytes
 
-VENDOR = Path(__file__).resolve().parent.parent / "book/_static/vendor"
+ROOT = Path(__file__).resolve().parent.parent
+VENDOR = ROOT / "book/_static/vendor"
+CHECKER = ROOT / "tests/vendor"
 FONTS = "package/es5/output/chtml/fonts/woff-v2/"
 
 # package, {member of its archive: (file here, SHA-256)}
@@ -53,6 +56,16 @@ PACKAGES = {
     },
 }
 
+# what only the tests need
+CHECKERS = {
+    "axe-core@4.14.1": {
+        "package/axe.min.js": (
+            "axe.min.js",
+            "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c",
+        ),
+    },
+}
+
 
 def fetch(package: str, folder: Path) -> Path:
     """Download one package as an archive; return the archive."""
@@ -65,11 +78,18 @@ def fetch(package: str, folder: Path) -> Path:
     return folder / done.stdout.strip().splitlines()[-1]
 
 
-def refresh(vendor: Path = VENDOR) -> list[str]:
-    """Write every file whose checksum fits; return what did not fit."""
+def refresh(
+    packages: dict[str, dict[str, tuple[str, str]]], vendor: Path
+) -> list[str]:
+    """Write every file whose checksum fits; return what did not fit.
+
+    Args:
+        packages: members of archives with their file name and SHA-256.
+        vendor: folder of the files.
+    """
     wrong = []
     with tempfile.TemporaryDirectory() as temporary:
-        for package, members in PACKAGES.items():
+        for package, members in packages.items():
             archive = tarfile.open(fetch(package, Path(temporary)))
             with archive:
                 for member, (name, sha256) in members.items():
@@ -90,4 +110,5 @@ def refresh(vendor: Path = VENDOR) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit("\n".join(refresh()) or None)
+    wrong = refresh(PACKAGES, VENDOR) + refresh(CHECKERS, CHECKER)
+    raise SystemExit("\n".join(wrong) or None)

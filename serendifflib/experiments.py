@@ -420,9 +420,9 @@ def _table5(profile: Profile) -> tuple[Row, ...]:
     replaced = [
         ("user-embedding", "User embedding", {}),
         (
-            "user-embedding-implicit",
-            "User embedding, implicit",
-            {"mode": "implicit"},
+            "user-embedding-ratings",
+            "User embedding of ratings",
+            {"mode": "ratings"},
         ),
         ("user-sequence", "User sequence", {}),
         ("user-sequence-grid", "User sequence, grid", {"reading": "grid"}),
@@ -434,7 +434,7 @@ def _table5(profile: Profile) -> tuple[Row, ...]:
                 row,
                 label,
                 "rival",
-                row.removesuffix("-implicit").removesuffix("-grid"),
+                row.removesuffix("-ratings").removesuffix("-grid"),
                 {"budget": budget, "options": size | options},
             )
             for row, label, options in replaced

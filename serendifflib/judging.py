@@ -53,6 +53,8 @@ RIVAL_MODULES = {
     "DiffRec": "diffrec",
     "DreamRec": "dreamrec",
     "MF": "mf",
+    "user-embedding": "ablations",
+    "user-sequence": "ablations",
 }
 
 

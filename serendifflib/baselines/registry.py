@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from serendifflib.baselines.ablations import UserEmbedding, UserSequence
 from serendifflib.baselines.base import Recommender
 from serendifflib.baselines.bert4rec import BERT4Rec
 from serendifflib.baselines.desr import DESR
@@ -21,7 +22,14 @@ from serendifflib.baselines.snpr import SNPR
 from serendifflib.errors import ConfigError
 from serendifflib.profiles import Profile, current_profile
 
-__all__ = ["PRESETS", "RIVALS", "Budget", "budget_of", "make_model"]
+__all__ = [
+    "ABLATIONS",
+    "PRESETS",
+    "RIVALS",
+    "Budget",
+    "budget_of",
+    "make_model",
+]
 
 RIVALS = (
     "DESR-style",
@@ -35,6 +43,9 @@ RIVALS = (
     "DreamRec",
 )
 """The nine rivals in the order of the paper's Table 4."""
+
+ABLATIONS = ("user-embedding", "user-sequence")
+"""What Table 5 puts in the place of the portrait."""
 
 PRESETS = ("ours", "shared", "published")
 """``ours``: the defaults of the classes. ``shared``: App. B's settings for
@@ -122,7 +133,7 @@ def make_model(
     preset: str = "ours",
     **options: Any,
 ) -> Recommender:
-    """A fresh rival by its name in :data:`RIVALS`, or ``"MF"``.
+    """A fresh rival by its name in :data:`RIVALS`, ``"MF"``, an ablation.
 
     Args:
         name: upper and lower case do not matter, nor does ``-style``.
@@ -133,7 +144,7 @@ def make_model(
     Raises:
         ConfigError: unknown name, preset or option.
     """
-    known = {_key(each): each for each in (*RIVALS, "MF")}
+    known = {_key(each): each for each in (*RIVALS, "MF", *ABLATIONS)}
     if _key(name) not in known:
         raise ConfigError(
             f"unknown model {name!r}: choose one of "
@@ -145,7 +156,7 @@ def make_model(
             f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}"
         )
     settings: dict[str, Any] = {}
-    if preset == "shared" and name != "MF":
+    if preset == "shared" and name in RIVALS:
         settings |= SHARED
     elif preset == "published":
         settings |= PUBLISHED.get(name, {})
@@ -189,4 +200,6 @@ MAKERS: dict[str, Callable[..., Recommender]] = {
     "DiffRec": DiffRec,
     "DreamRec": DreamRec,
     "MF": MatrixFactorization,
+    "user-embedding": UserEmbedding,
+    "user-sequence": UserSequence,
 }

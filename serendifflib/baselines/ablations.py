@@ -1,0 +1,352 @@
+"""What the portrait is worth: the same diffusion, told something else.
+
+Table 5 replaces the portrait as the condition of the U-Net by a user
+embedding or by the user's sequence, and nothing else: targets, noise
+schedule, loss, steps, early stopping, candidates and matching are those of
+the ``tuned`` preset. In particular the *generated* grid stays the plane of
+expectedness and relevance, and a candidate is still matched with the cell
+that it has there. What is taken away is what the portrait tells the network
+about the user, not the plane itself.
+
+Shapes: B users, n history length, d item-vector width, L side, k factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from serendifflib.baselines.layers import (
+    Block,
+    Positions,
+    attention_mask,
+    masked_mean,
+)
+from serendifflib.baselines.loop import Budget, StageReport, TrainingReport
+from serendifflib.baselines.mf import MODES, MatrixFactorization
+from serendifflib.data.folds import FoldData
+from serendifflib.data.interactions import Interactions
+from serendifflib.diffusion.unet import UNet, typical_mean
+from serendifflib.errors import ConfigError, ModelError
+from serendifflib.portrait import Portraits
+from serendifflib.serendiff import SerenDiff, whole_fold
+
+READINGS = ("encoder", "grid")
+
+
+class Ablation(SerenDiff):
+    """The ``tuned`` SerenDiff with another condition.
+
+    With the same seed it starts from the same U-Net weights and sees the
+    same batches and noise as the row that it is compared with.
+
+    Args:
+        budget: its steps and batch size; early stopping is the preset's.
+        device: ``cpu``, ``cuda`` or None (CUDA where there is one).
+        **changes: settings that replace those of the preset.
+    """
+
+    title = "SerenDiff without its portrait"
+
+    def __init__(
+        self,
+        *,
+        budget: Budget,
+        device: str | None = None,
+        **changes: Any,
+    ):
+        size = {
+            "steps": budget.max_steps,
+            "pretrain_steps": budget.pretrain_steps,
+            "batch_size": budget.batch_size,
+        }
+        super().__init__(
+            "tuned", device=device, progress=False, **(size | changes)
+        )
+        self.name = self.title
+
+    @property
+    def report(self) -> TrainingReport:
+        """What training took, in the form of the rivals' reports.
+
+        Raises:
+            ModelError: not fitted.
+        """
+        self._require_fit()
+        names = ("next-item", "serendipity")[-len(self.reports) :]
+        stages = tuple(
+            StageReport(
+                stage=name if self.kind == "serendipity" else self.kind,
+                examples=0,
+                steps=len(one.losses),
+                seconds=one.seconds,
+                best_step=one.best_step,
+                best_value=max(
+                    (value for _, value in one.validations),
+                    default=float("nan"),
+                ),
+                stopped=(
+                    "patience"
+                    if len(one.losses) < self.settings.steps
+                    else "steps"
+                ),
+                losses=tuple(one.losses),
+                values=tuple(value for _, value in one.validations),
+            )
+            for name, one in zip(names, self.reports, strict=True)
+        )
+        return TrainingReport(
+            model=self.name,
+            parameters=sum(p.numel() for p in self.network.parameters()),
+            stages=stages,
+            seconds=sum(stage.seconds for stage in stages),
+            settings=self.settings.as_dict(),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """An ablation is there to be compared, not to be kept.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            f"{self.name}: an ablation is not saved; fit it again"
+        )
+
+
+@dataclass(frozen=True)
+class SpreadVectors(Portraits):
+    """One vector per user, the same in every cell of the grid.
+
+    Attributes:
+        spread: [M, d].
+    """
+
+    spread: torch.Tensor
+
+    def part(
+        self, index: torch.Tensor, device: torch.device | str
+    ) -> SpreadVectors:
+        """The users of the rows ``index``, on ``device``."""
+        return SpreadVectors(
+            self.items[index].to(device),
+            self.positions[index].to(device),
+            self.spread[index].to(device),
+        )
+
+    def dense(
+        self, index: torch.Tensor, vectors: torch.Tensor, side: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vectors as grids [B, d, L, L] with one item in every cell."""
+        return spread_out(self.spread[index], side)
+
+
+def spread_out(
+    vectors: torch.Tensor, side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors [B, d] in every cell, [B, d, L, L], and counts of one."""
+    grid = vectors[..., None, None].expand(-1, -1, side, side)
+    return grid.contiguous(), vectors.new_ones(len(vectors), side, side)
+
+
+class UserEmbedding(Ablation):
+    """Told a user embedding from matrix factorisation.
+
+    A user, known or new, is folded in from the history alone
+    (:meth:`~serendifflib.baselines.mf.MatrixFactorization.embed`); the item
+    factors know the rows of training users, those of the example at hand
+    included, which can only help this row while training. The k factors are
+    standardised, padded with zeros to the width of the item vectors and
+    given to the same network in every cell: all that reads the portrait
+    begins with a full linear layer, so that a learned map from k to d would
+    add nothing.
+
+    Args:
+        mode: ``implicit`` factorises who had what; ``ratings`` the ratings
+            themselves, as the paper words it. A history carries no ratings,
+            so that an item then counts with its mean rating, which says
+            little about a user; a fair comparison needs the first.
+        factors: k, at most the width of the item vectors.
+        **settings: see :class:`Ablation`.
+
+    Raises:
+        ConfigError: unknown mode or setting.
+    """
+
+    title = "SerenDiff (user embedding)"
+
+    def __init__(
+        self, *, mode: str = "implicit", factors: int = 64, **settings: Any
+    ):
+        if mode not in MODES:
+            raise ConfigError(
+                f"unknown mode {mode!r} of the user embedding: choose one "
+                f"of {', '.join(MODES)}"
+            )
+        self.mode, self.factors = mode, factors
+        self.factorization: MatrixFactorization | None = None
+        super().__init__(**settings)
+        if mode != "implicit":
+            self.name = f"SerenDiff (user embedding, {mode})"
+
+    def fit(
+        self,
+        data: Interactions | FoldData,
+        *,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Self:
+        """Factorise, then train; see :meth:`SerenDiff.fit`.
+
+        Raises:
+            ConfigError: more factors than the item vectors have numbers.
+        """
+        fold = data if isinstance(data, FoldData) else whole_fold(data)
+        width = fold.raw_vectors.shape[1]
+        if self.factors > width:
+            raise ConfigError(
+                f"{self.name}: {self.factors} factors do not fit in item "
+                f"vectors of width {width}; choose at most that many"
+            )
+        # a copy: the network must draw what it draws with a portrait
+        generator = generator or torch.Generator().manual_seed(0)
+        self.factorization = MatrixFactorization(
+            mode=self.mode, factors=self.factors
+        ).fit(fold, generator=generator.clone_state())
+        return super().fit(fold, generator=generator, **options)
+
+    def represent(
+        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
+    ) -> SpreadVectors:
+        """The embeddings of users known by ``histories`` [B, n]."""
+        portraits = super().represent(histories, placed)
+        width = self.space.vectors.shape[1]
+        spread = torch.zeros(len(histories), width)
+        for rows in torch.arange(len(histories)).split(2_000):
+            found = self.factorization.embed(histories[rows])
+            # as large as an item vector per number, whose length is 1
+            spread[rows, : self.factors] = found / width**0.5
+        return SpreadVectors(portraits.items, portraits.positions, spread)
+
+
+class SequenceUNet(nn.Module):
+    """A U-Net told one vector that an encoder reads off a sequence.
+
+    The sequence comes as a grid that holds the newest item in its first
+    cell, the one before in the next, row by row. The vector is the typical
+    mean of the items plus what the encoder adds, which is nothing at first:
+    so this network, too, begins with the best linear map from users to
+    points (:class:`~serendifflib.diffusion.unet.GlobalPoint`).
+
+    Args:
+        unet: the network of the row that it is compared with.
+        side: L; at most L * L items are read.
+        width: of the encoder.
+        dropout: of the encoder.
+    """
+
+    def __init__(
+        self, unet: UNet, side: int, *, width: int = 64, dropout: float = 0.2
+    ):
+        super().__init__()
+        d = unet.settings.channels
+        self.unet = unet
+        self.side = side
+        self.enter = nn.Linear(d, width)
+        self.places = Positions(side * side, width)
+        self.blocks = nn.ModuleList(
+            Block(width, 2, 2 * width, dropout) for _ in range(2)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, d)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    @property
+    def point(self) -> nn.Module:
+        """The U-Net's head that the fit starts from a linear map."""
+        return self.unet.point
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        portrait: torch.Tensor,
+        counts: torch.Tensor,
+    ) -> torch.Tensor:
+        """As :meth:`UNet.forward`, the sequence in place of the portrait."""
+        told = typical_mean(portrait, counts) + self.read(portrait, counts)
+        return self.unet(x, t, *spread_out(told, self.side))
+
+    def read(
+        self, portrait: torch.Tensor, counts: torch.Tensor
+    ) -> torch.Tensor:
+        """What the encoder makes of sequences [B, d, L, L]; [B, d]."""
+        real = counts.flatten(1) > 0
+        longest = max(int(real.sum(dim=1).max()), 1)
+        # newest last, as everywhere
+        real = real[:, :longest].flip(1)
+        tokens = portrait.flatten(2)[..., :longest].flip(2).transpose(1, 2)
+        h = self.enter(tokens) + self.places(longest)
+        mask = attention_mask(real, causal=False)
+        for block in self.blocks:
+            h = block(h, mask)
+        return self.leave(masked_mean(self.norm(h), real))
+
+
+class UserSequence(Ablation):
+    """Told the user's items in the order of time.
+
+    Args:
+        reading: ``encoder`` (:class:`SequenceUNet`: positions in time, two
+            Transformer blocks, one vector) or ``grid`` (the items fill the
+            grid row by row, newest first, and the network is the portrait's
+            own: only the geometry differs).
+        **settings: see :class:`Ablation`.
+
+    Raises:
+        ConfigError: unknown reading or setting.
+    """
+
+    title = "SerenDiff (user sequence)"
+
+    def __init__(self, *, reading: str = "encoder", **settings: Any):
+        if reading not in READINGS:
+            raise ConfigError(
+                f"unknown reading {reading!r} of the user sequence: choose "
+                f"one of {', '.join(READINGS)}"
+            )
+        self.reading = reading
+        super().__init__(**settings)
+        if reading != "encoder":
+            self.name = f"SerenDiff (user sequence, {reading})"
+
+    def represent(
+        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
+    ) -> Portraits:
+        """The newest items of ``histories`` [B, n], one per cell."""
+        side = self.settings.side
+        age = torch.arange(histories.shape[1]).flip(0)
+        places = torch.stack([age // side, age % side], dim=1)
+        # in the middle of a cell, where no rounding can move it
+        positions = (places.double() + 0.5) / side
+        items = histories * (age < side * side)
+        return Portraits(
+            items, positions.clamp(max=1.0).repeat(len(histories), 1, 1)
+        )
+
+    def _new_network(self, channels: int) -> nn.Module:
+        unet = super()._new_network(channels)
+        if self.reading == "grid":
+            return unet
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return SequenceUNet(
+                unet, self.settings.side, dropout=self.settings.dropout
+            )

@@ -227,7 +227,9 @@ def test_a_page_opens_without_errors_and_alone(page, server, browser):
         and not url.startswith(address)
     ]
     assert foreign == []
-    own = {u: n for u, n in requests.items() if not any(s in u for s in SHARED)}
+    own = {
+        u: n for u, n in requests.items() if not any(s in u for s in SHARED)
+    }
     assert sum(own.values()) < LIMIT, own
     # equations were set, not left as source
     dom = browser.page_source

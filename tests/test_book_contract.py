@@ -119,9 +119,13 @@ def test_scripts_are_the_ones_in_the_repository():
 
 
 def test_vendored_scripts_are_unchanged():
-    for members in refresh_vendor.PACKAGES.values():
-        for name, sha256 in members.values():
-            assert sha256_file(refresh_vendor.VENDOR / name) == sha256
+    for packages, folder in (
+        (refresh_vendor.PACKAGES, refresh_vendor.VENDOR),
+        (refresh_vendor.CHECKERS, refresh_vendor.CHECKER),
+    ):
+        for members in packages.values():
+            for name, sha256 in members.values():
+                assert sha256_file(folder / name) == sha256
 
 
 # ------------------------------------------------------------ build tool
@@ -168,6 +172,7 @@ def project(tmp_path, monkeypatch):
 def test_the_fingerprint_is_stable(project, monkeypatch):
     before = build_book.fingerprint(project)
     monkeypatch.setenv("SERENDIFF_CACHE", "/elsewhere")
+    monkeypatch.setenv("SERENDIFF_PAGES", "static")
     (project / "README.md").write_text("prose")
     (project / "serendifflib/__pycache__").mkdir()
     (project / "serendifflib/__pycache__/code.pyc").write_bytes(b"1")

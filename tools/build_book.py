@@ -80,12 +80,13 @@ def fingerprint(root: Path = ROOT) -> str:
         f"{package.metadata['Name']}=={package.version}"
         for package in importlib.metadata.distributions()
     )
-    # The place of the cache changes nothing; that of the data may.
+    # The place of the cache changes nothing; that of the data may. That the
+    # pages are static is true of every build.
     settings = sorted(
         [name, value]
         for name, value in os.environ.items()
         if name.startswith(("SERENDIFF_", "CUDA_VISIBLE_DEVICES"))
-        and name != "SERENDIFF_CACHE"
+        and name not in ("SERENDIFF_CACHE", "SERENDIFF_PAGES")
     )
     data = [
         [str(path.relative_to(data_dir())), path.stat().st_size]
@@ -177,6 +178,7 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
     # as long
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ["SERENDIFF_PAGES"] = "static"  # readers will have no kernel
     good = True
     print(f"{len(pending)} of {len(notebooks)} notebooks to run", flush=True)
     with ThreadPoolExecutor(workers) as pool:

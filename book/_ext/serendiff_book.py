@@ -229,6 +229,8 @@ class NotebookRole(SphinxRole):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
+    # kernels that the build starts know that readers will have none
+    os.environ["SERENDIFF_PAGES"] = "static"
     app.connect("source-read", expand_modules)
     app.connect("source-read", print_machine)
     # before napoleon, which runs at 500

@@ -18,3 +18,52 @@ document.addEventListener("DOMContentLoaded", () => {
     };
   }
 });
+
+// Names for controls that the theme and the widgets leave without one.
+const nameControls = () => {
+  for (const button of document.querySelectorAll(".search-button-field")) {
+    button.removeAttribute("aria-label"); // it shows its own words
+  }
+  for (const summary of document.querySelectorAll("nav details > summary")) {
+    const link = summary.closest("li")?.querySelector("a");
+    const chapter = link?.textContent.trim() ?? "this chapter";
+    summary.setAttribute("aria-label", `Pages below ${chapter}`);
+  }
+};
+
+// The handle of a slider says what it moves and what is shown now.
+const nameSliders = () => {
+  for (const box of document.querySelectorAll(".frame-slider")) {
+    const handle = box.querySelector("[role=slider]");
+    const label = box.querySelector(".widget-label");
+    if (!handle || !label) continue;
+    const say = () => {
+      const pages = [...box.querySelectorAll(".frame-label")];
+      const shown = pages.find((page) => page.offsetParent !== null);
+      const text = shown?.textContent ?? "";
+      // only a change is written, or the observer would call itself
+      if (handle.getAttribute("aria-valuetext") !== text) {
+        handle.setAttribute("aria-valuetext", text);
+      }
+    };
+    if (!handle.hasAttribute("aria-label")) {
+      handle.setAttribute("aria-label", label.textContent);
+      new MutationObserver(say).observe(box, {
+        attributes: true,
+        childList: true,
+        subtree: true,
+      });
+    }
+    say();
+  }
+};
+
+document.addEventListener("DOMContentLoaded", () => {
+  nameControls();
+  if (document.querySelector("script[type*='widget-view']")) {
+    new MutationObserver(nameSliders).observe(document.body, {
+      childList: true,
+      subtree: true,
+    });
+  }
+});

@@ -122,6 +122,7 @@
         found.where,
         `zone ${found.zone}% of the strongest`,
         found.past.length ? count(found.past.length, "history item") : null,
+        found.first ? "the first item" : null,
         found.top.length
           ? `recommended: ${found.top.map((item) => item.place).join(", ")}`
           : null,
@@ -214,10 +215,11 @@
       cells.forEach((cell, place) => {
         const found = inside(place);
         cell.style.setProperty("--zone", (found.zone - weakest) / range);
+        // drawn by the style sheet: the label of the cell says it in words
         const marks = [];
         const mark = (kind, text) =>
           marks.push(
-            make("span", { class: `sdx-${kind}`, "aria-hidden": "true" }, text),
+            make("span", { class: `sdx-${kind}`, "data-mark": text }),
           );
         const others = found.past.length - (found.first ? 1 : 0);
         if (found.first) mark("first", "■");

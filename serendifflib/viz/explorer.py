@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -27,6 +26,7 @@ from serendifflib.errors import ConfigError
 from serendifflib.explain import Explanation, UserPortrait
 from serendifflib.matching import zone_map
 from serendifflib.portrait import Portraits, cell_of
+from serendifflib.viz.frames import pages_are_static
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 
 MATCHINGS = ("field", "own-cell", "zone")
 CALLS = (1, 2, 5, 10, 20)
-
-
-def pages_are_static() -> bool:
-    """Whether the book is being built: its readers will have no kernel."""
-    return os.environ.get("SERENDIFF_PAGES") == "static"
 
 
 def explore(

@@ -4,7 +4,8 @@ A published page is static, so a slider cannot ask Python for a picture. Here
 all pictures are drawn first and the slider only chooses which one is shown:
 the link between the two runs in the browser. It works in a notebook as well.
 Where widgets vanish (print, PDF, a code host's preview), a strip of a few
-frames remains.
+frames remains. With a kernel the same frames can have controls that draw
+them anew, for another user or another seed.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -27,6 +31,11 @@ from serendifflib.errors import ConfigError
 FRAME_DPI = 100  # a frame is seen beside many others: small files first
 
 
+def pages_are_static() -> bool:
+    """Whether the book is being built: its readers will have no kernel."""
+    return os.environ.get("SERENDIFF_PAGES") == "static"
+
+
 @dataclass(frozen=True)
 class Frames:
     """Pictures of one thing at different moments, with a slider.
@@ -37,6 +46,9 @@ class Frames:
         alt: what can be seen; the label is added for each frame.
         description: the name of what the slider moves along.
         start: frame that is shown first.
+        redraw: makes other frames from keyword values; None where there is
+            nothing to choose.
+        choices: what a control offers for each keyword, the shown one first.
     """
 
     pictures: tuple[bytes, ...]
@@ -44,6 +56,8 @@ class Frames:
     alt: str
     description: str
     start: int = 0
+    redraw: Callable[..., Frames] | None = None
+    choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -100,28 +114,62 @@ class Frames:
         text = f"{self.alt} Shown for {self.description}: {words}."
         return DisplayImage(stream.getvalue(), alt=text)
 
+    def controls(self) -> widgets.VBox:
+        """The slider under controls that draw its frames anew."""
+        chosen = {
+            name: widgets.Dropdown(
+                options=[(str(value), value) for value in values],
+                description=name,
+                style={"description_width": "initial"},
+                layout=widgets.Layout(width="auto"),
+            )
+            for name, values in self.choices.items()
+        }
+        pane = widgets.VBox([self.widget()])
+
+        def draw(change: object) -> None:
+            values = {name: one.value for name, one in chosen.items()}
+            pane.children = [self.redraw(**values).widget()]
+
+        for control in chosen.values():
+            control.observe(draw, names="value")
+        row = widgets.HBox(list(chosen.values()))
+        row.layout.flex_flow = "row wrap"
+        return widgets.VBox([row, pane])
+
     def _repr_mimebundle_(self, **options: object) -> object:
-        """As the last expression of a cell, frames are their slider."""
-        return self.widget()._repr_mimebundle_(**options)
+        """As the last expression of a cell, frames are their slider.
+
+        Beside a kernel the controls come with it; a static page could not
+        answer them.
+        """
+        live = self.choices and not pages_are_static()
+        shown = self.controls() if live else self.widget()
+        return shown._repr_mimebundle_(**options)
 
 
 def frame_slider(
-    figures: Sequence[Figure | bytes] | Callable[[int], Figure],
-    labels: Sequence[object],
+    figures: Sequence[Figure | bytes] | Callable[..., Figure],
+    labels: Sequence[object] | Callable[..., Sequence[object]],
     alt: str,
     description: str,
     *,
     start: int = 0,
+    choices: Mapping[str, Sequence[Any]] | None = None,
 ) -> Frames:
     """Draw all frames and put a slider over them.
 
     Args:
         figures: one figure (or PNG bytes) per label, or a function that
             draws the figure of a frame number 0, 1, ...
-        labels: what the slider says at each frame; all different.
+        labels: what the slider says at each frame, all different; or a
+            function of the choices that returns them.
         alt: text alternative, one or two sentences that fit every frame.
         description: what the slider moves along, e.g. ``"items seen"``.
-        start: frame that is shown first.
+        start: frame that is shown first; -1 is the last.
+        choices: values to choose from beside a kernel, the one that is
+            shown first in front. ``figures`` takes each as a keyword:
+            ``figures(n, seed=0)`` for ``choices={"seed": range(5)}``.
 
     Returns:
         the frames; as the last expression of a cell they are the slider,
@@ -131,11 +179,43 @@ def frame_slider(
         ConfigError: no frame, equal labels, no text alternative, or numbers
             that do not fit together.
     """
+    choices = dict(choices or {})
+    first = {
+        name: next(iter(values), None) for name, values in choices.items()
+    }
+    if choices and not callable(figures):
+        raise ConfigError("choices need a function that draws the figures")
+    if None in first.values():
+        raise ConfigError("each of the choices needs a value")
+
+    def make(**chosen: Any) -> Frames:
+        drawn, words = figures, labels
+        if callable(labels):
+            words = labels(**chosen)
+        if callable(figures):
+            drawn = partial(figures, **chosen)
+        return _frames(drawn, words, alt, description, start)
+
+    frames = make(**first)
+    if not choices:
+        return frames
+    return replace(frames, redraw=make, choices=choices)
+
+
+def _frames(
+    figures: Sequence[Figure | bytes] | Callable[[int], Figure],
+    labels: Sequence[object],
+    alt: str,
+    description: str,
+    start: int,
+) -> Frames:
     words = tuple(str(label) for label in labels)
     if not words or len(set(words)) < len(words):
         raise ConfigError("frames need labels, and each its own")
     if not alt.strip() or not description.strip():
         raise ConfigError("frames need a text alternative and a description")
+    if start == -1:
+        start = len(words) - 1
     if not 0 <= start < len(words):
         raise ConfigError(f"start is {start}: choose 0 to {len(words) - 1}")
     if callable(figures):
@@ -182,7 +262,8 @@ def _page(picture: bytes, alt: str, label: str) -> str:
     width = Image.open(io.BytesIO(picture)).width
     words = html.escape(f"{alt} Now: {label}.", quote=True)
     return (
-        f'<p style="margin: 0; line-height: 1.6">{html.escape(label)}</p>'
+        '<p class="frame-label" style="margin: 0; line-height: 1.6">'
+        f"{html.escape(label)}</p>"
         f'<img src="data:image/png;base64,{data}" alt="{words}" '
         f'style="width: {width}px; max-width: 100%; height: auto">'
     )

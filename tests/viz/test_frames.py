@@ -129,3 +129,64 @@ def test_what_cannot_be_shown_is_refused(change, message):
     }
     with pytest.raises(ConfigError, match=message):
         frame_slider(**(given | change))
+
+
+def shaded(number, shade=0, step=20):
+    return block(shade + step * number)
+
+
+def with_choices(**options):
+    return frame_slider(
+        shaded,
+        lambda shade, step: [f"{shade} + {step * k}" for k in range(3)],
+        "A red block.",
+        "items",
+        choices={"shade": [0, 100], "step": [20, 10]},
+        **options,
+    )
+
+
+def test_a_choice_draws_all_frames_anew():
+    box = with_choices(start=-1).controls()
+    shade, step = box.children[0].children
+    assert (shade.description, step.description) == ("shade", "step")
+
+    def now():
+        slider, stack = box.children[1].children[0].children
+        labels = [label for label, _ in slider.options]
+        return labels, [shade_of(page) for page in stack.children]
+
+    assert now() == (["0 + 0", "0 + 20", "0 + 40"], [0, 20, 40])
+    shade.value, step.value = 100, 10
+    assert now() == (["100 + 0", "100 + 10", "100 + 20"], [100, 110, 120])
+    slider = box.children[1].children[0].children[0]
+    assert slider.index == 2  # the last frame first, as asked
+
+
+def test_a_static_page_has_the_slider_alone(monkeypatch):
+    def widget(frames):
+        bundle = frames._repr_mimebundle_()
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        number = data["application/vnd.jupyter.widget-view+json"]["model_id"]
+        return {str(type(w)) for w in everything(number)}
+
+    def everything(number):
+        from ipywidgets.widgets.widget import _instances
+
+        waiting = [_instances[number]]
+        while waiting:
+            one = waiting.pop()
+            yield one
+            waiting += getattr(one, "children", ())
+
+    assert any("Dropdown" in kind for kind in widget(with_choices()))
+    assert not any("Dropdown" in kind for kind in widget(slides()))
+    monkeypatch.setenv("SERENDIFF_PAGES", "static")
+    assert not any("Dropdown" in kind for kind in widget(with_choices()))
+
+
+def test_choices_need_a_drawer_and_values():
+    with pytest.raises(ConfigError, match="function"):
+        frame_slider([block(1)], ["a"], "A.", "b", choices={"x": [1]})
+    with pytest.raises(ConfigError, match="value"):
+        frame_slider(shaded, ["a"], "A.", "b", choices={"shade": []})

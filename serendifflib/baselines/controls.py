@@ -113,6 +113,30 @@ class Grid:
         ]
         return torch.from_numpy(np.array(rows).reshape(candidates.shape))
 
+    def view(
+        self, history: np.ndarray, *, own: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where a history [n] puts its items, and what it says of all.
+
+        Returns:
+            positions of the history items in [0, 1], [n, 2], and the raw
+            log-expectedness and relevance of every item, [2, N + 1].
+        """
+        history = history[history > 0]
+        past, _ = self.space.both_positions(history, own=own)
+        return past, np.stack(self.space.catalogue_scores(history, own=own))
+
+    def training_views(
+        self, fold: FoldData, examples: Examples
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Views of training examples; their users' own rows do not count."""
+        own = _own_items(fold)
+        for row in range(len(examples)):
+            yield self.view(
+                examples.histories[row].numpy(),
+                own=own.get(int(examples.users[row])),
+            )
+
     def training_looks(
         self, fold: FoldData, examples: Examples
     ) -> Iterator[Look]:

@@ -27,6 +27,7 @@ __all__ = [
     "PRESETS",
     "RIVALS",
     "Budget",
+    "affordable_prompts",
     "budget_of",
     "make_model",
 ]
@@ -74,6 +75,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "timesteps": 500,
         "schedule": "linear",
         "guidance": 2.0,
+        "guidances": (),
         "sampler": "ancestral",
         "draws": 1,
         "similarity": "dot",
@@ -162,7 +164,7 @@ def make_model(
         settings |= PUBLISHED.get(name, {})
     budget = budget or budget_of()
     if name == "SerenPrompt-style":
-        settings |= _affordable_prompts(budget)
+        settings |= affordable_prompts(budget)
     try:
         return MAKERS[name](budget=budget, **(settings | options))
     except TypeError as error:
@@ -173,20 +175,24 @@ def _key(name: str) -> str:
     return name.lower().removesuffix("-style")
 
 
-def _affordable_prompts(budget: Budget) -> dict[str, Any]:
+def affordable_prompts(budget: Budget) -> dict[str, Any]:
     """How much a language model may do under a budget.
 
     Without the ``llm`` extra it is the tiny random one, whose name says so.
     Under the smoke budget the packaged one answers discrete prompts about
     the top ten for one user in fifty, for it takes seconds per user.
+
+    Returns:
+        Options of :class:`~serendifflib.baselines.serenprompt.SerenPrompt`.
     """
     small = budget.max_steps <= BUDGETS["smoke"].max_steps
     if packaged_file() is None:
         steps = 10 if small else 200
         return {"language": "tiny", "prompt_steps": steps}
     if small:
-        return {"kind": "discrete", "top": 10, "share": 0.02}
-    return {"prompt_steps": 200}
+        share = {"kind": "discrete", "top": 10, "share": 0.02}
+        return {"language": "packaged"} | share
+    return {"language": "packaged", "prompt_steps": 200}
 
 
 MAKERS: dict[str, Callable[..., Recommender]] = {

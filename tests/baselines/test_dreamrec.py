@@ -43,7 +43,7 @@ def test_the_chain_starts_at_noise_and_ends_at_the_data():
 
 def test_no_guidance_is_the_conditional_path():
     fold = toy_fold()
-    model = fit(fold, SHORT, guidance=0.0)
+    model = fit(fold, SHORT, guidance=0.0, guidances=())
     histories = fold.test.histories[:3]
     plain = model.generate(histories)
     with torch.no_grad():
@@ -51,6 +51,28 @@ def test_no_guidance_is_the_conditional_path():
     assert torch.equal(plain, model.generate(histories))
     model.guidance = 1.0
     assert not torch.allclose(plain, model.generate(histories))
+
+
+def test_the_guidance_is_chosen_on_validation():
+    fold = toy_fold()
+    model = fit(fold, SHORT, guidances=(0.0, 3.0))
+    assert model.chosen["guidance"] in (0.0, 3.0)
+    assert "chosen on validation out of 2 trials" in model.report.notes[-1]
+    assert model.settings()["guidance"] == model.chosen["guidance"]
+    histories = fold.test.histories[:3]
+    made = {}
+    for w in (0.0, 3.0):
+        model.chosen = {"guidance": w}
+        made[w] = model.generate(histories)
+    assert not torch.allclose(made[0.0], made[3.0])
+
+
+def test_haste_does_not_change_its_learning_rate():
+    fold = toy_fold()
+    hasty = Budget(pretrain_steps=3, max_steps=3, haste=50.0)
+    model = fit(fold, hasty)
+    rates = {stage.lr for stage in model.stages(fold, torch.Generator())}
+    assert rates == {3e-3}
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral", "one-call"])

@@ -38,6 +38,18 @@ def test_beats_chance_fivefold():
         model.score(torch.tensor([[1]]), torch.tensor([[0]]))
 
 
+def test_the_first_weights_let_the_user_through():
+    """With weights that are too small the sigmoids hide who asks."""
+    model = fit(toy_fold(), Budget(pretrain_steps=0, max_steps=0))
+    items = torch.arange(1, 201)[None].expand(24, -1)
+    network, fold = model.network, toy_fold()
+    with torch.no_grad():
+        logits = model._logits(fold.train.histories[:24], items)
+    assert not network.training
+    of_users = (logits - logits.mean(dim=0)).std(dim=0).mean()
+    assert of_users > 0.1
+
+
 def test_two_clusters_keep_two_centres():
     points = torch.tensor(
         [[[0.0, 0.0], [9.9, 9.9], [1.0, 0.0], [1.01, 0.0], [0.01, 0.0]]]

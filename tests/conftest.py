@@ -4,7 +4,10 @@ No test touches the cache of whoever runs the tests.
 """
 
 import hashlib
+import http.server
 import re
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,3 +94,72 @@ def tiny_model(tiny_fold):
     """A fitted model of the preset ``tuned``; do not change it."""
     model = SerenDiff("tuned", device="cpu", progress=False, **TINY)
     return model.fit(tiny_fold, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def server():
+    """A local web server with faults to order.
+
+    ``files`` maps paths to bytes; ``faults`` maps a path to a list of faults,
+    one used up per request: ("cut", bytes), ("status", code),
+    ("redirect", address), ("slow", seconds per block), "no-range",
+    "no-length", None.
+    """
+    state = SimpleNamespace(files={}, faults={}, requests=[])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            state.requests.append((self.path, self.headers.get("Range")))
+            queue = state.faults.get(self.path) or [None]
+            fault = queue.pop(0) if len(queue) > 1 else queue[0]
+            kind, value = fault if isinstance(fault, tuple) else (fault, 0)
+            if kind == "status":
+                self.send_error(value)
+                return
+            if kind == "redirect":
+                self.send_response(302)
+                self.send_header("Location", value)
+                self.end_headers()
+                return
+            body = state.files[self.path]
+            wanted = self.headers.get("Range")
+            start = 0
+            if wanted and kind != "no-range":
+                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                if start >= len(body):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(body)}")
+                    self.end_headers()
+                    return
+                self.send_response(206)
+                self.send_header(
+                    "Content-Range",
+                    f"bytes {start}-{len(body) - 1}/{len(body)}",
+                )
+            else:
+                self.send_response(200)
+            if kind != "no-length":
+                self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            end = value if kind == "cut" else len(body)
+            step = 4096 if kind == "slow" else 1 << 20
+            for place in range(start, end, step):
+                try:
+                    self.wfile.write(body[place : min(place + step, end)])
+                except (BrokenPipeError, ConnectionResetError):
+                    return
+                if kind == "slow":
+                    threading.Event().wait(value)
+
+    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(
+        target=service.serve_forever, args=(0.01,), daemon=True
+    )
+    thread.start()
+    state.url = f"http://127.0.0.1:{service.server_port}"
+    yield state
+    service.shutdown()
+    service.server_close()

@@ -52,6 +52,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/codespell
 
 # Two processes with one thread each: the kernels would fight for the cores.
 unit: $(STAMP)
@@ -69,6 +70,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/python tools/launch_cell.py
 
 clean:
 	@rm -rf _build

@@ -1,17 +1,24 @@
 """The book's parts fit together, and the built pages keep their promises."""
 
+import json
 import re
 import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import build_book
+import launch_cell
+import nbformat
 import pytest
 import refresh_vendor
 import serendiff_book
 import yaml
 from bs4 import BeautifulSoup
+from IPython.core.interactiveshell import InteractiveShell
 
 from serendifflib.io import sha256_file
 
@@ -25,6 +32,7 @@ SOURCES = sorted(
     for path in BOOK.rglob("*.md")
     if not any(part.startswith("_") for part in path.relative_to(BOOK).parts)
 )
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LIMIT = 3_000_000  # bytes of a page with the pictures that only it shows
 
 
@@ -93,6 +101,147 @@ def test_no_result_is_typed_by_hand(path):
     text = path.read_text()
     assert not re.search(r"\d\s?%", text)
     assert not re.search(r"(HR|NDCG|H|N)@\d+\s*(=|of|is)\s*\.?\d", text)
+
+
+# A decimal in the prose of a chapter is one of the paper's or stands here:
+# the range of betas, and numbers of examples that are worked by hand.
+CONSTANTS = {"0.0001", "0.02", "0.01", "0.03", "0.04"}
+NO_PROSE = re.compile(  # formulas, code, fenced blocks
+    r"\$\$.*?\$\$|\$[^$]*\$|^```(?!\{).*?^```|`[^`\n]*`", re.DOTALL | re.M
+)
+RESULT = re.compile(
+    r"\d+\.\d+(?=\s?%)|(?<![\d.])\d*\.\d{2,}(?![\d.])"
+    r"|@\d+(?: of| is|:)? (\d*\.\d+)"
+)
+
+
+@pytest.fixture(scope="module")
+def numbers_of_the_paper():
+    """Numbers of the paper's tables, as they and as percentages."""
+    found = set()
+
+    def walk(value):
+        if isinstance(value, dict | list):
+            for one in value.values() if isinstance(value, dict) else value:
+                walk(one)
+        elif isinstance(value, float):
+            found.update({value, round(100 * value, 6)})
+
+    for path in (ROOT / "results/paper").glob("*.json"):
+        walk(json.loads(path.read_text()))
+    return found
+
+
+def is_rounded(written, exact):
+    """Whether ``written`` is ``exact`` with fewer decimals."""
+    decimals = len(written.split(".")[1])
+    return abs(float(written) - exact) <= 0.5 * 10**-decimals + 1e-9
+
+
+def typed_decimals(text):
+    prose = NO_PROSE.sub(" ", text)
+    return [m[1] or m[0] for m in RESULT.finditer(prose)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_result_is_typed_into_a_chapter(path, numbers_of_the_paper):
+    """Results of ours reach the text by glue, those of the paper may not."""
+    typed = [
+        number
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+        for number in typed_decimals(cell.source)
+        if number not in CONSTANTS
+        and not any(
+            is_rounded(number, exact) for exact in numbers_of_the_paper
+        )
+    ]
+    assert typed == [], "use glue, or add a constant to CONSTANTS"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("The painter finds 31.5% of them.", ["31.5"]),
+        ("It reaches H@10 of .4, no more.", [".4"]),
+        ("A correlation of 0.27 is weak.", ["0.27"]),
+        ("Chance is 1% and T is 1,000.", []),
+        ("$p = 0.05$, `x = 0.123` and {glue:text}`a:.2f`", []),
+        ("```python\nx = 0.123\n```", []),
+    ],
+)
+def test_the_test_knows_a_typed_result(text, found):
+    assert typed_decimals(text) == found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_chapter_can_be_opened_on_colab(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert launch_cell.has_cell(notebook), "run: python tools/launch_cell.py"
+    cells = [c for c in notebook.cells if c.source == launch_cell.SOURCE]
+    assert len(cells) == 1
+
+
+def test_the_cell_that_installs_does_nothing_elsewhere(monkeypatch):
+    shell = InteractiveShell()
+    called = []
+    monkeypatch.setattr(shell, "system", called.append)
+    monkeypatch.setattr(
+        shell, "run_line_magic", lambda *a, **k: called.append(a)
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert shell.run_cell(launch_cell.SOURCE).success
+    assert called == []
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    assert shell.run_cell(launch_cell.SOURCE).success
+    clone, install = called
+    assert CONFIG["repository"]["url"] in clone
+    assert install[0] == "pip" and "[book]" in install[1]
+    assert sys.path[0].endswith("/serendiff-book")
+
+
+def test_putting_the_cell_twice_changes_nothing():
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title"),
+        nbformat.v4.new_code_cell("x = 1"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    once = launch_cell.with_cell(notebook)
+    sources = [cell.source for cell in once.cells]
+    assert sources == ["# Title", launch_cell.SOURCE, "x = 1"]
+    twice = launch_cell.with_cell(once)
+    assert [cell.source for cell in twice.cells] == sources
+
+
+def test_spelling():
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "linked"),
+    [
+        ("Expectedness (Eq. 7).", "Expectedness (:ref:`Eq. 7 <eq-paper-7>`)."),
+        (
+            "Eq. 7, 13 and 14, [n]",
+            ":ref:`Eq. 7 <eq-paper-7>`, :ref:`13 <eq-paper-13>` and "
+            ":ref:`14 <eq-paper-14>`, [n]",
+        ),
+        ("``Eq. 7`` as code", "``Eq. 7`` as code"),
+        (">>> f()  # Eq. 7", ">>> f()  # Eq. 7"),
+        ("Eq. 15 and Eq. 8.2 are of others", None),
+        ("Eq. 8, 30 users", ":ref:`Eq. 8 <eq-paper-8>`, 30 users"),
+    ],
+)
+def test_equations_of_docstrings_become_links(line, linked):
+    lines = [line]
+    serendiff_book.link_equations(None, "function", "f", None, None, lines)
+    assert lines == [linked or line]
 
 
 # ---------------------------------------------------------- configuration
@@ -345,6 +494,60 @@ def test_no_stylesheet_loads_from_a_foreign_host():
         )
     ]
     assert found == []
+
+
+@needs_pages
+def test_the_sitemap_lists_the_pages_and_no_other():
+    base = CONFIG["html"]["baseurl"]
+    tree = ElementTree.parse(HTML / "sitemap.xml")
+    listed = [node.text for node in tree.iter() if node.tag.endswith("loc")]
+    pages = build_book.toc_pages(TOC)
+    assert sorted(listed) == sorted(f"{base}{page}.html" for page in pages)
+    assert f"{base}sitemap.xml" in (HTML / "robots.txt").read_text()
+
+
+@needs_pages
+def test_the_page_for_lost_readers_works_at_any_address():
+    base = urlsplit(CONFIG["html"]["baseurl"]).path
+    links = [
+        tag.get("href")
+        for tag in soup_of(HTML / "404.html").find_all(href=True)
+    ]
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith(base)
+        assert (HTML / link.removeprefix(base)).is_file(), link
+
+
+@each_page
+def test_a_page_has_a_card_for_those_who_share_it(path):
+    soup = soup_of(path)
+    card = {
+        tag["property"]: tag["content"]
+        for tag in soup.find_all("meta", property=True)
+    }
+    base = CONFIG["html"]["baseurl"]
+    assert card["og:title"] and card["og:description"]
+    assert card["og:url"].startswith(base)
+    assert (HTML / card["og:image"].removeprefix(base)).is_file()
+
+
+@needs_pages
+def test_the_reference_leads_to_equations():
+    links = {
+        link["href"].split("#")[1]
+        for path in (HTML / "book/api").glob("*.html")
+        for link in soup_of(path).find_all("a", href=True)
+        if "#eq-paper-" in link["href"]
+    }
+    assert {"eq-paper-7", "eq-paper-8", "eq-paper-12"} <= links
+
+
+@needs_pages
+def test_the_status_page_tells_times_and_versions():
+    text = soup_of(HTML / "book/status.html").find("article").get_text(" ")
+    for word in ("Device", "Python", "torch", "Profile", "05_portrait"):
+        assert word in text
 
 
 @each_page

@@ -1,4 +1,4 @@
-"""Sphinx extension of this book: API pages and links to notebooks."""
+"""Sphinx extension of this book: API pages, links, files for the web."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import os
 import pkgutil
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
 
+import torch
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -18,12 +22,11 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxRole
 
 from serendifflib.profiles import current_profile
+from serendifflib.provenance import device_name
 
 # Chapters that the text may name before they are written. The role warns
 # about any other name that is no notebook, so a typo breaks the build.
 PLANNED = {
-    "12_table2_steps": "Table 2: diffusion steps",
-    "13_table3_portrait_size": "Table 3: portrait size",
     "14_table4_overall": "Table 4: all models",
     "15_table5_ablation": "Table 5: ablation",
     "16_table6_efficiency": "Table 6: time",
@@ -43,6 +46,10 @@ SHOWN = (  # libraries on the status page
     "scikit-learn",
     "jupyter-book",
 )
+
+# Equations of the paper: "Eq. 8", "Eq. 7, 13 and 14", "Eqs. 3 and 9"
+PAPER = r"(?:1[0-4]|[1-9])(?![\d.])"
+EQUATIONS = re.compile(rf"\b(Eqs?\. )({PAPER}(?:(?:, | and |/){PAPER})*)")
 
 MODULES = re.compile(r"^<!-- api: ([\w. ]+) -->$", re.MULTILINE)
 
@@ -121,6 +128,33 @@ def escape_bars(
             block = indent
 
 
+def link_equations(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    lines: list[str],
+) -> None:
+    """Let "Eq. 7, 13" of a docstring lead to where the book derives them."""
+    for number, line in enumerate(lines):
+        if line.lstrip()[:3] in (">>>", "..."):
+            continue
+        parts = line.split("``")
+        parts[::2] = [EQUATIONS.sub(_links, part) for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
+def _links(match: re.Match[str]) -> str:
+    def link(number: re.Match[str]) -> str:
+        words = number[0]
+        if number.start() == 0:  # the word stays together with the first
+            words = f"{match[1]}{words}"
+        return f":ref:`{words} <eq-paper-{number[0]}>`"
+
+    return re.sub(r"\d+", link, match[2])
+
+
 def follow_name(
     app: Sphinx,
     env: BuildEnvironment,
@@ -161,13 +195,16 @@ def print_machine(app: Sphinx, docname: str, source: list[str]) -> None:
     if "<!-- machine -->" not in source[0]:
         return
     profile = current_profile()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = {
         "Profile": f"`{profile.name}`",
         "Data of a default run": f"{profile.world_users:,} simulated users, "
         f"{profile.world_items:,} items",
+        "Device": device_name(device),
         "System": f"{platform.system()}, {platform.machine()}, "
         f"{os.cpu_count()} logical processors",
         "Python": platform.python_version(),
+        "Built": time.strftime("%d %B %Y", time.gmtime()),
     }
     for name in SHOWN:
         rows[name] = importlib.metadata.version(name)
@@ -175,6 +212,29 @@ def print_machine(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = source[0].replace(
         "<!-- machine -->", f"| what | value |\n|---|---|\n{table}"
     )
+
+
+def write_site_files(app: Sphinx, exception: Exception | None) -> None:
+    """Write what a web host looks for: sitemap, robots, a page for 404.
+
+    A host serves 404.html at any address, so it must not use relative links.
+    """
+    base = app.config.html_baseurl
+    if exception or app.builder.format != "html" or not base:
+        return
+    base = base.rstrip("/") + "/"
+    pages = sorted(f"{base}{name}.html" for name in app.env.found_docs)
+    places = "".join(f"<url><loc>{escape(page)}</loc></url>" for page in pages)
+    files = {
+        "sitemap.xml": '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns='
+        f'"http://www.sitemaps.org/schemas/sitemap/0.9">{places}</urlset>\n',
+        "robots.txt": f"User-agent: *\nAllow: /\nSitemap: {base}sitemap.xml\n",
+        "404.html": (Path(__file__).parent / "404.html")
+        .read_text("utf-8")
+        .replace("{{ base }}", urlsplit(base).path),
+    }
+    for name, text in files.items():
+        (Path(app.outdir) / name).write_text(text, "utf-8")
 
 
 def drop_thebe(
@@ -235,7 +295,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", print_machine)
     # before napoleon, which runs at 500
     app.connect("autodoc-process-docstring", escape_bars, priority=400)
+    app.connect("autodoc-process-docstring", link_equations, priority=410)
     app.connect("missing-reference", follow_name)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("build-finished", write_site_files)
     app.add_role("nb", NotebookRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -245,18 +245,18 @@ def _calls(profile: Profile) -> tuple[Row, ...]:
     # a multistep solver of second order needs two calls at least
     pairs += [("dpm-solver", c) for c in CALLS[profile.name] if 1 < c < 1000]
     pairs.append(("ancestral", 1000))
-    rows = []
+    rows, painted = [], []
     for sampler, calls in pairs:
         name = f"{sampler}-{calls}" if sampler != "one-call" else sampler
         words = f"{sampler}, {calls:,} call{'s' if calls > 1 else ''}"
         how = {"sampler": sampler, "calls": calls}
-        rows += [
-            _serendiff(name, words, "tuned", sampling=how),
+        rows.append(_serendiff(name, words, "tuned", sampling=how))
+        painted.append(
             _painter(
                 profile, f"painter-{name}", f"painter, {words}", sampling=how
-            ),
-        ]
-    return tuple(rows)
+            )
+        )
+    return (*rows, *painted)
 
 
 SIDES = {
@@ -399,13 +399,21 @@ def _leaks(profile: Profile) -> tuple[Row, ...]:
 def _table4(profile: Profile) -> tuple[Row, ...]:
     # by name: the registry imports every rival, a table of controls none
     registry = importlib.import_module("serendifflib.baselines.registry")
-    budget = asdict(registry.budget_of(profile))
-    rivals = [
-        Row(name, name, "rival", name, {"budget": budget})
+    budget = registry.budget_of(profile)
+    rivals = {
+        name: Row(name, name, "rival", name, {"budget": asdict(budget)})
         for name in registry.RIVALS
-    ]
+    }
+    # which language model answered is part of the record
+    prompts, row = registry.affordable_prompts(budget), "SerenPrompt-style"
+    rivals[row] = replace(
+        rivals[row], recipe=rivals[row].recipe | {"options": prompts}
+    )
+    if prompts["language"] == "tiny":
+        label = f"{row} (tiny random LM)"
+        rivals[row] = replace(rivals[row], label=label)
     return (
-        *rivals,
+        *rivals.values(),
         replace(TUNED, id="SerenDiff"),
         *CONTROL_ROWS,
         *_ranker_rows(profile),

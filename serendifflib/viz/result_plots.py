@@ -139,6 +139,8 @@ def plot_sizes(
         if "low" in frame:
             low, high = (frame[n].astype(float) for n in ("low", "high"))
             ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+            if len(x) == 1:  # nothing to fill
+                ax.vlines(x, low, high, color=colour, lw=1.6)
     sizes = sorted({float(x) for f in drawn.values() for x in f["x"]})
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
     if log_y:

@@ -131,7 +131,9 @@ def compute_grid(folder):
 def write_results(folder):
     """Ten versions of one record, each kept beside the next."""
     store = runs.RecordStore(folder / "results")
-    for seed in range(10):
+    path = store.path(make_unit("alpha", 0))
+    done = runs.Run.load(path).seed if path.exists() else -1
+    for seed in range(done + 1, 10):
         unit = make_unit("alpha", 0, seed)
         store.save(unit, make_run(unit))
 

@@ -152,8 +152,6 @@ def _serendiff(row: str, label: str, preset: str, **recipe: Any) -> Row:
 
 
 TUNED = _serendiff("tuned", "SerenDiff (tuned)", "tuned")
-# presets that the tables of single questions compare (labels, protocols)
-OURS = (TUNED,)
 PRESET_ROWS = (
     _serendiff("paper", "SerenDiff (paper, literal)", "paper"),
     _serendiff("corrected", "SerenDiff (corrected)", "corrected"),
@@ -161,11 +159,39 @@ PRESET_ROWS = (
 )
 
 
+def _points_rows(profile: Profile) -> tuple[Row, ...]:
+    """Diffusion over points, and its starting regression alone."""
+    budget = ranker_budget(profile)
+    untrained = budget | {"pretrain_steps": 0, "max_steps": 0}
+    return (
+        Row(
+            "points",
+            "SerenDiff (points)",
+            "points",
+            "points",
+            {"budget": budget},
+        ),
+        Row(
+            "points-start",
+            "SerenDiff (points), no diffusion",
+            "points",
+            "points",
+            {"budget": untrained},
+        ),
+    )
+
+
+def _ours(profile: Profile) -> tuple[Row, ...]:
+    """What the tables of single questions compare (labels, protocols)."""
+    return (TUNED, _points_rows(profile)[0])
+
+
 def _controls(profile: Profile) -> tuple[Row, ...]:
     return (
         *CONTROL_ROWS,
         *_ranker_rows(profile),
         *_presets(profile),
+        *_points_rows(profile),
         *CEILING_ROWS,
     )
 
@@ -323,7 +349,7 @@ LABELS = {
 
 def _labels(profile: Profile) -> tuple[Row, ...]:
     learners = [
-        *OURS,
+        *_ours(profile),
         _ranker_rows(profile)[0],
         *(
             row
@@ -346,7 +372,7 @@ def _labels(profile: Profile) -> tuple[Row, ...]:
 
 def _protocol(profile: Profile) -> tuple[Row, ...]:
     models = [
-        *OURS,
+        *_ours(profile),
         _ranker_rows(profile)[0],
         *(
             row
@@ -415,6 +441,7 @@ def _table4(profile: Profile) -> tuple[Row, ...]:
     return (
         *rivals.values(),
         replace(TUNED, id="SerenDiff"),
+        *_points_rows(profile),
         *CONTROL_ROWS,
         *_ranker_rows(profile),
         *CEILING_ROWS,
@@ -422,37 +449,63 @@ def _table4(profile: Profile) -> tuple[Row, ...]:
 
 
 def _table5(profile: Profile) -> tuple[Row, ...]:
-    """The portrait against what Sec. 6.3 puts in its place."""
-    budget = ranker_budget(profile)
-    size = {"width": profile.width, "samples": profile.samples}
-    replaced = [
-        ("user-embedding", "User embedding", {}),
-        (
-            "user-embedding-ratings",
-            "User embedding of ratings",
-            {"mode": "ratings"},
-        ),
-        ("user-sequence", "User sequence", {}),
-        ("user-sequence-grid", "User sequence, grid", {"reading": "grid"}),
-    ]
-    return (
-        replace(TUNED, id="user-portrait", label="User portrait"),
-        *(
-            Row(
-                row,
-                label,
-                "rival",
-                row.removesuffix("-ratings").removesuffix("-grid"),
-                {"budget": budget, "options": size | options},
+    """The portrait against what Sec. 6.3 puts in its place.
+
+    Twice: with ``tuned`` and with the painter, which has no linear shortcut
+    from the user to the point.
+    """
+    rows = []
+    for painter in (False, True):
+        first = "painter-" if painter else ""
+        words = "Painter: " if painter else ""
+        portrait = replace(TUNED, id="user-portrait", label="User portrait")
+        if painter:
+            portrait = _painter(
+                profile, "painter-user-portrait", "Painter: user portrait"
             )
-            for row, label, options in replaced
-        ),
-        *(
-            row
-            for row in (*CONTROL_ROWS, *_ranker_rows(profile), *CEILING_ROWS)
-            if row.id in ("random", "linear-map", "ranker", "oracle")
-        ),
-    )
+        same = portrait.recipe.get("options", {})
+        rows.append(portrait)
+        for row, label, name, options in REPLACED:
+            if painter and row != name:
+                continue  # other readings, with tuned alone
+            rows.append(
+                Row(
+                    first + row,
+                    words + (label.lower() if words else label),
+                    "rival",
+                    name,
+                    {
+                        "budget": ranker_budget(profile),
+                        "options": _size(profile) | same | options,
+                    },
+                )
+            )
+    others = (*CONTROL_ROWS, *_ranker_rows(profile), *CEILING_ROWS)
+    kept = ("random", "linear-map", "ranker", "oracle")
+    return (*rows, *(row for row in others if row.id in kept))
+
+
+REPLACED = (
+    ("user-embedding", "User embedding", "user-embedding", {}),
+    (
+        "user-embedding-ratings",
+        "User embedding of ratings",
+        "user-embedding",
+        {"mode": "ratings"},
+    ),
+    ("user-sequence", "User sequence", "user-sequence", {}),
+    (
+        "user-sequence-grid",
+        "User sequence as a grid",
+        "user-sequence",
+        {"reading": "grid"},
+    ),
+)
+
+
+def _size(profile: Profile) -> dict[str, Any]:
+    """What SerenDiff takes from the profile beside steps and batches."""
+    return {"width": profile.width, "samples": profile.samples}
 
 
 TABLES = {

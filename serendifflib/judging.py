@@ -40,7 +40,7 @@ TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
 """Task of a table -> kind of a fold's targets."""
 
 CANDIDATES = ("cells", "uniform", "all")
-MODELS = ("serendiff", "control", "ranker", "rival")
+MODELS = ("serendiff", "points", "control", "ranker", "rival")
 
 RIVAL_MODULES = {
     "DESR-style": "desr",
@@ -63,7 +63,8 @@ class Recipe:
     """How to make the model of a row and what to judge it on.
 
     Attributes:
-        model: ``serendiff``, ``control``, ``ranker`` or ``rival``.
+        model: ``serendiff``, ``points``, ``control``, ``ranker`` or
+            ``rival``.
         name: preset, control or rival.
         options: what replaces the model's defaults.
         sampling: SerenDiff's settings that are replaced *after* training
@@ -76,7 +77,7 @@ class Recipe:
         encoder: ``sentences`` (SentenceBERT) or ``tfidf``, for the model's
             item vectors; candidates stay those of the first.
         labels: how many labelled training targets to keep; 0 is all.
-        budget: of the ranker and the rivals.
+        budget: of points, the ranker and the rivals.
     """
 
     model: str
@@ -113,6 +114,7 @@ def code_of(model: str, name: str) -> tuple[str, ...]:
     """
     own = {
         "serendiff": ("workbench",),
+        "points": ("baselines.points",),
         "control": ("baselines.controls",),
         "ranker": ("baselines.ranker",),
         "rival": (f"baselines.{RIVAL_MODULES.get(name, 'registry')}",),
@@ -331,6 +333,9 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
         known = _module("baselines.controls").CONTROLS
         return known[recipe.name](grid=grid, **options)
     budget = _module("baselines.trainer").Budget(**recipe.budget)
+    if recipe.model == "points":
+        points = _module("baselines.points").PointDiffusion
+        return points(budget=budget, grid=grid, **options)
     if recipe.model == "ranker":
         ranker = _module("baselines.ranker").SetRanker
         return ranker(budget=budget, grid=grid, **options)

@@ -893,3 +893,42 @@ def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
         common.
     """
     return values.astype(float).corr(method="kendall", min_periods=2)
+
+
+def swapped_pairs(
+    values: pd.DataFrame, one: str, two: str
+) -> list[tuple[str, str]]:
+    """Pairs (a, b) with a above b under ``one`` and below it under ``two``.
+
+    Args:
+        values: rows are models, columns protocols; models that one of the
+            two lacks are left out, and ties are no order.
+        one: a column.
+        two: another column.
+    """
+    whole = values[[one, two]].dropna()
+    return [
+        (str(a), str(b))
+        for a in whole.index
+        for b in whole.index
+        if whole.loc[a, one] > whole.loc[b, one]
+        and whole.loc[a, two] < whole.loc[b, two]
+    ]
+
+
+def difference_lines(
+    differences: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> list[str]:
+    """Paired differences as items of a Markdown list, in points.
+
+    Args:
+        differences: of :func:`paired_differences`.
+        names: row -> how to call it; default the row itself.
+    """
+    names = names or {}
+    return [
+        f"- {names.get(row, row)}: {100 * one['difference']:+.1f} points "
+        f"[{100 * one['low']:.1f}, {100 * one['high']:.1f}], "
+        f"Holm p = {one['p_holm']:.2g}, {one['users']:.0f} users"
+        for row, one in differences.iterrows()
+    ]

@@ -226,3 +226,24 @@ def test_orders_that_agree_and_orders_that_turn():
     tau = tables.rank_agreement(values.assign(unknown=math.nan))
     assert tau.loc["one", "same"] == 1 and tau.loc["one", "turned"] == -1
     assert math.isnan(tau.loc["one", "unknown"])
+
+
+def test_pairs_that_change_their_order():
+    values = pd.DataFrame(
+        {"one": [0.3, 0.2, 0.2, 0.1], "two": [0.1, 0.2, 0.3, math.nan]},
+        index=["a", "b", "c", "d"],
+    )
+    found = tables.swapped_pairs(values, "one", "two")
+    assert found == [("a", "b"), ("a", "c")]
+    assert tables.swapped_pairs(values, "one", "one") == []
+
+
+def test_differences_in_words():
+    frame = cases({"base": [1, 20, 20, 20], "x": [1, 1, 1, 20]})
+    (line,) = tables.difference_lines(
+        tables.paired_differences(frame, "base"), {"x": "Cells"}
+    )
+    assert line.startswith("- Cells: +50.0 points [")
+    assert line.endswith("4 users")
+    none = tables.paired_differences(frame[:0], "base")
+    assert tables.difference_lines(none) == []

@@ -18,7 +18,7 @@ from serendifflib.diffusion.unet import typical_mean
 from serendifflib.errors import ConfigError, ModelError
 
 from .hand import COMPASS, EAST, NORTH, SOUTH, WEST
-from .toy import chance, hit_ratio, toy_fold, topic_of
+from .toy import chance, hit_ratio, topic_of, toy_fold
 
 SMALL = Budget(
     pretrain_steps=0,

@@ -906,13 +906,13 @@ def swapped_pairs(
         one: a column.
         two: another column.
     """
-    whole = values[[one, two]].dropna()
+    first, second = values[one].dropna(), values[two].dropna()
+    common = [name for name in first.index if name in second.index]
     return [
         (str(a), str(b))
-        for a in whole.index
-        for b in whole.index
-        if whole.loc[a, one] > whole.loc[b, one]
-        and whole.loc[a, two] < whole.loc[b, two]
+        for a in common
+        for b in common
+        if first[a] > first[b] and second[a] < second[b]
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ EXAMPLES = """examples:
   python -m serendifflib run controls --data synthetic-null
   python -m serendifflib run table4 --models sasrec,purs --folds 0,1 --jobs 2
   python -m serendifflib bench portraits
-  python -m serendifflib trace table4 H@10
+  python -m serendifflib trace table4 synthetic/sasrec/H@10
 
 Local copies of data sets are found below $SERENDIFF_DATA. Sizes come from
 --profile or $SERENDIFF_PROFILE (smoke, laptop, full).
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except SerenDiffError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(f"error: {harmless(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
@@ -124,8 +126,23 @@ def _add_run(commands) -> None:
 
 def _add_bench(commands) -> None:
     parser = commands.add_parser("bench", help="time the parts, as ratios")
-    parser.add_argument("what", nargs="?", default="all")
-    parser.add_argument("--json", type=Path, help="write the record here")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="all",
+        help="portraits, encode, train, sample, match, scale, stream or all",
+    )
+    parser.add_argument(
+        "--device", help="cpu or cuda; default: CUDA where there is one"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="write the record here; what it holds already stays",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to try it"
+    )
     parser.set_defaults(run=_bench)
 
 
@@ -176,9 +193,9 @@ def _recommend(options) -> None:
     _check_picture(picture)
     data = load_dataset(options.data, profile=profile)
     data.user_number(options.user)
-    print(data.source)
+    print(harmless(data.source))
     for note in data.notes:
-        print(f"note: {note}")
+        print(f"note: {harmless(note)}")
     if not data.has_labels:
         print(
             "These data have no serendipity labels. The model is trained on "
@@ -199,7 +216,7 @@ def _recommend(options) -> None:
         )
     _print(table.drop(columns="item"))
     best = model.explain(options.user, table["item"].iloc[0])
-    print(f"\n{best.text}")
+    print(f"\n{harmless(best.text)}")
     _save_picture(best, picture)
     print(f"portrait: {picture}")
 
@@ -267,20 +284,40 @@ def _run(options) -> int:
         store=live() if options.live else recorded(),
         progress=True,
     )
-    print(report.text())
+    print(harmless(report.text()))
     return 0 if report.ok else 1
 
 
 def _bench(options) -> None:
     from serendifflib.bench import run_bench
 
-    run_bench(options.what, options.json)
+    run_bench(
+        options.what,
+        options.json,
+        device=options.device,
+        quick=options.quick,
+    )
 
 
 def _trace(options) -> None:
     from serendifflib.runs import trace
 
-    print(trace(options.table, options.cell))
+    print(harmless(trace(options.table, options.cell)))
+
+
+# control characters, and those that turn the direction of writing
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def harmless(text: str) -> str:
+    r"""Text of a data set without what a terminal takes for a command.
+
+    >>> harmless("red: \x1b[31m")
+    'red: \ufffd[31m'
+    """
+    return _COMMANDS.sub("\ufffd", text)
 
 
 def _print(table: pd.DataFrame) -> None:
@@ -291,7 +328,7 @@ def _print(table: pd.DataFrame) -> None:
         "display.width", 250,
         "display.precision", 3,
     ):  # fmt: skip
-        print(table.to_string(index=False))
+        print(harmless(table.to_string(index=False)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@
     const about = make("p", { class: "sdx-about" });
     const choose = make("select", {});
     data.people.forEach((one, place) => {
-      choose.append(make("option", { value: place }, one.name));
+      const words = `${one.name}: ${one.about}`;
+      choose.append(make("option", { value: place }, words));
     });
     const label = make("label", {}, "User ", choose);
 
@@ -210,8 +211,7 @@
       const weakest = Math.min(...person.zone);
       const range = Math.max(1, 100 - weakest);
       about.textContent =
-        `${person.about}; weakest cell of the zone: ${weakest}% of the ` +
-        "strongest";
+        `The weakest cell of the zone has ${weakest}% of the strongest.`;
       cells.forEach((cell, place) => {
         const found = inside(place);
         cell.style.setProperty("--zone", (found.zone - weakest) / range);

@@ -31,7 +31,6 @@ PLANNED = {
     "15_table5_ablation": "Table 5: ablation",
     "16_table6_efficiency": "Table 6: time",
     "18_how_many_labels": "How many labels?",
-    "20_critical_chapter": "The critical chapter",
     "30_solutions": "Solutions",
 }
 

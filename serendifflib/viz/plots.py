@@ -96,7 +96,9 @@ def plot_portrait(
             arrowprops={"arrowstyle": "->", "color": INK, "lw": 1.2},
         )
         ax.plot(*point, "D", color=POINT, ms=9, mec="white", mew=0.8)
-        ax.set_title(str(label or ""), parse_math=False)
+        # no formula, and nothing that a picture's file could not hold
+        words = [c if c.isprintable() else "\ufffd" for c in str(label or "")]
+        ax.set_title("".join(words), parse_math=False)
     return ax
 
 

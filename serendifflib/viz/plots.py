@@ -97,7 +97,10 @@ def plot_portrait(
         )
         ax.plot(*point, "D", color=POINT, ms=9, mec="white", mew=0.8)
         # no formula, and nothing that a picture's file could not hold
-        words = [c if c.isprintable() else "\ufffd" for c in str(label or "")]
+        words = [
+            c if c.isprintable() or c in "\r\n\t" else "\ufffd"
+            for c in str(label or "")
+        ]
         ax.set_title("".join(words), parse_math=False)
     return ax
 

@@ -30,7 +30,6 @@ PLANNED = {
     "14_table4_overall": "Table 4: all models",
     "15_table5_ablation": "Table 5: ablation",
     "16_table6_efficiency": "Table 6: time",
-    "18_how_many_labels": "How many labels?",
     "30_solutions": "Solutions",
 }
 

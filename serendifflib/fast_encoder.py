@@ -7,6 +7,7 @@ quite those of sentence-transformers, so they have a cache of their own.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,9 +92,12 @@ class _Compiled:
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         network = transformers.AutoModel.from_pretrained(path).eval()
         example = torch.ones(2, 16, dtype=torch.long)
-        graph = openvino.convert_model(
-            _HiddenStates(network), example_input=(example, example)
-        )
+        with warnings.catch_warnings():
+            # tracing warns of branches that are the same for all texts
+            warnings.simplefilter("ignore")
+            graph = openvino.convert_model(
+                _HiddenStates(network), example_input=(example, example)
+            )
         options = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",

@@ -93,7 +93,7 @@ def _score_block(generated, vectors, cells, how) -> torch.Tensor:
     if how == "zone":
         best = zone_cell(generated)
         point = points[torch.arange(len(points)), best]
-        cosine = _unit(point) @ _unit(vectors).T
+        cosine = _unit(point) @ vectors.T
         row, column = (cells // side).long(), (cells % side).long()
         ring = torch.maximum(
             (row - (best // side)[:, None]).abs(),
@@ -101,7 +101,7 @@ def _score_block(generated, vectors, cells, how) -> torch.Tensor:
         )
         return cosine - 2.0 * ring
     if how == "own-cell":
-        points, vectors = _unit(points), _unit(vectors)
+        points = _unit(points)  # the items are unit vectors already
     products = _all_products if vectors.is_cuda else _sampled_products
     return products(points.contiguous(), vectors, cells)
 

@@ -1,79 +1,24 @@
-"""Benchmarks: what takes how long, as ratios to a reference in the same run.
-
-``python -m serendifflib bench portraits`` measures the limits that the
-library promises on a world of the size of SerenLens-Books.
-"""
+"""Scores and portraits at the size of SerenLens, against Appendix A's text."""
 
 from __future__ import annotations
 
-import resource
-import statistics
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from serendifflib.bench.measure import Setting, peak_gib, say
 from serendifflib.data.world import World
-from serendifflib.errors import ConfigError
-from serendifflib.io import write_json
 from serendifflib.items import unit_rows
 from serendifflib.portrait import Portraits, PortraitSpace
-from serendifflib.provenance import commit, device_name, versions
 from serendifflib.scores import CoOccurrence
 
 SLICE = 40  # users whose scores are also computed by the transcription
 
 
-def run_bench(what: str, path: Path | None = None) -> dict:
-    """Run one benchmark (or all), print it, and return the record.
-
-    Args:
-        what: ``portraits`` or ``all``.
-        path: JSON file for the record; None writes none.
-
-    Raises:
-        ConfigError: unknown benchmark.
-    """
-    if what != "all" and what not in BENCHES:
-        raise ConfigError(
-            f"unknown benchmark {what!r}: choose one of "
-            f"{', '.join([*BENCHES, 'all'])}"
-        )
-    chosen = list(BENCHES) if what == "all" else [what]
-    code, changed = commit()
-    record = {
-        "commit": code,
-        "changed": changed,
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "results": {name: BENCHES[name]() for name in chosen},
-    }
-    if path is not None:
-        write_json(path, record)
-    return record
-
-
-def timed(work: Callable[[], object], repeats: int = 3) -> dict[str, float]:
-    """Median and range of the seconds of ``work``, after one warm-up."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return {
-        "median_s": statistics.median(seconds),
-        "min_s": min(seconds),
-        "max_s": max(seconds),
-    }
-
-
-def bench_portraits(like: str = "serenlens-books") -> dict[str, float]:
-    """Scores and portraits at the size of SerenLens, vectors given."""
+def bench_portraits(setting: Setting) -> dict[str, float]:
+    """All portraits and all catalogue scores of a world; vectors given."""
+    like = "serenlens-movies" if setting.quick else "serenlens-books"
     print(f"scores and portraits on World.like({like!r})")
     data = World.like(like).interactions()
     random = np.random.default_rng(0)
@@ -96,17 +41,17 @@ def bench_portraits(like: str = "serenlens-books") -> dict[str, float]:
         )
         sparse.dense(torch.zeros(1, dtype=torch.long), vectors, 10)
     result["portraits_s"] = time.perf_counter() - start
-    result["portraits_peak_gib"] = _peak_gib()
-    _say("all training interactions", result["portraits_s"], 30.0)
-    _say("peak memory, GiB", result["portraits_peak_gib"], 3.0)
+    result["portraits_peak_gib"] = peak_gib()
+    say("all training interactions", result["portraits_s"], 30.0)
+    say("peak memory, GiB", result["portraits_peak_gib"], 3.0)
 
     start = time.perf_counter()
     for history in histories:
         space.catalogue_scores(history, own=history)
     result["catalogue_s"] = time.perf_counter() - start
-    result["catalogue_peak_gib"] = _peak_gib()
-    _say("every item for every user", result["catalogue_s"], 300.0)
-    _say("peak memory, GiB", result["catalogue_peak_gib"], 6.0)
+    result["catalogue_peak_gib"] = peak_gib()
+    say("every item for every user", result["catalogue_s"], 300.0)
+    say("peak memory, GiB", result["catalogue_peak_gib"], 6.0)
 
     result |= _against_transcription(histories, data.n_items)
     return result
@@ -169,20 +114,3 @@ def transcription(
             scores.append(np.log(value))
         results.append(np.array(scores))
     return results
-
-
-def _say(what: str, value: float, limit: float) -> None:
-    print(
-        f"  {what}: {value:.2f} (limit {limit:g}, ratio {value / limit:.2f})"
-    )
-
-
-def _peak_gib() -> float:
-    """Highest memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-BENCHES: dict[str, Callable[[], dict[str, float]]] = {
-    "portraits": bench_portraits,
-}

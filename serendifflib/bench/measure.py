@@ -1,0 +1,187 @@
+"""How things are timed, counted and described, the same for every benchmark.
+
+A time on a shared machine says little alone. So every benchmark repeats its
+work, keeps the median and the spread, and divides by a reference that was
+measured in the same run. Beside the seconds of the clock stand those that the
+processor worked for this process: with several threads they add up, and on a
+busy machine they do not count the waiting.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+PAPER_SECONDS = 1.63  # Table 6: SerenDiff, inference per instance
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how thoroughly to measure.
+
+    Attributes:
+        device: of the network benchmarks; the others use the processor.
+        quick: small sizes and few repeats, to try the command.
+    """
+
+    device: torch.device = torch.device("cpu")
+    quick: bool = False
+
+
+def timed(
+    work: Callable[[], object],
+    repeats: int = 5,
+    *,
+    device: torch.device | None = None,
+    warm_up: int = 1,
+) -> dict[str, float]:
+    """Seconds of ``work`` after a warm-up: :func:`spread`, ``cpu_median_s``.
+
+    Args:
+        work: what to time.
+        repeats: how often.
+        device: waited for where it is a CUDA device.
+        warm_up: calls before the clock runs.
+    """
+    for _ in range(warm_up):
+        work()
+    seconds, worked = [], []
+    for _ in range(repeats):
+        _wait(device)
+        start, before = time.perf_counter(), time.process_time()
+        work()
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+        worked.append(time.process_time() - before)
+    return spread(seconds) | {"cpu_median_s": statistics.median(worked)}
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles, extremes and number of some times.
+
+    >>> spread([1.0, 3.0, 2.0])["median_s"]
+    2.0
+    """
+    low, high = np.quantile(seconds, [0.25, 0.75])
+    return {
+        "median_s": statistics.median(seconds),
+        "q1_s": float(low),
+        "q3_s": float(high),
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+        "repeats": len(seconds),
+    }
+
+
+def _wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(
+    device: torch.device, dtype: torch.dtype, *, quick: bool = False
+) -> dict[str, float]:
+    """Measured floating-point operations per second of a square product.
+
+    This is the roof: what the device really gives, on this machine and at
+    this hour, to the operation that suits it best.
+
+    Returns:
+        ``wall``, per second of the clock, and ``cpu``, per second of the
+        processor's work.
+    """
+    size = 512 if quick else 2048 if device.type == "cpu" else 8192
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    found = timed(lambda: left @ right, 7, device=device, warm_up=2)
+    flops = 2.0 * size**3
+    return {
+        "wall": flops / found["median_s"],
+        "cpu": flops / found["cpu_median_s"],
+    }
+
+
+def copy_rate(device: torch.device, *, quick: bool = False) -> float:
+    """Measured bytes per second that pass to and from the memory."""
+    count = 2**22 if quick else 2**26
+    source = torch.ones(count, device=device)
+    target = torch.empty_like(source)
+    found = timed(lambda: target.copy_(source), 7, device=device, warm_up=2)
+    return 2.0 * source.nbytes / found["median_s"]
+
+
+def count_flops(work: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products and convolutions."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Exponent p of ``value ~ size ** p``: least squares of the logarithms.
+
+    >>> round(slope([1, 2, 4], [3, 12, 48]), 6)
+    2.0
+    """
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def machine() -> dict[str, object]:
+    """What the processor is and how busy it was."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "memory_gib": round(_memory_gib(), 1),
+        "system": platform.system(),
+    }
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run in the last minute; None if unknown."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
+def _processor() -> str:
+    table = Path("/proc/cpuinfo")
+    if table.exists():
+        for line in table.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float:
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages / 2**30
+    return math.nan
+
+
+def peak_gib() -> float:
+    """Highest memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def say(what: str, value: float, limit: float | None = None) -> None:
+    """One line, with its limit where it has one."""
+    line = f"  {what}: {value:.4g}"
+    if limit is not None:
+        line += f" (limit {limit:g}, ratio {value / limit:.2f})"
+    print(line, flush=True)

@@ -44,7 +44,7 @@ def bench_train(setting: Setting) -> dict:
     on a processor, in bfloat16 on CUDA, where training computes in it.
     """
     on_gpu = setting.device.type == "cuda"
-    batch = 4 if setting.quick else 128 if on_gpu else 64
+    batch = 4 if setting.quick else 128 if on_gpu else 16
     repeats = 3 if setting.quick else 20 if on_gpu else 3
     dtype = torch.bfloat16 if on_gpu else torch.float32
     result: dict = {"batch_size": batch, "presets": {}}
@@ -87,9 +87,9 @@ def bench_sample(setting: Setting) -> dict:
     costs the same, so the thousand are 500 times as much.
     """
     on_gpu = setting.device.type == "cuda"
-    batch = 2 if setting.quick else 512 if on_gpu else 8
+    batch = 2 if setting.quick else 512 if on_gpu else 4
     steps = 1000 if on_gpu and not setting.quick else 2
-    repeats = 3 if setting.quick or on_gpu else 5
+    repeats = 3
     device = setting.device
     result: dict = {
         "batch_size": batch,

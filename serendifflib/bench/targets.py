@@ -1,0 +1,146 @@
+"""A record beside what this project promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from serendifflib.bench import read_record
+from serendifflib.bench.encode import TARGET_COSINE, TARGET_RATIO
+from serendifflib.bench.network import (
+    ANCESTRAL_TARGET,
+    CALL_TARGET,
+    TARGET_SHARE,
+)
+from serendifflib.bench.rank import TARGET as RANK_TARGET
+from serendifflib.bench.stream import LIMIT_GIB
+from serendifflib.paths import project_root
+
+STEEPEST = 1.2  # a slope that still counts as linear
+
+
+@dataclass(frozen=True)
+class Target:
+    """One promise.
+
+    Attributes:
+        part: which benchmark.
+        quantity: what, with its unit.
+        limit: number to stay below (or above).
+        value: path of the number in the benchmark's result.
+        worked: path of the same by processor time, if there is one.
+        least: the limit is the least allowed value, not the largest.
+    """
+
+    part: str
+    quantity: str
+    limit: float
+    value: tuple[str, ...]
+    worked: tuple[str, ...] = ()
+    least: bool = False
+
+
+def targets(kind: str = "cpu") -> list[Target]:
+    """What is promised on a ``cpu`` (two cores) or on ``cuda``."""
+    tuned = ("presets", "tuned")
+    found = [
+        Target("sample", "one call per instance, s", CALL_TARGET[kind],
+               (*tuned, "one_call_per_instance_s"),
+               (*tuned, "one_call_per_instance_cpu_s")),
+        Target("train", "share of the matrix rate", TARGET_SHARE[kind],
+               (*tuned, "share"), (*tuned, "share_cpu"), least=True),
+        Target("match", "ranking all items for all users, s",
+               RANK_TARGET[kind], ("matchings", "field", "all_users_s"),
+               ("matchings", "field", "all_users_cpu_s")),
+    ]  # fmt: skip
+    if kind in ANCESTRAL_TARGET:
+        path = ("presets", "paper", "ancestral_per_instance_s")
+        found.append(
+            Target("sample", "1,000 calls per instance, s",
+                   ANCESTRAL_TARGET[kind], path)
+        )  # fmt: skip
+        return found
+    fast = ("encoders", "OpenVINO bfloat16")
+    return [
+        Target("portraits", "all training portraits, s", 30.0,
+               ("portraits_s",)),
+        Target("portraits", "all items for all users, s", 300.0,
+               ("catalogue_s",)),
+        Target("portraits", "times as fast as App. A with loops", 100.0,
+               ("ratio",), least=True),
+        Target("encode", "times as fast as sentence-transformers",
+               TARGET_RATIO, (*fast, "ratio"), (*fast, "ratio_cpu"),
+               least=True),
+        Target("encode", "mean cosine to its vectors", TARGET_COSINE,
+               (*fast, "mean_cosine"), least=True),
+        *found,
+        *(
+            Target("scale", f"slope of {name}", STEEPEST,
+                   ("world", name, "slope"))
+            for name in ("co-occurrence", "portrait per user",
+                         "catalogue scores per user", "matching per user")
+        ),
+        Target("stream", "peak memory of 5 million rows, GiB", LIMIT_GIB,
+               ("peak_gib",)),
+    ]  # fmt: skip
+
+
+def scorecard(
+    record: Mapping[str, Any] | None, kind: str = "cpu"
+) -> pd.DataFrame:
+    """Every target beside its measured figure.
+
+    Args:
+        record: of :func:`serendifflib.bench.run_bench`, or None.
+        kind: ``cpu`` or ``cuda``.
+
+    Returns:
+        ``part, quantity, target, measured, by processor time, met``;
+        numbers are NaN and ``met`` is "not recorded" where the record has
+        nothing, or was made with ``--quick``.
+    """
+    lines = []
+    for target in targets(kind):
+        result = (record or {}).get("results", {}).get(target.part, {})
+        if result.get("run", {}).get("quick", True):
+            result = {}
+        value = _at(result, target.value)
+        worked = _at(result, target.worked) if target.worked else math.nan
+        lines.append(
+            {
+                "part": target.part,
+                "quantity": target.quantity,
+                "target": f"{'≥' if target.least else '≤'} {target.limit:g}",
+                "measured": value,
+                "by processor time": worked,
+                "met": _verdict(value, target),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def recorded_bench(kind: str = "cpu") -> dict[str, Any] | None:
+    """The record in ``results/bench``, or None where there is none."""
+    path: Path = project_root() / "results" / "bench" / f"{kind}.json"
+    return read_record(path) if path.exists() else None
+
+
+def _at(result: Mapping[str, Any], path: tuple[str, ...]) -> float:
+    found: Any = result
+    for name in path:
+        if not isinstance(found, Mapping) or name not in found:
+            return math.nan
+        found = found[name]
+    return float(found)
+
+
+def _verdict(value: float, target: Target) -> str:
+    if math.isnan(value):
+        return "not recorded"
+    met = value >= target.limit if target.least else value <= target.limit
+    return "yes" if met else "no"

@@ -29,7 +29,6 @@ from serendifflib.provenance import device_name
 PLANNED = {
     "14_table4_overall": "Table 4: all models",
     "15_table5_ablation": "Table 5: ablation",
-    "16_table6_efficiency": "Table 6: time",
     "30_solutions": "Solutions",
 }
 

@@ -520,6 +520,12 @@ def test_the_page_for_lost_readers_works_at_any_address():
 
 
 @each_page
+def test_no_progress_bar_was_left_on_a_page(path):
+    """A bar that stopped at its end tells nobody anything."""
+    assert "FloatProgressModel" not in path.read_text("utf-8")
+
+
+@each_page
 def test_a_page_has_a_card_for_those_who_share_it(path):
     soup = soup_of(path)
     card = {

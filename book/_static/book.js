@@ -58,6 +58,21 @@ const nameSliders = () => {
   }
 };
 
+// A box that scrolls sideways can be reached by keyboard, or the arrow keys
+// would not scroll it.
+const reachScrollers = () => {
+  const boxes = ".pst-scrollable-table-container, .cell_output .text_html";
+  for (const box of document.querySelectorAll(boxes)) {
+    if (box.scrollWidth > box.clientWidth) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", "Table that scrolls sideways");
+    }
+  }
+};
+window.addEventListener("load", reachScrollers);
+window.addEventListener("resize", reachScrollers);
+
 document.addEventListener("DOMContentLoaded", () => {
   nameControls();
   if (document.querySelector("script[type*='widget-view']")) {

@@ -98,9 +98,9 @@ def test_everybody_can_read_a_page(page, server, browser):
     for device, width in web.WIDTHS.items():
         web.resize(browser, width)
         web.visit(browser, f"{server[0]}/{page}.html")
-        for theme in web.THEMES:
-            web.set_theme(browser, theme)
-            found[device, theme] = web.violations(browser)
+        for theme, rules in (("light", None), ("dark", ["color-contrast"])):
+            web.set_theme(browser, theme)  # changes colours and no more
+            found[device, theme] = web.violations(browser, rules)
         wide = web.pixels_too_wide(browser)
         assert wide <= 0, f"{device}: {wide} pixels too wide"
     assert {k: v for k, v in found.items() if v} == {}

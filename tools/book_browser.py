@@ -56,8 +56,10 @@ return document.readyState === "complete"
 """
 
 RUN_AXE = """
-const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ["violations"]})
+const [rules, done] = arguments;
+const options = {resultTypes: ["violations"]};
+if (rules) options.runOnly = {type: "rule", values: rules};
+axe.run(document, options)
   .then((result) => done(result.violations))
   .catch((error) => done([{impact: "critical", id: String(error),
                            nodes: [{target: "", html: ""}]}]));
@@ -190,13 +192,20 @@ def pixels_too_wide(browser: webdriver.Chrome) -> int:
     )
 
 
-def violations(browser: webdriver.Chrome) -> list[str]:
-    """Serious and critical findings of axe-core, one line per element."""
+def violations(
+    browser: webdriver.Chrome, rules: list[str] | None = None
+) -> list[str]:
+    """Serious and critical findings of axe-core, one line per element.
+
+    Args:
+        browser: with the page.
+        rules: only these; None is all.
+    """
     if not browser.execute_script("return typeof window.axe === 'object'"):
         browser.execute_script(AXE.read_text("utf-8"))
     return [
         f"{found['id']}: {node['target']} {node['html'][:160]}"
-        for found in browser.execute_async_script(RUN_AXE)
+        for found in browser.execute_async_script(RUN_AXE, rules)
         if found["impact"] in GRAVE
         for node in found["nodes"]
     ]

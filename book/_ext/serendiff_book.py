@@ -27,8 +27,6 @@ from serendifflib.provenance import device_name
 # Chapters that the text may name before they are written. The role warns
 # about any other name that is no notebook, so a typo breaks the build.
 PLANNED = {
-    "14_table4_overall": "Table 4: all models",
-    "15_table5_ablation": "Table 5: ablation",
     "30_solutions": "Solutions",
 }
 

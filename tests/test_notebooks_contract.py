@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import reading_time
 import yaml
 from build_book import toc_pages
 from IPython.core.inputtransformer2 import TransformerManager
@@ -121,6 +122,47 @@ def test_closes_with_summary_and_exercises(path):
     assert any(title.startswith("Summary") for title in titles)
     if path.stem != "30_solutions":
         assert any(title.startswith("Exercises") for title in titles)
+
+
+@each_notebook
+def test_the_stated_reading_time_is_that_of_the_text(path):
+    notebook = read(path)
+    stated = reading_time.stated(notebook)
+    if stated is not None:  # "as long as you like"
+        taken = reading_time.minutes(notebook)
+        assert abs(stated - taken) <= 10, "run: python tools/reading_time.py"
+
+
+def test_reading_time_counts_words_code_and_pictures():
+    def notebook(*cells):
+        return nbformat.v4.new_notebook(cells=list(cells))
+
+    words = nbformat.v4.new_markdown_cell("word " * 1500 + "$$ x y z $$")
+    code = nbformat.v4.new_code_cell("x = 1\n\n" * 150)
+    picture = nbformat.v4.new_code_cell(
+        "", metadata={"mystnb": {"figure": {"name": "fig-x"}}}
+    )
+    launch = nbformat.v4.new_code_cell(
+        "x\n" * 999, metadata={"tags": ["launch"]}
+    )
+    assert reading_time.minutes(notebook(words)) == 10
+    assert reading_time.minutes(notebook(code)) == 10
+    assert reading_time.minutes(notebook(*[picture] * 20)) == 10
+    assert reading_time.minutes(notebook(launch)) == 5
+    assert reading_time.minutes(notebook(words, code, *[picture] * 20)) == 30
+    words.source = "- **Time.** 7 minutes to read, 2 to run."
+    assert reading_time.stated(notebook(words)) == 7
+    words.source = "- **Time.** As long as you like."
+    assert reading_time.stated(notebook(words)) is None
+
+
+@each_notebook
+def test_ends_with_what_to_read_next(path):
+    if path.stem == "30_solutions":
+        return
+    last = [c for c in read(path).cells if c.cell_type == "markdown"][-1]
+    after = last.source.partition("**Read next.** ")[2]
+    assert re.search(r"\{(nb|doc)\}`", after)
 
 
 @each_notebook

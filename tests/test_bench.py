@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,13 +24,17 @@ from serendifflib.bench import (
     run_bench,
     scale,
     stream,
+    systems,
+    targets,
 )
 from serendifflib.bench.measure import Setting, slope, spread, timed
 from serendifflib.bench.portraits import transcription
 from serendifflib.data.reading import read_csv
 from serendifflib.data.world import World
 from serendifflib.errors import CacheError, ConfigError
+from serendifflib.profiles import PROFILES
 from serendifflib.scores import CoOccurrence
+from serendifflib.workbench import open_bench
 
 
 def close(ours, theirs):
@@ -444,3 +449,115 @@ def test_the_generated_file_is_valid_and_the_work_is_done(tmp_path):
     assert found["items_without_review"] == 0
     assert 0 < found["libraries_gib"] <= found["peak_gib"] < 4
     json.dumps(found, allow_nan=False)
+
+
+# -------------------------------------------------------- Table 6, targets
+
+
+def test_a_system_is_timed(tiny_bench):
+    for name in ("SASRec", "SerenDiff"):
+        found = systems.time_system(name, tiny_bench, steps=2, users=3)
+        assert found["train_seconds"] > 0
+        assert found["inference_seconds"] > 0
+        assert found["steps"] == 4  # two stages of two; two of four timed
+        assert found["parameters"] > 1000
+    with pytest.raises(ConfigError, match="unknown system 'GRU4Rec'"):
+        systems.time_system("GRU4Rec", tiny_bench)
+
+
+def test_answers_are_timed_per_user(tiny_bench, monkeypatch):
+    asked = []
+
+    def fake(work, repeats):
+        work()
+        return {"median_s": 6.0}
+
+    monkeypatch.setattr(systems, "timed", fake)
+    real = systems.make_model
+
+    def make(name, budget):
+        model = real(name, budget)
+        score = model.score
+        model.score = lambda h, c: asked.append(len(h)) or score(h, c)
+        return model
+
+    monkeypatch.setattr(systems, "make_model", make)
+    found = systems.time_system("SASRec", tiny_bench, steps=1, users=3)
+    assert asked == [3] and found["inference_seconds"] == 2.0
+
+
+@pytest.fixture
+def tiny_bench(word_encoder, empty_cache):
+    profile = replace(PROFILES["smoke"], width=8, test_users=10)
+    return open_bench(
+        World("strong", n_users=60, n_items=200, seed=4).interactions(),
+        profile=profile,
+        encoder=word_encoder,
+        n_candidates=50,
+    )
+
+
+def some_record(**changes):
+    run = {"quick": False} | changes
+    return {
+        "results": {
+            "portraits": {
+                "portraits_s": 10.0,
+                "catalogue_s": 301.0,
+                "ratio": 100.0,
+                "run": run,
+            },
+            "sample": {
+                "presets": {
+                    "tuned": {
+                        "one_call_per_instance_s": 0.05,
+                        "one_call_per_instance_cpu_s": 0.04,
+                    }
+                },
+                "run": run,
+            },
+        }
+    }
+
+
+def test_targets_are_compared():
+    card = targets.scorecard(some_record()).set_index("quantity")
+    met = card["met"]
+    assert met["all training portraits, s"] == "yes"
+    assert met["all items for all users, s"] == "no"
+    assert met["times as fast as App. A with loops"] == "yes"
+    assert met["share of the matrix rate"] == "not recorded"
+    one = card.loc["one call per instance, s"]
+    assert (one["measured"], one["by processor time"]) == (0.05, 0.04)
+    assert one["target"] == "≤ 0.06" and one["met"] == "yes"
+
+
+@pytest.mark.parametrize("record", [None, {}, some_record(quick=True)])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_what_is_not_recorded_meets_nothing(record, kind):
+    card = targets.scorecard(record, kind)
+    assert set(card["met"]) == {"not recorded"}
+    assert card["measured"].isna().all()
+
+
+def test_every_target_names_a_number_of_its_benchmark():
+    found = {
+        "train": network.bench_train(QUICK),
+        "sample": network.bench_sample(QUICK),
+        "match": rank.bench_match(QUICK),
+    }
+    for kind in ("cpu", "cuda"):
+        for target in targets.targets(kind):
+            if target.part in found:
+                result = found[target.part]
+                assert targets._at(result, target.value) > 0, target
+                if target.worked:
+                    assert targets._at(result, target.worked) > 0, target
+
+
+def test_what_is_recorded_is_a_record(monkeypatch, tmp_path):
+    for kind in ("cpu", "cuda"):
+        record = targets.recorded_bench(kind)
+        assert record is None or set(record["results"]) <= set(BENCHES)
+    monkeypatch.setattr(targets, "project_root", lambda: tmp_path)
+    assert targets.recorded_bench() is None

@@ -123,14 +123,18 @@ def plot_sizes(
         return _empty(empty)
     figure, axes = new_figure(7.2, 4.0)
     ax = axes[0, 0]
-    for (name, frame), colour, marker in zip(
-        drawn.items(), _cycle(PALETTE), _cycle(MARKERS), strict=False
-    ):
-        x = frame["x"].to_numpy(dtype=float)
+    # more bands than three cover each other: bars side by side instead
+    bars = len(drawn) > 3
+    shifts = np.linspace(-0.02, 0.02, len(drawn)) if bars else [0.0] * 3
+    for number, (name, frame) in enumerate(drawn.items()):
+        x = frame["x"].to_numpy(dtype=float) * (1 + shifts[number])
+        colour = PALETTE[number % len(PALETTE)]
         ax.plot(
             x,
             frame["value"],
-            marker=marker,
+            marker=MARKERS[number % len(MARKERS)],
+            # a colour that comes again comes with dashes
+            ls="-" if number < len(PALETTE) else "--",
             color=colour,
             ms=5,
             lw=1.6,
@@ -138,21 +142,22 @@ def plot_sizes(
         )
         if "low" in frame:
             low, high = (frame[n].astype(float) for n in ("low", "high"))
-            ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
-            if len(x) == 1:  # nothing to fill
-                ax.vlines(x, low, high, color=colour, lw=1.6)
+            if bars or len(x) == 1:
+                ax.vlines(x, low, high, color=colour, lw=1.2)
+            else:
+                ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
     sizes = sorted({float(x) for f in drawn.values() for x in f["x"]})
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
     if log_y:
         ax.set_yscale("log")
-    else:
-        ax.set_ylim(bottom=0)
     for name, value in (levels or {}).items():
         ax.axhline(value, color=INK, lw=1, ls="--")
         _note(ax, name, (1, value), ax.get_yaxis_transform(), "right")
     for name, size in (marks or {}).items():
         ax.axvline(size, color=MUTED, lw=1, ls=":")
         _note(ax, name, (size, 0.02), ax.get_xaxis_transform(), "left")
+    if not log_y:
+        ax.set_ylim(bottom=0)  # after the levels, which count for the top
     if len(sizes) <= 8:  # the sizes that were tried, nothing between
         ax.xaxis.set_major_locator(FixedLocator(sizes))
         ax.xaxis.set_minor_locator(NullLocator())

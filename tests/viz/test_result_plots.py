@@ -90,6 +90,7 @@ def test_sizes_are_drawn_in_order_with_levels_and_marks():
     assert drawn.get_xdata().tolist() == [500, 1000]
     assert drawn.get_ydata().tolist() == [0.2, 0.3]
     assert ax.get_xscale() == "log" and ax.get_ylim()[0] == 0
+    assert ax.get_ylim()[1] > 0.6  # the oracle is on the picture
     assert {"oracle", "Books"} <= set(words(figure))
     assert [line.get_ydata()[0] for line in ax.lines[1:2]] == [0.6]
     assert [line.get_xdata()[0] for line in ax.lines[2:3]] == [2346]
@@ -100,6 +101,19 @@ def test_sizes_are_drawn_in_order_with_levels_and_marks():
     )
     assert not other.axes[0].collections
     assert other.axes[0].get_yscale() == "log"
+
+
+def test_many_curves_stay_apart():
+    curve = frame(a=0.3, b=0.2).assign(x=[500, 1000])
+    many = {f"model {number}": curve for number in range(8)}
+    ax = result_plots.plot_sizes(many, xlabel="x", ylabel="y").axes[0]
+    styles = {(line.get_color(), line.get_linestyle()) for line in ax.lines}
+    assert len(styles) == 8
+    starts = [line.get_xdata()[0] for line in ax.lines]
+    assert len(set(starts)) == 8
+    assert all(abs(start - 500) <= 0.021 * 500 for start in starts)
+    bars = [c.get_segments() for c in ax.collections]
+    assert bars[0][0][:, 1].tolist() == pytest.approx([0.2, 0.4])
 
 
 def test_a_bump_chart_gives_places():

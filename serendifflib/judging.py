@@ -120,7 +120,7 @@ def code_of(model: str, name: str) -> tuple[str, ...]:
         "rival": (f"baselines.{RIVAL_MODULES.get(name, 'registry')}",),
     }[model]
     if name in ("oracle", "oracle-protocol"):
-        own += ("data.world",)
+        own += ("data.world",)  # type: ignore
     common = ("judging", "portrait")
     return tuple(f"serendifflib.{module}" for module in (*common, *own))
 

@@ -251,7 +251,7 @@ class PortraitSpace:
     def _catalogue_maps(scores) -> tuple[QuantileMap, QuantileMap]:
         # all of the catalogue, not a thinned reference: with it each row
         # and column of the grid holds the same number of items, up to ties
-        return tuple(
+        return tuple(  # type: ignore
             QuantileMap(np.sort(_rounded(score[1:]))) for score in scores
         )
 

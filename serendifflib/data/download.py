@@ -190,9 +190,9 @@ def _transfer(
         ):
             have = 0  # the server sends the whole file
         length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        if total and total > limit:
-            raise _too_large(url, total, limit)
+        total = have + int(length) if length else None  # type: ignore
+        if total and total > limit:  # type: ignore
+            raise _too_large(url, total, limit)  # type: ignore
         bar = tqdm(
             desc=part.stem,
             total=total,
@@ -215,7 +215,7 @@ def _transfer(
                 bar.update(len(block))
             with _on_disk(part):
                 stream.flush()
-    if total and have < total:
+    if total and have < total:  # type: ignore
         raise ConnectionError(f"it ended at {have:,} of {total:,} bytes")
 
 

@@ -442,7 +442,7 @@ def _numbers(values: pd.Series, where: str) -> pd.Series:
         return pd.Series(numbers, index=index)
     broken = np.flatnonzero(numbers % 1)
     if len(broken):
-        row = int(broken[0])
+        row = int(broken[0])  # type: ignore
         raise row_error(
             where,
             index[row],

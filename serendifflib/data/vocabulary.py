@@ -405,7 +405,7 @@ def make_review(
     if variant == pool:
         forms = TOUCHES
     else:
-        forms = CRITIQUE if variant == pool - 1 else PRAISE
+        forms = CRITIQUE if variant == pool - 1 else PRAISE  # type: ignore
     text = forms[(pick + variant) % len(forms)].format(
         a=terms[variant % 3],
         b=terms[(variant + 1) % 3],

@@ -397,7 +397,7 @@ class World:
             room = room[: int(0.8 * len(room))][: len(mine)]
             good = self._accept(room, mine[: len(room)])
             left += [mine[: len(room)][~good], mine[len(room) :]]
-        left = np.concatenate(left)
+        left = np.concatenate(left)  # type: ignore
         attempt = 0
         while len(left):
             rows = free[self._item[free] == 0]
@@ -410,7 +410,9 @@ class World:
             left = left[_shuffled(rng, len(left))]
             good = self._accept(rows, left[: len(rows)])
             unplaced = left[: len(rows)][~good]
-            left = np.concatenate((unplaced, left[len(rows) :]))
+            left = np.concatenate(  # type: ignore
+                (unplaced, left[len(rows) :])
+            )
 
     def _fill(self, rng: np.random.Generator, rows: np.ndarray) -> None:
         """Draw items for empty rows, each from the pool of its kind.

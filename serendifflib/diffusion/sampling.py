@@ -186,7 +186,7 @@ def diffusers_scheduler(
             f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
         )
     make, options = kinds[kind]
-    scheduler = make(
+    scheduler = make(  # type: ignore
         trained_betas=schedule.betas.numpy(),
         num_train_timesteps=schedule.timesteps,
         prediction_type=PREDICTION_TYPES[predict],

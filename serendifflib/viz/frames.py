@@ -219,7 +219,7 @@ def _frames(
     if not 0 <= start < len(words):
         raise ConfigError(f"start is {start}: choose 0 to {len(words) - 1}")
     if callable(figures):
-        figures = map(figures, range(len(words)))
+        figures = [figures(n) for n in range(len(words))]
     pictures = tuple(_png(figure) for figure in figures)
     if len(pictures) != len(words):
         raise ConfigError(

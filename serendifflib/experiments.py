@@ -251,6 +251,12 @@ def _table2(profile: Profile) -> tuple[Row, ...]:
             name = f"{steps}-rescaled" if rescaled else str(steps)
             label = f"{steps:,}, rescaled betas" if rescaled else f"{steps:,}"
             rows.append(_serendiff(name, label, "tuned", **recipe))
+            if steps in (5, 50):
+                # nothing but the noisy grid and the portrait to go by
+                painted = f"painter, {label}"
+                rows.append(
+                    _painter(profile, f"painter-{name}", painted, **recipe)
+                )
     return tuple(rows)
 
 

@@ -138,6 +138,7 @@ def test_sizes_follow_the_profile():
 def test_rescaling_by_one_is_no_row(profile):
     ids = {row.id for row in experiments.TABLES["table2"].rows(profile)}
     assert {"1000", "5", "5-rescaled"} <= ids and "1000-rescaled" not in ids
+    assert {"painter-5", "painter-5-rescaled"} <= ids
 
 
 def test_the_painter_is_that_of_the_chapters():

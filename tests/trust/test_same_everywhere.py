@@ -1,0 +1,105 @@
+"""Same seed, same results: other processes, hash seeds, threads, batches.
+
+Other versions of Python, torch and pandas run the suite in the workflow
+matrix.yml.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+# of a world of 60 users and 200 items: three folds of users, one by time
+WORLD = "01c20ac5007a"
+SPLITS = ["e3e6a6d78003", "ad07101af42a", "625fb52b6bbb", "76d41d6eaf4c"]
+
+PROGRAM = """
+import json, sys
+import torch
+torch.set_num_threads(int(sys.argv[1]))
+sys.path.insert(0, sys.argv[2])
+from conftest import TINY, WordEncoder
+from serendifflib.data.candidates import fold_candidates
+from serendifflib.data.folds import prepare_fold, temporal_split, user_folds
+from serendifflib.data.world import World
+from serendifflib.evaluation.protocol import evaluate
+from serendifflib.io import content_hash
+from serendifflib.portrait import PortraitSpace
+from serendifflib.serendiff import SerenDiff
+from serendifflib.workbench import _positions_of
+
+data = World("strong", n_users=60, n_items=200, seed=1).interactions()
+splits = [*user_folds(data, 3, seed=0), temporal_split(data)]
+fold = prepare_fold(data, splits[0], encoder=WordEncoder())
+space = PortraitSpace.fit(fold, bins="catalogue")
+lists = fold_candidates(
+    fold, _positions_of(space, fold.test), part="test", n_candidates=100,
+    seed=0,
+)
+model = SerenDiff("tuned", device="cpu", progress=False, **TINY)
+model.fit(fold, generator=torch.Generator().manual_seed(3))
+batch = int(sys.argv[3])
+scores = torch.cat([
+    model.score(fold.test.histories[rows], lists.items[rows])
+    for rows in torch.arange(len(fold.test)).split(batch)
+])
+table = evaluate(
+    model, fold.test, lists, generator=torch.Generator().manual_seed(0),
+    batch_size=batch,
+)
+print(json.dumps({
+    "world": data.checksum,
+    "splits": [
+        content_hash(s.train_users, s.valid_users, s.test_users)
+        for s in splits
+    ],
+    "vectors": content_hash(fold.raw_vectors.numpy()),
+    "candidates": lists.checksum,
+    "ranks": table["rank"].tolist(),
+    "scores": scores.double().numpy().round(9).tolist(),
+}))
+"""
+
+
+def elsewhere(threads, hash_seed, batch):
+    """The whole chain in a process of its own."""
+    tests = os.path.dirname(os.path.dirname(__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(threads), tests, str(batch)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def here():
+    return elsewhere(1, 0, 64)
+
+
+@pytest.mark.parametrize(
+    ("threads", "hash_seed", "batch"),
+    [(2, 4242, 7), pytest.param(1, 99, 1, marks=pytest.mark.slow)],
+)
+def test_another_process(here, threads, hash_seed, batch):
+    there = elsewhere(threads, hash_seed, batch)
+    for name in ("world", "splits", "vectors", "candidates"):
+        assert there[name] == here[name], name
+    scores = np.array(here["scores"])
+    assert scores.shape[1] == 100
+    size = np.abs(scores).max()
+    assert size > 0.01
+    # trained there as well: rounding has had ten steps to grow
+    np.testing.assert_allclose(there["scores"], scores, atol=1e-5 * size)
+    assert np.mean(np.equal(there["ranks"], here["ranks"])) >= 0.9
+
+
+def test_the_splits_are_those_of_every_release(here):
+    """Written down once; another platform must find the same."""
+    assert here["world"].startswith(WORLD)
+    assert [split[:12] for split in here["splits"]] == SPLITS

@@ -26,9 +26,7 @@ from serendifflib.provenance import device_name
 
 # Chapters that the text may name before they are written. The role warns
 # about any other name that is no notebook, so a typo breaks the build.
-PLANNED = {
-    "30_solutions": "Solutions",
-}
+PLANNED: dict[str, str] = {}
 
 SHOWN = (  # libraries on the status page
     "serendifflib",

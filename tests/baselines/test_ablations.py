@@ -134,6 +134,18 @@ def test_a_fit_reports_what_it_took(kind, options):
     assert [stage.stage for stage in model.report.stages] == ["next-item"]
 
 
+@each_kind
+def test_works_without_the_linear_start(kind, options):
+    fold = toy_fold()
+    model = fit(kind, options | {"condition": "film"}, fold=fold)
+    histories, candidates, _ = cases(fold)
+    check_inductive(model, histories[:2], candidates[:2])
+    ablated = model.settings.as_dict()
+    assert ablated.pop("condition") == "film"
+    known = portrait_model(fold).settings.as_dict()
+    assert known.pop("condition") == "global" and known == ablated
+
+
 def test_an_embedding_is_the_same_in_every_cell_and_needs_no_rows():
     fold = toy_fold()
     model = fit(UserEmbedding, {"factors": 8}, fold=fold)

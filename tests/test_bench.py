@@ -532,6 +532,20 @@ def test_targets_are_compared():
     assert one["target"] == "≤ 0.06" and one["met"] == "yes"
 
 
+def test_waiting_is_told_from_computing():
+    record = some_record()
+    tuned = record["results"]["sample"]["presets"]["tuned"]
+    for wall, cpu, verdict in (
+        (0.5, 0.05, "by processor time"),
+        (0.5, 0.07, "no"),
+        (0.05, 0.07, "yes"),
+    ):
+        tuned["one_call_per_instance_s"] = wall
+        tuned["one_call_per_instance_cpu_s"] = cpu
+        card = targets.scorecard(record).set_index("quantity")
+        assert card.loc["one call per instance, s", "met"] == verdict
+
+
 @pytest.mark.parametrize("record", [None, {}, some_record(quick=True)])
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_what_is_not_recorded_meets_nothing(record, kind):

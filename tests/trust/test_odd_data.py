@@ -2,7 +2,7 @@
 
 One user, one item, one reader per book, no text, all the same text, ties,
 no labels, nothing but labels: properties of what comes out, from the item
-vectors to the recommendations.
+vectors to the positions of the portrait.
 """
 
 import numpy as np
@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serendifflib.data.folds import prepare_fold, user_folds
-from serendifflib.data.interactions import Interactions
+from serendifflib.data.interactions import COLUMNS, Interactions
 from serendifflib.data.reading import validate
 from serendifflib.errors import SerenDiffError
 from serendifflib.portrait import PortraitSpace, cell_of
-from serendifflib.serendiff import SerenDiff
 
 TEXTS = ("", "the same words", "moon", "moon and sun", "\ufffd", "  ")
 
@@ -24,34 +23,22 @@ TEXTS = ("", "the same words", "moon", "moon and sun", "\ufffd", "  ")
 @st.composite
 def odd_tables(draw):
     """Rows of few users and items, in the columns of the schema."""
-    n_users = draw(st.integers(1, 8))
-    n_items = draw(st.integers(1, 12))
-    rows = draw(
-        st.lists(
-            st.tuples(
-                st.integers(0, n_users - 1),
-                st.integers(0, n_items - 1),
-                st.integers(0, 3),
-                st.sampled_from(TEXTS),
-                st.sampled_from([0.5, 4.0, 5.0, float("nan")]),
-                st.integers(0, 1),
-            ),
-            min_size=1,
-            max_size=60,
-        )
-    )
-    table = pd.DataFrame(
-        rows,
-        columns=[
-            "user_id",
-            "item_id",
-            "timestamp",
-            "review",
-            "rating",
-            "label",
-        ],
-    )
-    return table.astype({"user_id": str, "item_id": str})
+    n_items = draw(st.integers(3, 12))
+    texts = draw(st.sampled_from([TEXTS, TEXTS[1:2], TEXTS[2:4]]))
+    labels = draw(st.sampled_from(["last", "none", "last", "any"]))
+    rows = []
+    for user in range(draw(st.integers(3, 8))):
+        items = draw(st.lists(st.integers(1, n_items), min_size=1, max_size=8))
+        for place, item in enumerate(items):
+            last = place == len(items) - 1
+            label = {"none": 0, "last": int(last), "all": 1}.get(labels)
+            if label is None:
+                label = draw(st.integers(0, 1))
+            when = draw(st.integers(0, 3))
+            rating = draw(st.sampled_from([0.5, 4.0, 5.0, float("nan")]))
+            text = draw(st.sampled_from(texts))
+            rows.append((f"u{user}", f"i{item}", when, text, rating, label))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def interactions(table):
@@ -71,6 +58,9 @@ ODD = settings(
 )
 
 
+passed = []  # tables that were not refused
+
+
 def refused(error):
     message = str(error)
     assert message and "\n" not in message
@@ -78,15 +68,16 @@ def refused(error):
 
 @ODD
 @given(table=odd_tables(), bins=st.sampled_from(["catalogue", "interactions"]))
-def test_portraits(word_encoder, table, bins):
+def check_portraits(word_encoder, table, bins):
     """Positions in the unit square, the first at the anchor, no future."""
-    data = interactions(table)
     try:
+        data = interactions(table)
         fold = fold_of(data, word_encoder)
         space = PortraitSpace.fit(fold, bins=bins)
     except SerenDiffError as error:
         refused(error)
         return
+    passed.append(table)
     lengths = space.vectors.norm(dim=1)
     assert torch.all((lengths == 0) | ((lengths - 1).abs() < 1e-5))
     for user in range(data.n_users):
@@ -105,31 +96,7 @@ def test_portraits(word_encoder, table, bins):
                 assert np.isfinite(part[1:]).all()
 
 
-@settings(
-    max_examples=12,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(table=odd_tables())
-def test_recommendations(word_encoder, tiny_settings, table):
-    """New items, each once, finite scores in order; or one clear line."""
-    data = interactions(table)
-    model = SerenDiff(
-        "tuned",
-        device="cpu",
-        progress=False,
-        **{**tiny_settings, "steps": 1, "validate_every": 1},
-    )
-    try:
-        model.fit(fold_of(data, word_encoder))
-    except SerenDiffError as error:
-        refused(error)
-        return
-    for number, user in enumerate(data.users[:3]):
-        found = model.recommend(user, k=50)
-        own = set(data.items[data.item_index[data.rows(number)] - 1])
-        assert not own & set(found["item"])
-        assert found["item"].is_unique
-        assert np.isfinite(found["score"]).all()
-        assert (np.diff(found["score"]) <= 0).all()
-        for item in found["item"][:2]:
-            assert model.explain(user, item).rank >= 1
+def test_portraits(word_encoder):
+    passed.clear()
+    check_portraits(word_encoder)
+    assert len(passed) >= 12  # most of the others have no target at all

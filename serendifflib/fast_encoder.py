@@ -73,17 +73,23 @@ class FastReviewEncoder(ReviewEncoder):
         return self.precision
 
     @cached_property
-    def model(self) -> _Compiled:
+    def model(self) -> CompiledEncoder:
         """Compiled on first use; what is cached needs none of it."""
-        return _Compiled(
+        return CompiledEncoder(
             str(self.model_path),
             self.computes_in,
             self.threads or torch.get_num_threads(),
         )
 
 
-class _Compiled:
-    """Takes the place of the sentence-transformers model."""
+class CompiledEncoder:
+    """Takes the place of the sentence-transformers model.
+
+    Args:
+        path: folder of the sentence encoder.
+        precision: ``int8``, ``bfloat16`` or ``float32``.
+        threads: of OpenVINO.
+    """
 
     def __init__(self, path: str, precision: str, threads: int):
         import transformers

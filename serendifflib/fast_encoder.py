@@ -95,8 +95,12 @@ class CompiledEncoder:
         import transformers
 
         openvino = _openvino()
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        network = transformers.AutoModel.from_pretrained(path).eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+            path, local_files_only=True
+        )
+        network = transformers.AutoModel.from_pretrained(
+            path, local_files_only=True
+        ).eval()
         example = torch.ones(2, 16, dtype=torch.long)
         with warnings.catch_warnings():
             # tracing warns of branches that are the same for all texts

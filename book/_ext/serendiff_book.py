@@ -248,6 +248,25 @@ def drop_thebe(
     ]
 
 
+def plain_citations(
+    app: Sphinx,
+    page: str,
+    template: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Let the bibliography be what it is: entries, not items of a list.
+
+    Docutils calls it a list whose entries have a role that a list may not
+    hold; readers of the page by ear would be told of a list without items.
+    """
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">',
+            '<div class="citation-list">',
+        )
+
+
 class NotebookRole(SphinxRole):
     """``{nb}`05_portrait` ``: a link to a notebook, by its file name.
 
@@ -290,6 +309,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", link_equations, priority=410)
     app.connect("missing-reference", follow_name)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", plain_citations)
     app.connect("build-finished", write_site_files)
     app.add_role("nb", NotebookRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

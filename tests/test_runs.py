@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from toy_units import make_unit, old_record
 
 from serendifflib import provenance, runs
 from serendifflib.errors import CacheError, ConfigError, DataError
@@ -30,18 +31,6 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def store(tmp_path):
     return runs.RecordStore(tmp_path / "results")
-
-
-def make_unit(row="alpha", fold=0, **changes):
-    given = {
-        "table": "table4",
-        "data": "toy",
-        "data_checksum": "d" * 64,
-        "source": "Invented for a test.",
-        "profile": SMOKE,
-        "code": ("serendifflib.errors",),
-    }
-    return runs.Unit(row=row, fold=fold, **{**given, **changes})
 
 
 def make_cases(seed=0, n=20):
@@ -133,25 +122,6 @@ def test_rubbish_is_refused_with_its_path(tmp_path, content):
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match="fold0.json"):
         runs.Run.load(path)
-
-
-def old_record():
-    return {
-        "schema_version": 0,
-        "table": "table4",
-        "data": "toy",
-        "row": "alpha",
-        "fold": 3,
-        "data_checksum": "d" * 64,
-        "profile": "smoke",
-        "seed": 7,
-        "commit": "abc",
-        "seconds": 1.5,
-        "created": "2026-11-01T00:00:00+00:00",
-        "users": [4, 5],
-        "targets": [9, 8],
-        "ranks": [1, 12],
-    }
 
 
 def test_an_older_schema_still_loads(store):

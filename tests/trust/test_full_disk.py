@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from toy_units import make_unit
 
 from serendifflib import items, runs, serendiff, workbench
 from serendifflib.data.download import download, unpack
@@ -39,19 +40,6 @@ def disk(tmp_path):
 class Model:
     def encode(self, texts, **options):
         return np.ones((len(texts), 384), dtype=np.float32)
-
-
-def make_unit():
-    return runs.Unit(
-        table="table4",
-        data="toy",
-        row="alpha",
-        fold=0,
-        data_checksum="d" * 64,
-        source="Invented for a test.",
-        profile=PROFILES["smoke"],
-        code=("serendifflib.errors",),
-    )
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from toy_units import make_unit
 
 from serendifflib import items, provenance, runs, serendiff, workbench
 from serendifflib.data.candidates import Candidates
@@ -89,20 +90,6 @@ def check_model(folder):
         SerenDiff.load(path.parent, device="cpu", progress=False)
 
 
-def make_unit(row, fold, seed=0):
-    return runs.Unit(
-        table="table4",
-        data="toy",
-        row=row,
-        fold=fold,
-        seed=seed,
-        data_checksum="d" * 64,
-        source="Invented for a test.",
-        profile=PROFILES["smoke"],
-        code=("serendifflib.errors",),
-    )
-
-
 def make_outcome(unit, n=50):
     rng = np.random.default_rng([unit.fold, unit.seed, len(unit.row)])
     cases = runs.Cases(
@@ -134,7 +121,7 @@ def write_results(folder):
     path = store.path(make_unit("alpha", 0))
     done = runs.Run.load(path).seed if path.exists() else -1
     for seed in range(done + 1, 10):
-        unit = make_unit("alpha", 0, seed)
+        unit = make_unit("alpha", 0, seed=seed)
         store.save(unit, make_run(unit))
 
 
@@ -149,7 +136,7 @@ def check_records(folder):
     for path in folder.rglob("*.json"):
         run = runs.Run.load(path)
         n = len(run.cases["serendipity"].users)
-        unit = make_unit(run.row, run.fold, run.seed)
+        unit = make_unit(run.row, run.fold, seed=run.seed)
         assert run.cases == make_outcome(unit, n).cases
 
 

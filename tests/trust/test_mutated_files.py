@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from toy_units import make_unit, old_record
 
 from serendifflib import items, runs
 from serendifflib.data.candidates import Candidates
@@ -24,7 +25,6 @@ from serendifflib.diffusion.training import TrainingSettings
 from serendifflib.diffusion.unet import UNet, UNetSettings
 from serendifflib.errors import SerenDiffError
 from serendifflib.portrait import Portraits
-from serendifflib.profiles import PROFILES
 from serendifflib.serendiff import SerenDiff
 
 COUNTS = {  # files per kind: in every run of the suite, and in the soak
@@ -85,19 +85,6 @@ def mutate(content, luck):
 # ------------------------------------------------------------ kinds of files
 
 
-def make_unit():
-    return runs.Unit(
-        table="table4",
-        data="toy",
-        row="alpha",
-        fold=0,
-        data_checksum="d" * 64,
-        source="Invented for a test.",
-        profile=PROFILES["smoke"],
-        code=("serendifflib.errors",),
-    )
-
-
 def record(folder):
     store = runs.RecordStore(folder)
     cases = runs.Cases((1, 2, 3), (4, 5, 6), (1, 20, 3))
@@ -110,26 +97,10 @@ def record(folder):
     return path, lambda: runs.Run.load(path), True
 
 
-def old_record(folder):
+def old_file(folder):
     """Version 0 had no checksum: it may change, but only into a record."""
     path = folder / "fold3.json"
-    content = {
-        "schema_version": 0,
-        "table": "table4",
-        "data": "toy",
-        "row": "alpha",
-        "fold": 3,
-        "data_checksum": "d" * 64,
-        "profile": "smoke",
-        "seed": 7,
-        "commit": "abc",
-        "seconds": 1.5,
-        "created": "2026-11-01T00:00:00+00:00",
-        "users": [4, 5],
-        "targets": [9, 8],
-        "ranks": [1, 12],
-    }
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(old_record()))
     return path, lambda: runs.Run.load(path), False
 
 
@@ -297,7 +268,7 @@ def serendipity(folder):
 
 KINDS = {
     "record": record,
-    "old record": old_record,
+    "old record": old_file,
     "failure": failure,
     "candidates": candidates,
     "vectors": vectors,

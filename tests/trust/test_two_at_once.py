@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from toy_units import make_unit
 
 from serendifflib import runs, serendiff, workbench
 from serendifflib.diffusion.training import train
@@ -83,19 +84,6 @@ def test_one_model_is_trained_once(tiny_fold, tiny_settings, tmp_path):
     both, alone = files(tmp_path / "both"), files(tmp_path / "alone")
     assert both.keys() == alone.keys() == {"model.json", "model.safetensors"}
     assert both["model.safetensors"] == alone["model.safetensors"]
-
-
-def make_unit(row):
-    return runs.Unit(
-        table="table4",
-        data="toy",
-        row=row,
-        fold=0,
-        data_checksum="d" * 64,
-        source="Invented for a test.",
-        profile=PROFILES["smoke"],
-        code=("serendifflib.errors",),
-    )
 
 
 def test_grids_that_overlap(tmp_path):

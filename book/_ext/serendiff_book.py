@@ -24,10 +24,6 @@ from sphinx.util.docutils import SphinxRole
 from serendifflib.profiles import current_profile
 from serendifflib.provenance import device_name
 
-# Chapters that the text may name before they are written. The role warns
-# about any other name that is no notebook, so a typo breaks the build.
-PLANNED: dict[str, str] = {}
-
 SHOWN = (  # libraries on the status page
     "serendifflib",
     "torch",
@@ -270,11 +266,11 @@ def plain_citations(
 class NotebookRole(SphinxRole):
     """``{nb}`05_portrait` ``: a link to a notebook, by its file name.
 
-    A chapter that is planned but not written yet appears as its title.
+    Any other name warns, so that a typo breaks the build.
     """
 
     def run(self) -> tuple[list[nodes.Node], list[Any]]:
-        """Return the link, or the title of a chapter to come."""
+        """Return the link, or the warning."""
         name = self.text.strip()
         docname = f"notebooks/{name}"
         if docname in self.env.found_docs:
@@ -289,13 +285,10 @@ class NotebookRole(SphinxRole):
                 refwarn=True,
             )
             return [link], []
-        if name not in PLANNED:
-            message = self.inliner.reporter.warning(
-                f"no notebook is called {name!r}", line=self.lineno
-            )
-            return [], [message]
-        title = f"{PLANNED[name]} (to come)"
-        return [nodes.emphasis(name, title)], []
+        message = self.inliner.reporter.warning(
+            f"no notebook is called {name!r}", line=self.lineno
+        )
+        return [], [message]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -48,6 +48,12 @@ def no_real_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def a_kernel_answers(monkeypatch):
+    """No test is told that its pages are static because of another one."""
+    monkeypatch.delenv("SERENDIFF_PAGES", raising=False)
+
+
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
     """An empty cache folder for one test."""

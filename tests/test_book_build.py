@@ -40,7 +40,7 @@ def write_notebook(book, code):
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell(text),
-            nbformat.v4.new_code_cell(code),
+            nbformat.v4.new_code_cell(textwrap.dedent(code)),
         ],
         metadata={"kernelspec": {"name": "python3", "display_name": "P"}},
     )
@@ -67,6 +67,24 @@ def test_a_change_of_the_library_reaches_the_page(small_book, capfd):
     assert "second" in page.read_text()
     assert "first value" not in page.read_text()
     assert "make book: 2 pages" in capfd.readouterr().out
+
+
+def test_progress_bars_stay_off_the_page_and_sliders_stay_on(small_book):
+    write_notebook(
+        small_book,
+        """
+        import ipywidgets
+        from tqdm.auto import tqdm
+        print("counted", sum(tqdm(range(3), desc="bar" * 2)))
+        ipywidgets.VBox([ipywidgets.IntSlider(description="a slider")])
+        """,
+    )
+    assert build_book.build(small_book) == 0
+    page = (small_book / "_build/html/notebooks/01_value.html").read_text()
+    assert "counted 3" in page
+    assert "a slider" in page
+    assert "barbar" not in page
+    assert "FloatProgressModel" not in page
 
 
 def test_a_failing_notebook_stops_the_build_and_is_reported(small_book, capfd):

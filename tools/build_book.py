@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +40,9 @@ from serendifflib.profiles import current_profile
 ROOT = Path(__file__).resolve().parent.parent
 CELL_SECONDS = 600  # no cell may take longer
 OPEN_BENCH = "from serendifflib.workbench import open_bench; open_bench()"
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+PART = re.compile(r'"IPY_MODEL_(\w+)"')
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -190,6 +195,7 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
                     f"\n--- {path.name} ---\n{result.exc_string}", flush=True
                 )
                 continue
+            drop_progress_bars(notebook)
             bundle = CacheBundleIn(
                 notebook, str(path), data={"execution_seconds": result.time}
             )
@@ -198,6 +204,39 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
             )
             print(f"{path.stem}: {result.time:.0f} s", flush=True)
     return good
+
+
+def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
+    """Take the progress bars out of an executed notebook, in place.
+
+    On a page a bar has long stopped and tells nobody anything. Whether there
+    was one depends on what the caches held, so that pages would differ.
+    """
+    widgets = notebook.metadata.get("widgets", {})
+    models = widgets.get(STATE, {}).get("state", {})
+    parts = {
+        name: set(PART.findall(json.dumps(model["state"])))
+        for name, model in models.items()
+    }
+    bars = {
+        name
+        for name, model in models.items()
+        if model["model_name"] == "FloatProgressModel"
+    }
+    # a bar stands in a box beside its texts; each has a layout and a style
+    boxes = [name for name, inside in parts.items() if inside & bars]
+    going = list(boxes)
+    for name in going:
+        if models.pop(name, None) is not None:
+            going += parts[name]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("data", {}).get(VIEW, {}).get("model_id")
+                not in boxes
+            ]
 
 
 def missing_pages(pages: list[str], html: Path) -> list[str]:

@@ -320,6 +320,7 @@ def _readings(profile: Profile) -> tuple[Row, ...]:
         ("mu-0", "Expectedness without smoothing", "mu", 0.0),
         ("isotropy-none", "Raw item vectors", "isotropy", "none"),
         ("isotropy-whiten", "Whitened item vectors", "isotropy", "whiten"),
+        ("prototypes-0", "Without prototypes", "prototypes", 0),
     ]
     rows = [TUNED]
     for row, label, option, value in changed:

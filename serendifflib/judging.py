@@ -41,6 +41,7 @@ TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
 
 CANDIDATES = ("cells", "uniform", "all")
 MODELS = ("serendiff", "points", "control", "ranker", "rival")
+OWN = {"points": "PointDiffusion", "ranker": "SetRanker"}
 
 RIVAL_MODULES = {
     "DESR-style": "desr",
@@ -333,12 +334,9 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
         known = _module("baselines.controls").CONTROLS
         return known[recipe.name](grid=grid, **options)
     budget = _module("baselines.trainer").Budget(**recipe.budget)
-    if recipe.model == "points":
-        points = _module("baselines.points").PointDiffusion
-        return points(budget=budget, grid=grid, **options)
-    if recipe.model == "ranker":
-        ranker = _module("baselines.ranker").SetRanker
-        return ranker(budget=budget, grid=grid, **options)
+    if recipe.model in OWN:
+        kind = getattr(_module(f"baselines.{recipe.model}"), OWN[recipe.model])
+        return kind(budget=budget, grid=grid, **options)
     registry = _module("baselines.registry")
     return registry.make_model(recipe.name, budget, **options)
 
@@ -353,7 +351,7 @@ def _serendiff(
     seconds = sum(report.seconds for report in model.reports)
     steps = sum(len(report.losses) for report in model.reports)
     used = model.settings
-    channels = model.space.vectors.shape[1]
+    channels = model.points.shape[1]
     batch = used.batch_size * channels * used.side**2 * 4
     return model, {
         "portrait_megabytes": batch / 2**20,

@@ -206,14 +206,21 @@ class PortraitSpace:
         )
 
     def positions(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
+        self,
+        history: np.ndarray,
+        *,
+        own: np.ndarray | None = None,
+        catalogue: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Positions of the history items, [n, 2]; the first is (1, 1)."""
+        """Positions of the history items, [n, 2]; the first is (1, 1).
+
+        ``catalogue``: the :meth:`catalogue_scores`, where they are at hand.
+        """
         maps = (self.expectedness_map, self.relevance_map)
         if self.bins == "catalogue":
-            maps = self._catalogue_maps(
-                self.catalogue_scores(history, own=own)
-            )
+            if catalogue is None:
+                catalogue = self.catalogue_scores(history, own=own)
+            maps = self._catalogue_maps(catalogue)
         return self._place(self.scores(history, own=own), history, maps)
 
     def catalogue_positions(

@@ -24,6 +24,8 @@ class Settings:
         side: L, cells per axis (paper: 10).
         bins: ``interactions`` or ``catalogue`` (portrait.PortraitSpace).
         isotropy: ``none``, ``center`` or ``whiten`` (items.Isotropy).
+        prototypes: memberships in so many prototypes of the catalogue stand
+            beside each item vector (prototypes.memberships); 0 is none.
         weights: p(i_h | T): ``uniform``, ``recency`` or ``similarity``.
         mu: Dirichlet mass of the popularity background in expectedness.
         schedule, timesteps, rescale_betas: diffusion.schedule.DDPMSchedule.
@@ -42,6 +44,7 @@ class Settings:
     side: int = 10
     bins: str = "interactions"
     isotropy: str = "none"
+    prototypes: int = 0
     weights: str = "uniform"
     mu: float = 1.0
     schedule: str = "linear"
@@ -82,6 +85,10 @@ class Settings:
                 )
         if self.side < 1 or self.samples < 1 or self.steps < 1:
             raise ConfigError("side, samples and steps must be at least 1")
+        if self.prototypes < 0:
+            raise ConfigError(
+                f"prototypes must be 0 or more, got {self.prototypes}"
+            )
 
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -99,6 +106,7 @@ PRESETS = {
     "tuned": Settings(
         preset="tuned",
         isotropy="center",
+        prototypes=100,
         bins="catalogue",
         predict="x0",
         condition="global",

@@ -49,6 +49,7 @@ from serendifflib.portrait import (
 )
 from serendifflib.presets import Settings, make_settings
 from serendifflib.profiles import Profile, current_profile
+from serendifflib.prototypes import join, memberships
 
 PER_USER = 5  # next-item targets per user in pre-training
 
@@ -69,6 +70,9 @@ class SerenDiff:
     Attributes:
         settings: the settings in force.
         space: the fitted :class:`~serendifflib.portrait.PortraitSpace`.
+        memberships: of items in prototypes, [N + 1, P]; P may be 0.
+        points: what is diffused of each item, [N + 1, d + P]: its vector
+            and its memberships.
         network: the trained :class:`~serendifflib.diffusion.unet.UNet`.
         catalogue: ids, titles and histories of the data it was fitted on.
         reports: one training report per stage.
@@ -100,6 +104,8 @@ class SerenDiff:
             settings.sampler, settings.calls, settings.timesteps
         )
         self.space: PortraitSpace | None = None
+        self.memberships: torch.Tensor | None = None
+        self.points: torch.Tensor | None = None
         self.network: UNet | None = None
         self.catalogue: Catalogue | None = None
         self.reports: list[TrainingReport] = []
@@ -145,9 +151,10 @@ class SerenDiff:
             weights=s.weights,
             mu=s.mu,
         )
+        self.take_memberships(memberships(self.space.vectors, s.prototypes))
         # an interrupted fit must not leave what looks like a fitted model
         self.network = None
-        network = self._new_network(self.space.vectors.shape[1])
+        network = self._new_network(self.points.shape[1])
         validate = None
         if s.patience and len(fold.valid):
             validate = self._validator(fold)
@@ -176,18 +183,23 @@ class SerenDiff:
         self.network = network
         return self
 
+    def take_memberships(self, shares: torch.Tensor) -> None:
+        """Put memberships [N + 1, P] beside the vectors of the space."""
+        self.memberships = shares
+        self.points = join(self.space.vectors, shares)
+
     def _start_linear(self, network: UNet, data: TrainingSet) -> None:
         """Begin with the best linear map from users to their points."""
-        vectors = self.space.vectors * self.data_scale
+        points = self.points * self.data_scale
         typical = torch.cat(
             [
                 typical_mean(
-                    *data.portraits.dense(rows, vectors, self.settings.side)
+                    *data.portraits.dense(rows, points, self.settings.side)
                 )
                 for rows in torch.arange(len(data)).split(256)
             ]
         )
-        network.point.start_from(typical, vectors[data.targets])
+        network.point.start_from(typical, points[data.targets])
 
     def _train(self, network, data, steps, validate, checkpoint) -> None:
         s = self.settings
@@ -195,7 +207,7 @@ class SerenDiff:
             network,
             self.schedule,
             data,
-            self.space.vectors,
+            self.points,
             s.side,
             TrainingSettings(
                 steps=steps,
@@ -237,10 +249,10 @@ class SerenDiff:
 
     @property
     def data_scale(self) -> float:
-        """Factor between item vectors and what is diffused."""
+        """Factor between points and what the network sees of them."""
         if not self.settings.unit_scale:
             return 1.0
-        return float(self.space.vectors.shape[1]) ** 0.5
+        return float(self.points.shape[1]) ** 0.5
 
     def training_set(self, fold: FoldData, examples: Examples) -> TrainingSet:
         """Portraits and target positions of training examples.
@@ -248,7 +260,7 @@ class SerenDiff:
         The user's own rows are left out of the co-occurrence counts, so that
         a training user looks like a user never seen.
         """
-        own_items = _training_items(fold)
+        own_items = fold.training_items
         portraits, targets = [], []
         for row in range(len(examples)):
             history = examples.histories[row].numpy()
@@ -366,17 +378,17 @@ class SerenDiff:
             **changes: ``sampler`` and ``calls``, if other than the preset's.
 
         Returns:
-            item-vector scale, [M, d, L, L].
+            on the scale of ``points``, [M, D, L, L].
         """
         network = network or self.network
-        s, space = self.settings, self.space
-        vectors = space.vectors.to(self.device)
+        s = self.settings
+        points = self.points.to(self.device)
         samples = samples or s.samples
         parts = []
         for rows in torch.arange(len(portraits)).split(batch_size):
             noises = [self._noise(portraits.items[row]) for row in rows]
             grid, counts = portraits.part(rows, self.device).dense(
-                torch.arange(len(rows)), vectors, s.side
+                torch.arange(len(rows)), points, s.side
             )
             total = torch.zeros_like(grid)
             for _ in range(samples):
@@ -407,7 +419,7 @@ class SerenDiff:
         how = how or self.settings.match
         return torch.cat(
             [
-                match(g, self.space.vectors[c], cell, how)
+                match(g, self.points[c], cell, how)
                 for g, c, cell in zip(
                     generated.split(32),
                     candidates.split(32),
@@ -557,20 +569,6 @@ def _pad(items: torch.Tensor, placed: Sequence[np.ndarray]) -> Portraits:
         if len(values):
             positions[row, -len(values) :] = torch.from_numpy(values)
     return Portraits(items, positions)
-
-
-def _training_items(fold: FoldData) -> dict[int, np.ndarray]:
-    """Items that each training user contributes to the counts."""
-    rows = fold.training_rows
-    users = fold.interactions.user_index[rows]
-    items = fold.interactions.item_index[rows]
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    return {
-        int(users[start]): part
-        for start, part in zip(
-            starts, np.split(items, starts[1:]), strict=True
-        )
-    }
 
 
 def _allowed(examples: Examples, fold: FoldData) -> Examples:

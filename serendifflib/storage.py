@@ -33,7 +33,7 @@ from serendifflib.scores import CoOccurrence, MinMax
 if TYPE_CHECKING:
     from serendifflib.serendiff import SerenDiff
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2  # 2: memberships
 TENSORS, HEADER = "model.safetensors", "model.json"
 
 
@@ -47,6 +47,7 @@ def save_model(model: SerenDiff, folder: Path) -> None:
     lengths = np.array([len(h) for h in catalogue.histories])
     tensors = {
         "vectors": space.vectors,
+        "memberships": model.memberships,
         "expectedness_reference": _tensor(space.expectedness_map.reference),
         "relevance_reference": _tensor(space.relevance_map.reference),
         "matrix_indptr": _tensor(space.co_occurrence.matrix.indptr),
@@ -150,7 +151,8 @@ def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
         histories=np.split(tensors["history_items"].numpy(), ends),
         counted=tensors["counted"].numpy(),
     )
-    network = model._new_network(vectors.shape[1])
+    model.take_memberships(tensors["memberships"])
+    network = model._new_network(model.points.shape[1])
     network.load_state_dict(
         {
             name.removeprefix("network."): value

@@ -203,12 +203,21 @@ def test_a_save_that_was_killed_between_the_files_is_noticed(
 
 def test_another_version_is_refused_with_both_numbers(copy):
     resign(copy, lambda header: header.update(version=99))
-    with pytest.raises(CheckpointError, match="version 99 .* reads version 1"):
+    with pytest.raises(CheckpointError, match="version 99 .* reads version 2"):
         load(copy)
 
 
 def narrower_vectors(tensors):
     tensors["vectors"] = tensors["vectors"][:, :-1].contiguous()
+
+
+def one_prototype_less(tensors):
+    fewer = tensors["memberships"][:, :-1]
+    tensors["memberships"] = fewer.contiguous()
+
+
+def no_memberships(tensors):
+    del tensors["memberships"]
 
 
 def one_weight_less(tensors):
@@ -235,6 +244,8 @@ def matrix_beyond_the_items(tensors):
     "change",
     [
         narrower_vectors,
+        one_prototype_less,
+        no_memberships,
         one_weight_less,
         no_weight,
         strange_weight,

@@ -226,7 +226,7 @@ class UserEmbedding(Ablation):
     ) -> SpreadVectors:
         """The embeddings of users known by ``histories`` [B, n]."""
         portraits = super().represent(histories, placed)
-        width = self.space.vectors.shape[1]
+        width = self.points.shape[1]
         spread = torch.zeros(len(histories), width)
         for rows in torch.arange(len(histories)).split(2_000):
             found = self.factorization.embed(histories[rows])

@@ -123,14 +123,15 @@ class Grid:
             log-expectedness and relevance of every item, [2, N + 1].
         """
         history = history[history > 0]
-        past, _ = self.space.both_positions(history, own=own)
-        return past, np.stack(self.space.catalogue_scores(history, own=own))
+        scores = self.space.catalogue_scores(history, own=own)
+        past = self.space.positions(history, own=own, catalogue=scores)
+        return past, np.stack(scores)
 
     def training_views(
         self, fold: FoldData, examples: Examples
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Views of training examples; their users' own rows do not count."""
-        own = _own_items(fold)
+        own = fold.training_items
         for row in range(len(examples)):
             yield self.view(
                 examples.histories[row].numpy(),
@@ -141,25 +142,12 @@ class Grid:
         self, fold: FoldData, examples: Examples
     ) -> Iterator[Look]:
         """Looks of training examples; their users' own rows do not count."""
-        own = _own_items(fold)
+        own = fold.training_items
         for row in range(len(examples)):
             yield self.look(
                 examples.histories[row].numpy(),
                 own=own.get(int(examples.users[row])),
             )
-
-
-def _own_items(fold: FoldData) -> dict[int, np.ndarray]:
-    """Items that each training user contributes to the counts."""
-    rows = fold.training_rows
-    users = fold.interactions.user_index[rows]
-    items = fold.interactions.item_index[rows]
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    parts = np.split(items, starts[1:])
-    return {
-        int(users[start]): part
-        for start, part in zip(starts, parts, strict=True)
-    }
 
 
 def history_means(
@@ -637,7 +625,7 @@ class LinearRadius(LinearMap):
         """Targets and negatives [M, 1 + K], their cells, label counts."""
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
         random = np.random.default_rng(seed)
-        pool, own = catalogue_items(fold), _own_items(fold)
+        pool, own = catalogue_items(fold), fold.training_items
         train = fold.train
         targets = train.targets.numpy()
         items = np.zeros((len(targets), 1 + self.negatives), dtype=np.int64)

@@ -9,21 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from serendifflib.baselines.draws import mean_of_draws
 from serendifflib.baselines.item_encoder import ItemEncoder
 from serendifflib.baselines.layers import Block, Positions, attention_mask
 from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sequences import pad_left, windows
 from serendifflib.baselines.serenenhance import sinusoids
 from serendifflib.baselines.trainer import TorchRival
-from serendifflib.diffusion.sampling import SAMPLERS, sample
+from serendifflib.diffusion.sampling import SAMPLERS
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.errors import ConfigError
-from serendifflib.io import content_hash
 
 if TYPE_CHECKING:
     from serendifflib.data.folds import FoldData
@@ -200,16 +199,6 @@ class DreamRec(TorchRival):
         guides = self.network.guide(histories)[:, -1]
         guides = guides.repeat_interleave(self.draws, dim=0)
         null = self.network.null.expand_as(guides)
-        sources = [
-            torch.Generator().manual_seed(seed_of(row, draw))
-            for row in histories.cpu()
-            for draw in range(self.draws)
-        ]
-
-        def noise(shape: torch.Size) -> torch.Tensor:
-            drawn = [torch.randn(shape[1:], generator=g) for g in sources]
-            return torch.stack(drawn).to(self.place)
-
         w = self.option("guidance")
 
         def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -219,17 +208,15 @@ class DreamRec(TorchRival):
             without = self.network(x, null, t)
             return (1 + w) * with_guide - w * without
 
-        shape = torch.Size([len(sources), self.network.targets.shape[1]])
-        x = sample(
+        return mean_of_draws(
             denoise,
-            noise(shape),
+            histories,
+            self.network.targets.shape[1],
             self.noise,
+            draws=self.draws,
             sampler=self.sampler,
-            predict="x0",
             calls=min(self.calls, self.timesteps),
-            noise=noise,
         )
-        return x.unflatten(0, (len(histories), self.draws)).mean(1)
 
     def score_batch(
         self, histories: torch.Tensor, candidates: torch.Tensor
@@ -242,9 +229,3 @@ class DreamRec(TorchRival):
             targets = F.normalize(targets, dim=1)
         distinct, place = candidates.unique(return_inverse=True)
         return (made @ targets[distinct].T).gather(1, place)
-
-
-def seed_of(history: torch.Tensor, draw: int) -> int:
-    """Seed of one draw for one history [n]; padding does not count."""
-    items = history[history != 0].numpy().astype(np.int64)
-    return int(content_hash(items, draw)[:15], 16)

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,14 +36,15 @@ from serendifflib.baselines.controls import (
     history_means,
     reaches,
 )
-from serendifflib.baselines.dreamrec import seed_of
+from serendifflib.baselines.draws import mean_of_draws
 from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.baselines.trainer import TorchRival
-from serendifflib.diffusion.sampling import SAMPLERS, sample
+from serendifflib.diffusion.sampling import SAMPLERS
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.unet import TYPICAL, sinusoid
 from serendifflib.errors import ConfigError
+from serendifflib.prototypes import memberships
 
 if TYPE_CHECKING:
     from serendifflib.data.folds import Examples, FoldData
@@ -52,38 +52,6 @@ if TYPE_CHECKING:
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
 SHRINK_VECTOR, SHRINK_PLACE = 3.0, 10.0  # of the ridge regressions
-
-
-def memberships(
-    vectors: torch.Tensor, items: np.ndarray, n_prototypes: int, sharp: float
-) -> torch.Tensor:
-    """How much each item belongs to each prototype of the catalogue.
-
-    Prototypes are the centres of k-means over the catalogue's vectors: no
-    label is used. A membership is a softmax of cosines over ``sharp``.
-
-    Args:
-        vectors: unit item vectors, [N + 1, d].
-        items: the catalogue's item numbers, [N'].
-        n_prototypes: at most this many, and at most one per eight items.
-        sharp: temperature; small is hard.
-
-    Returns:
-        [N + 1, P], centred on the catalogue and with rows of mean square
-        length 1; row 0 is zero.
-    """
-    count = max(1, min(n_prototypes, len(items) // 8))
-    known = vectors[torch.from_numpy(items)].double().numpy()
-    # float64: the rounding of parallel sums must not move an item
-    fitted = KMeans(count, n_init=1, random_state=0).fit(known)
-    centres = torch.from_numpy(fitted.cluster_centers_)
-    cosines = vectors.double() @ F.normalize(centres, dim=1).T
-    shares = (cosines / sharp).softmax(dim=1)
-    shares = shares - shares[torch.from_numpy(items)].mean(dim=0)
-    length = shares[torch.from_numpy(items)].square().sum(dim=1).mean().sqrt()
-    shares = shares / length.clamp(min=1e-9)
-    shares[0] = 0.0
-    return shares.float()
 
 
 def typical_means(
@@ -226,7 +194,7 @@ class PointDiffusion(TorchRival):
     point estimated by the starting regression without that very row.
 
     Attributes:
-        prototypes, sharp: see :func:`memberships`.
+        prototypes: see :func:`serendifflib.prototypes.memberships`.
         hidden: width of the network's correction.
         timesteps: T.
         earliest: training draws t from [earliest T, T): one call from pure
@@ -244,7 +212,6 @@ class PointDiffusion(TorchRival):
     weight_decay: float = 1e-2
     dropout: float = 0.3
     prototypes: int = 100
-    sharp: float = 0.1
     hidden: int = 256
     timesteps: int = 1000
     earliest: float = 0.5
@@ -272,9 +239,7 @@ class PointDiffusion(TorchRival):
         """The network; also the grid that places candidates."""
         if self.grid is None:
             self.grid = Grid.of(fold)
-        shares = memberships(
-            vectors, catalogue_items(fold), self.prototypes, self.sharp
-        )
+        shares = memberships(vectors, self.prototypes)
         return PointNetwork(vectors, shares, self.hidden, self.dropout)
 
     def stages(
@@ -284,7 +249,9 @@ class PointDiffusion(TorchRival):
         examples, network = fold.train, self.network
         items = self._choices(fold, generator)
         statistics, place = self._seen(
-            examples, items, self.grid.training_views(fold, examples)
+            examples.histories,
+            items,
+            self.grid.training_views(fold, examples),
         )
         points = self._start(examples, statistics, place[:, 0])
         user = network.condition(
@@ -326,16 +293,16 @@ class PointDiffusion(TorchRival):
             rows.append(np.append(target, drawn))
         return torch.from_numpy(np.array(rows).astype(np.int64))
 
-    def _seen(self, examples: Examples, items: torch.Tensor, views):
+    def _seen(self, histories: torch.Tensor, items: torch.Tensor, views):
         """Statistics [M, 7] of users and places [M, C, 2] of items."""
         statistics, places = [], []
         for wanted, (past, scores) in zip(items.numpy(), views, strict=True):
             places.append(scores[:, wanted].T)
             statistics.append(_summary(past))
         vectors = self.network.vectors.cpu()
-        means = history_means(examples.histories, vectors)
+        means = history_means(histories, vectors)
         more = torch.stack(
-            [reaches(examples.histories, vectors), means.norm(dim=1)], dim=1
+            [reaches(histories, vectors), means.norm(dim=1)], dim=1
         )
         return (
             torch.cat([torch.tensor(np.array(statistics)), more], 1).float(),
@@ -392,26 +359,15 @@ class PointDiffusion(TorchRival):
         """Generated points of users, the mean of the draws, [B, D + 2]."""
         user = self.network.condition(histories, statistics)
         user = user.repeat_interleave(self.draws, dim=0)
-        sources = [
-            torch.Generator().manual_seed(seed_of(row, draw))
-            for row in histories.cpu()
-            for draw in range(self.draws)
-        ]
-
-        def noise(shape: torch.Size) -> torch.Tensor:
-            drawn = [torch.randn(shape[1:], generator=g) for g in sources]
-            return torch.stack(drawn).to(self.place)
-
-        made = sample(
+        return mean_of_draws(
             lambda x, t: self.network(x, t, user),
-            noise(torch.Size([len(user), self.network.out.out_features])),
+            histories,
+            self.network.out.out_features,
             self.noise,
+            draws=self.draws,
             sampler=self.sampler,
-            predict="x0",
             calls=self.calls,
-            noise=noise,
         )
-        return made.unflatten(0, (len(histories), self.draws)).mean(1)
 
     def score_batch(
         self, histories: torch.Tensor, candidates: torch.Tensor
@@ -419,7 +375,7 @@ class PointDiffusion(TorchRival):
         """Utilities of candidates [B, C] given the generated points."""
         own = histories.cpu()
         statistics, place = self._seen(
-            _Histories(own),
+            own,
             candidates.cpu(),
             (self.grid.view(row) for row in own.numpy()),
         )
@@ -428,13 +384,6 @@ class PointDiffusion(TorchRival):
             made, candidates, place.to(self.place)
         )
         return features @ self.network.utility
-
-
-@dataclass(frozen=True)
-class _Histories:
-    """Users without a target; see Examples."""
-
-    histories: torch.Tensor
 
 
 def _summary(past: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.base import Recommender
-from serendifflib.baselines.dreamrec import seed_of
+from serendifflib.baselines.draws import seed_of
 from serendifflib.baselines.language import LanguageModel
 from serendifflib.baselines.loop import Budget, Stage
 from serendifflib.baselines.sampling import own_items

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -121,18 +122,26 @@ class FoldData:
         """Rows that training may use for co-occurrence and popularity."""
         return _training_rows(self.interactions, self.split)
 
-    def training_histories(self) -> list[np.ndarray]:
-        """Item numbers of each training user, in time order.
+    @cached_property
+    def training_items(self) -> Mapping[int, np.ndarray]:
+        """User number -> item numbers of the training rows, in time order.
 
-        These sequences hold every row of the training users (label-1 rows
-        too) and nothing of a validation or test user; in a split by time
-        they end at the cutoff. Users without any such row are left out.
+        Every row of the training users (label-1 rows too) and nothing of a
+        validation or test user; in a split by time, what lies before the
+        cutoff. Users without any such row are left out.
         """
         rows = self.training_rows
         users = self.interactions.user_index[rows]
         items = self.interactions.item_index[rows]
-        starts = np.flatnonzero(np.diff(users)) + 1
-        return [part for part in np.split(items, starts) if len(part)]
+        starts = np.flatnonzero(np.diff(users, prepend=-1))
+        return {
+            int(users[start]): items[start:end]
+            for start, end in pairwise([*starts, len(items)])
+        }
+
+    def training_histories(self) -> list[np.ndarray]:
+        """The sequences of :attr:`training_items`, without the users."""
+        return list(self.training_items.values())
 
 
 def user_folds(

@@ -152,12 +152,13 @@ def test_an_embedding_is_the_same_in_every_cell_and_needs_no_rows():
     histories = fold.test.histories[:4]
     portraits, _ = model.look_at(histories, histories.clamp(min=1))
     assert isinstance(portraits, SpreadVectors)
-    grid, counts = portraits.dense(torch.arange(4), model.space.vectors, 5)
-    assert grid.shape == (4, 16, 5, 5) and bool((counts == 1).all())
-    expected = model.factorization.embed(histories) / 4.0  # sqrt(16)
+    grid, counts = portraits.dense(torch.arange(4), model.points, 5)
+    # 16 numbers of a vector, 25 prototypes of 200 items
+    assert grid.shape == (4, 41, 5, 5) and bool((counts == 1).all())
+    expected = model.factorization.embed(histories) / 41**0.5
     for cell in ((0, 0), (2, 3), (4, 4)):
         assert torch.equal(grid[:, :8, *cell], expected)
-    assert bool((grid[:, 8:] == 0).all())  # 8 factors, 16 numbers
+    assert bool((grid[:, 8:] == 0).all())  # 8 factors, 41 numbers
     part = portraits.part(torch.tensor([2, 0]), "cpu")
     assert torch.equal(part.spread, portraits.spread[[2, 0]])
     assert torch.equal(part.items, portraits.items[[2, 0]])
@@ -180,10 +181,10 @@ def test_a_sequence_fills_the_grid_from_the_newest_item():
     long = torch.arange(1, 31)[None]  # 25 cells, 30 items
     told = model.represent(long, [])
     assert told.items[0].tolist() == [0] * 5 + list(range(6, 31))
-    grid, counts = told.dense(torch.tensor([0]), model.space.vectors, 5)
+    grid, counts = told.dense(torch.tensor([0]), model.points, 5)
     assert bool((counts == 1).all())
-    assert torch.equal(grid[0, :, 0, 0], model.space.vectors[30])
-    assert torch.equal(grid[0, :, 4, 4], model.space.vectors[6])
+    assert torch.equal(grid[0, :, 0, 0], model.points[30])
+    assert torch.equal(grid[0, :, 4, 4], model.points[6])
 
 
 def make_sequence_network(side=4):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from serendifflib.baselines.base import check_inductive
-from serendifflib.baselines.dreamrec import DreamRec, seed_of
+from serendifflib.baselines.dreamrec import DreamRec
 from serendifflib.baselines.loop import Budget
 from serendifflib.errors import ConfigError, ModelError
 
@@ -99,14 +99,6 @@ def test_a_perfect_denoiser_ranks_its_item_first():
     scores = model.score(torch.tensor([[1, 2]]), torch.arange(1, 201)[None])
     assert scores.argmax() == 16
     assert scores.max() == pytest.approx(1.0)
-
-
-def test_seeds_follow_the_history_not_the_padding():
-    assert seed_of(torch.tensor([0, 0, 4, 5]), 1) == seed_of(
-        torch.tensor([4, 5]), 1
-    )
-    assert seed_of(torch.tensor([4, 5]), 1) != seed_of(torch.tensor([4, 5]), 2)
-    assert seed_of(torch.tensor([5, 4]), 1) != seed_of(torch.tensor([4, 5]), 1)
 
 
 def test_unknown_options_are_refused():

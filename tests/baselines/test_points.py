@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.controls import Grid
 from serendifflib.baselines.points import (
     PointDiffusion,
     PointNetwork,
-    memberships,
     typical_means,
 )
 from serendifflib.baselines.trainer import Budget
@@ -18,7 +16,7 @@ from serendifflib.diffusion.unet import typical_mean
 from serendifflib.errors import ConfigError, ModelError
 
 from .hand import COMPASS, EAST, NORTH, SOUTH, WEST
-from .toy import chance, hit_ratio, topic_of, toy_fold
+from .toy import chance, hit_ratio, toy_fold
 
 SMALL = Budget(
     pretrain_steps=0,
@@ -58,29 +56,6 @@ def start(toy, grid):
     return PointDiffusion(budget=NONE, grid=grid, hidden=32).fit(
         toy, generator=seeded()
     )
-
-
-def test_memberships_find_the_topics_without_a_label(toy, model):
-    vectors = model.network.vectors
-    items = np.arange(1, len(vectors))
-    shares = memberships(vectors, items, 8, 0.1)
-    assert shares.shape == (len(vectors), 8)
-    assert (shares[0] == 0).all()
-    assert torch.allclose(shares[1:].mean(0), torch.zeros(8), atol=1e-5)
-    length = shares[1:].square().sum(1).mean()
-    assert length == pytest.approx(1.0, abs=1e-4)
-    chosen = shares[1:].argmax(1).numpy()
-    for topic in range(8):
-        own = chosen[topic_of(items) == topic]
-        assert len(set(own.tolist())) == 1
-
-
-def test_there_are_eight_items_to_a_prototype():
-    vectors = F.normalize(torch.randn(41, 5, generator=seeded()), dim=1)
-    items = np.arange(1, 41)
-    assert memberships(vectors, items, 100, 0.1).shape == (41, 5)
-    few = memberships(vectors, items[:3], 100, 0.1)
-    assert few.shape == (41, 1) and torch.isfinite(few).all()
 
 
 def test_the_typical_mean_by_hand_and_as_the_portraits():

@@ -229,17 +229,13 @@ def _painter(profile: Profile, row: str, label: str, **recipe: Any) -> Row:
     return _serendiff(row, label, "tuned", options=options, **recipe)
 
 
-TIMESTEPS = {
-    "smoke": (5, 10, 50, 100, 1000),
-    "laptop": (5, 10, 50, 100, 500, 1000),
-    "full": (5, 10, 50, 100, 500, 1000),
-}
+TIMESTEPS = (5, 10, 50, 100, 500, 1000)
 
 
 def _table2(profile: Profile) -> tuple[Row, ...]:
     rows = []
     for rescaled in (False, True):
-        for steps in TIMESTEPS[profile.name]:
+        for steps in TIMESTEPS:
             if rescaled and steps == 1000:
                 continue  # the factor is 1000 / T: nothing changes
             # early stopping looks at one call; the T calls of the paper

@@ -4,6 +4,8 @@ Slow, and skipped where cornac or implicit is not installed. Both sides get
 the same training users and are scored on the same held-out items.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -117,11 +119,28 @@ def floor(fold):
     return ndcg(lambda history: counts, fold)
 
 
-@pytest.mark.parametrize(("rival", "epochs"), [(SASRec, 15), (BERT4Rec, 30)])
-def test_transformers_reach_cornac(rival, epochs, fold):
-    theirs = theirs_in_cornac(rival.name, fold, n_epochs=epochs)
-    found = ours(rival(budget=BUDGET, inputs="id", max_history=20), fold)
-    print(rival.name, found, theirs, floor(fold))
+def test_sasrec_reaches_cornac(fold):
+    theirs = theirs_in_cornac("SASRec", fold, n_epochs=15)
+    found = ours(SASRec(budget=BUDGET, inputs="id", max_history=20), fold)
+    print("SASRec", found, theirs, floor(fold))
+    assert found > 1.5 * floor(fold)
+    assert found >= 0.95 * theirs
+
+
+def test_bert4rec_reaches_cornac(fold):
+    # cornac's BERT4Rec predicts the last item only; the Cloze task of the
+    # paper is its TransformerRec with a masked objective, which learns slowly
+    theirs = theirs_in_cornac(
+        "TransformerRec",
+        fold,
+        backbone="bert",
+        objective="mlm",
+        n_epochs=300,
+    )
+    hasty = replace(BUDGET, haste=2.0)
+    rival = BERT4Rec(budget=hasty, inputs="id", max_history=20, last_only=0.2)
+    found = ours(rival, fold)
+    print("BERT4Rec", found, theirs, floor(fold))
     assert found > 1.5 * floor(fold)
     assert found >= 0.95 * theirs
 

@@ -105,3 +105,15 @@ def test_a_warning_stops_the_build(small_book, capfd):
         stream.write("\n\nSee {doc}`no-such-page`.\n")
     assert build_book.build(small_book) == 1
     assert "no-such-page" in capfd.readouterr().err
+
+
+def test_the_trainer_goes_first_and_those_that_load_its_models_last():
+    notebooks = sorted((build_book.ROOT / "notebooks").glob("*.ipynb"))
+    tasks = [(path, nbformat.read(path, as_version=4)) for path in notebooks]
+    order = [path.stem for path, _ in build_book.in_working_order(tasks)]
+    assert order[0] == build_book.TRAINER
+    assert sorted(order) == [path.stem for path in notebooks]
+    place = order.index
+    assert place("07_conditional_unet") < place("10_metrics_and_protocol")
+    assert place("20_critical_chapter") < place("09_sampling_and_matching")
+    assert place("09_sampling_and_matching") < place("11_case_study")

@@ -39,6 +39,7 @@ from serendifflib.profiles import current_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_SECONDS = 600  # no cell may take longer
+TRAINER = "08_training"  # trains what other chapters load
 OPEN_BENCH = "from serendifflib.workbench import open_bench; open_bench()"
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -142,11 +143,31 @@ def prepare() -> int:
     return subprocess.run([sys.executable, "-c", OPEN_BENCH]).returncode
 
 
-def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
-    """Run the notebooks that the cache does not hold, in order.
+def in_working_order(
+    notebooks: list[tuple[Path, nbformat.NotebookNode]],
+) -> list[tuple[Path, nbformat.NotebookNode]]:
+    """The chapter that trains first, those that load its models last.
 
-    Two at a time, because a kernel spends much of its life importing and a
-    chapter that waits for another's model needs no core meanwhile.
+    In the order of the book, a core would do nothing for minutes: the next
+    chapter waits for the models that this one trains.
+    """
+
+    def turn(task: tuple[Path, nbformat.NotebookNode]) -> int:
+        path, notebook = task
+        if path.stem == TRAINER:
+            return 0
+        return (
+            2 if any("load_or_fit(" in c.source for c in notebook.cells) else 1
+        )
+
+    return sorted(notebooks, key=turn)
+
+
+def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
+    """Run the notebooks that the cache does not hold.
+
+    Two at a time, because a kernel spends much of its life importing, and
+    ordered so that nobody waits for another's model.
 
     Args:
         notebooks: files, first to last.
@@ -164,6 +185,7 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
             cache.match_cache_notebook(notebook)
         except KeyError:
             pending.append((path, notebook))
+    pending = in_working_order(pending)
 
     def run(task: tuple[Path, nbformat.NotebookNode]) -> ExecutionResult:
         path, notebook = task

@@ -124,7 +124,7 @@ def _imported(
 
 @functools.lru_cache(maxsize=64)
 def code_hash(roots: tuple[str, ...], package: Path = PACKAGE) -> str:
-    """SHA-256 of what the modules do.
+    """SHA-256 of what the modules do, the same in every version of Python.
 
     Docstrings, comments and the annotations of functions are left out.
 
@@ -140,8 +140,27 @@ def code_hash(roots: tuple[str, ...], package: Path = PACKAGE) -> str:
         for node in ast.walk(tree):
             _drop_docstring(node)
             _drop_annotations(node)
-        parts += [name, ast.unparse(tree)]
+        parts += [name, repr(_plain(tree))]
     return content_hash(*parts)
+
+
+def _plain(node: object) -> object:
+    """A syntax tree as nested tuples.
+
+    ``ast.unparse`` and ``ast.dump`` write the same tree in another way in
+    another version of Python. Fields that only a newer version has are empty
+    in code that an older one can read, and empty fields are left out.
+    """
+    if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty strings
+        empty = ("Constant", ("value", "''"))
+        parts = tuple(_plain(part) for part in node.values)
+        return "JoinedStr", tuple(part for part in parts if part != empty)
+    if isinstance(node, ast.AST):
+        fields = ((k, _plain(value)) for k, value in ast.iter_fields(node))
+        return type(node).__name__, *((k, v) for k, v in fields if v)
+    if isinstance(node, list):
+        return tuple(_plain(part) for part in node)
+    return node if node is None else repr(node)
 
 
 def _drop_docstring(node: ast.AST) -> None:

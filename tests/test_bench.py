@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -361,6 +362,30 @@ def test_sample_record(capsys):
     )
     assert "extrapolated" in capsys.readouterr().out
     json.dumps(found, allow_nan=False)
+
+
+def test_what_is_recorded_on_a_gpu(monkeypatch):
+    """The parts that only a CUDA device runs, on a processor."""
+    for name in ("compiled_training", "compiled_model"):
+        plain = getattr(network, name)
+        monkeypatch.setattr(network, name, partial(plain, backend="eager"))
+    net = network.new_network("paper", quick=True).eval()
+    whole = network._model_record(net, "paper", 2, 3, QUICK)
+    thousand = whole["ancestral"]["median_s"] / 2 / 3 * 1000
+    assert whole["ancestral_per_instance_s"] == pytest.approx(thousand)
+    curves = network.loss_curves(QUICK, steps=20)
+    assert len(curves["float32"]) == len(curves["compiled_bfloat16"]) == 2
+    # on a processor nothing is mixed: only dropout's seed can differ
+    assert 0 <= curves["mixed"] < 1e-3 < curves["other_seed"]
+    json.dumps([whole, curves], allow_nan=False)
+
+
+def test_the_precise_team_switches_mixed_precision_off():
+    layer = torch.nn.Linear(4, 4)
+    view = network.PreciseTeam().wrap(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(1, 4)).dtype == torch.bfloat16
+        assert view(torch.ones(1, 4)).dtype == torch.float32
 
 
 # ---------------------------------------------- encoding, ranking, scaling

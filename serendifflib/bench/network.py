@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from serendifflib.bench.measure import (
     PAPER_SECONDS,
@@ -18,9 +20,16 @@ from serendifflib.bench.measure import (
     spread,
     timed,
 )
+from serendifflib.compiled import (
+    compiled,
+    compiled_model,
+    compiled_training,
+)
 from serendifflib.diffusion.sampling import sample
 from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.diffusion.team import Team, training_as
 from serendifflib.diffusion.training import (
+    TrainingReport,
     TrainingSet,
     TrainingSettings,
     grid_loss,
@@ -30,8 +39,10 @@ from serendifflib.diffusion.unet import UNet, UNetSettings
 from serendifflib.items import unit_rows
 from serendifflib.portrait import Portraits
 from serendifflib.presets import PRESETS
+from serendifflib.serendiff import SerenDiff
 
 SIDE, CHANNELS, ITEMS, LENGTH = 10, 384, 2_000, 100
+SMALL_BATCH = 128  # of the full profile
 TARGET_SHARE = {"cpu": 0.6, "cuda": 0.3}  # of the device's matrix rate
 ANCESTRAL_TARGET = {"cuda": 0.016}  # seconds per instance, 1,000 calls
 CALL_TARGET = {"cpu": 0.060, "cuda": 0.0001}  # seconds per instance, 1 call
@@ -41,111 +52,170 @@ def bench_train(setting: Setting) -> dict:
     """Seconds of a step, counted operations, share of the matrix rate.
 
     The reference is a square matrix product on the same device: in float32
-    on a processor, in bfloat16 on CUDA, where training computes in it.
+    on a processor, in bfloat16 on CUDA, where training computes in it. There
+    steps are compiled and taken on 512 users; beside them stand steps that
+    are not compiled, steps on the 128 users of the full profile, and the
+    loss curve in float32.
     """
     on_gpu = setting.device.type == "cuda"
-    batch = 4 if setting.quick else 128 if on_gpu else 16
-    repeats = 3 if setting.quick else 20 if on_gpu else 3
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    result: dict = {"batch_size": batch, "presets": {}}
+    batch = 4 if setting.quick else 512 if on_gpu else 16
+    result: dict = {
+        "batch_size": batch,
+        "compiled": on_gpu,
+        "presets": {},
+    }
     for preset in ("paper", "tuned"):
-        network = new_network(preset, quick=setting.quick)
-        flops = step_flops(network, batch)
-        before = matrix_rate(setting.device, dtype, quick=setting.quick)
-        seconds = step_seconds(network, preset, batch, repeats, setting)
-        after = matrix_rate(setting.device, dtype, quick=setting.quick)
-        # others use the machine too: the roof is that of the same minutes
-        roof = {k: statistics.mean([before[k], after[k]]) for k in before}
-        rate = flops / seconds["median_s"]
-        found = {
-            "parameters": parameters(network),
-            "step": seconds,
-            "per_instance_s": seconds["median_s"] / batch,
-            "flops_per_step": flops,
-            "rate": rate,
-            "matrix_rate": roof["wall"],
-            "matrix_rate_cpu": roof["cpu"],
-            "matrix_dtype": str(dtype).removeprefix("torch."),
-            "share": rate / roof["wall"],
-            "share_cpu": flops / seconds["cpu_median_s"] / roof["cpu"],
-            "intensity": flops / step_bytes(network, batch),
-        }
+        found = _train_record(preset, batch, setting, compile_it=on_gpu)
         result["presets"][preset] = found
-        say(f"{preset}: seconds per step of {batch}", seconds["median_s"])
+        say(
+            f"{preset}: seconds per step of {batch}", found["step"]["median_s"]
+        )
         say("share of the matrix rate", found["share"])
         say("the same by processor time", found["share_cpu"])
         print(f"  (target at least {TARGET_SHARE[setting.device.type]})")
-        del network
+        if on_gpu:
+            plain = _train_record(preset, batch, setting, compile_it=False)
+            small = _train_record(
+                preset, SMALL_BATCH, setting, compile_it=False
+            )
+            found["not_compiled"] = plain
+            found[f"batch_{SMALL_BATCH}"] = small
+            say("share, not compiled", plain["share"])
+            say(f"share, not compiled, {SMALL_BATCH} users", small["share"])
+    if on_gpu:
+        result["loss_curve"] = curves = loss_curves(setting)
+        say("loss against float32, mean difference", curves["mixed"])
+        say("float32 with another seed", curves["other_seed"])
     result["copy_rate"] = copy_rate(setting.device, quick=setting.quick)
     return result
+
+
+def _train_record(
+    preset: str, batch: int, setting: Setting, *, compile_it: bool
+) -> dict:
+    on_gpu = setting.device.type == "cuda"
+    repeats = 3 if setting.quick or not on_gpu else 20
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    network = new_network(preset, quick=setting.quick).to(setting.device)
+    flops = step_flops(network, batch)
+    before = matrix_rate(setting.device, dtype, quick=setting.quick)
+    with compiled_training() if compile_it else nullcontext():
+        seconds = step_seconds(network, preset, batch, repeats, setting)
+    after = matrix_rate(setting.device, dtype, quick=setting.quick)
+    # others use the machine too: the roof is that of the same minutes
+    roof = {k: statistics.mean([before[k], after[k]]) for k in before}
+    rate = flops / seconds["median_s"]
+    return {
+        "parameters": parameters(network),
+        "step": seconds,
+        "per_instance_s": seconds["median_s"] / batch,
+        "flops_per_step": flops,
+        "rate": rate,
+        "matrix_rate": roof["wall"],
+        "matrix_rate_cpu": roof["cpu"],
+        "matrix_dtype": str(dtype).removeprefix("torch."),
+        "share": rate / roof["wall"],
+        "share_cpu": flops / seconds["cpu_median_s"] / roof["cpu"],
+        "intensity": flops / step_bytes(network, batch),
+    }
+
+
+def loss_curves(setting: Setting, steps: int = 100) -> dict:
+    """How far compiled steps in bfloat16 lead from plain ones in float32.
+
+    Three trainings of ``tuned`` from the same weights; losses are averaged
+    over ten steps, and differences are relative to float32.
+
+    Returns:
+        ``float32``, ``compiled_bfloat16`` and ``float32_other_seed``: the
+        averaged losses; ``mixed`` and ``other_seed``: the mean absolute
+        relative difference of the last two from the first.
+    """
+    batch = 4 if setting.quick else SMALL_BATCH
+
+    def curve(team, seed: int) -> np.ndarray:
+        network = new_network("tuned", quick=setting.quick)
+        with team:
+            report = run_steps(
+                network, "tuned", batch, steps, setting, seed=seed
+            )
+        return np.reshape(report.losses, (-1, min(10, steps))).mean(axis=1)
+
+    plain = curve(training_as(PreciseTeam()), 0)
+    mixed = curve(compiled_training(), 0)
+    other = curve(training_as(PreciseTeam()), 1)
+    return {
+        "steps": steps,
+        "batch_size": batch,
+        "float32": plain.tolist(),
+        "compiled_bfloat16": mixed.tolist(),
+        "float32_other_seed": other.tolist(),
+        "mixed": float(np.abs(mixed / plain - 1).mean()),
+        "other_seed": float(np.abs(other / plain - 1).mean()),
+    }
+
+
+class PreciseTeam(Team):
+    """Trains in float32 where others train in mixed precision."""
+
+    def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
+        """See :meth:`Team.wrap`; the view computes in float32."""
+        return _Precise(super().wrap(network))
+
+
+class _Precise(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, *given):
+        with torch.autocast(x.device.type, enabled=False):
+            return self.network(x, *given)
 
 
 def bench_sample(setting: Setting) -> dict:
     """Seconds per instance: 1,000 ancestral calls, one call, the paper.
 
     On a processor two ancestral steps stand for all of them: every step
-    costs the same, so the thousand are 500 times as much.
+    costs the same, so the thousand are 500 times as much. On CUDA the
+    network is compiled; beside it stand the plain network, and the whole
+    model with the noise of each user and the way back to the processor.
     """
     on_gpu = setting.device.type == "cuda"
     batch = 2 if setting.quick else 512 if on_gpu else 4
     steps = 1000 if on_gpu and not setting.quick else 2
-    repeats = 3
-    device = setting.device
     result: dict = {
         "batch_size": batch,
+        "compiled": on_gpu,
         "ancestral_steps_measured": steps,
         "extrapolated": steps < 1000,
         "paper_s": PAPER_SECONDS,
         "presets": {},
     }
+    about = "extrapolated" if steps < 1000 else "measured"
+    kind = setting.device.type
     for preset in ("paper", "tuned"):
-        network = new_network(preset, quick=setting.quick).to(device).eval()
-        denoise = denoiser(network, batch, device)
-        start = torch.randn(batch, CHANNELS, SIDE, SIDE, device=device)
-
-        def generate(
-            sampler, timesteps, start=start, denoise=denoise, preset=preset
-        ):
-            with torch.no_grad():
-                return sample(
-                    denoise,
-                    start,
-                    DDPMSchedule.linear(timesteps),
-                    sampler=sampler,
-                    predict=PRESETS[preset].predict,
-                    calls=1,
-                    noise=lambda shape: torch.randn(shape, device=device),
-                )
-
-        one = timed(
-            lambda g=generate: g("one-call", 1000), repeats, device=device
+        network = new_network(preset, quick=setting.quick)
+        network.to(setting.device).eval()
+        fast = compiled(network) if on_gpu else network
+        found = _sample_record(fast, preset, batch, steps, setting)
+        one_call = count_flops(
+            lambda n=network, p=preset: _once(n, p, batch, setting.device)
         )
-        many = timed(
-            lambda g=generate: g("ancestral", steps), repeats, device=device
-        )
-        ancestral = many["median_s"] / batch / steps * 1000
-        call = one["median_s"] / batch
-        flops = count_flops(lambda g=generate: g("one-call", 1000))
-        result["presets"][preset] = {
+        seconds = found["one_call"]["median_s"]
+        call = found["one_call_per_instance_s"]
+        ancestral = found["ancestral_per_instance_s"]
+        found |= {
             "parameters": parameters(network),
-            "one_call": one,
-            "one_call_per_instance_s": call,
-            "one_call_per_instance_cpu_s": one["cpu_median_s"] / batch,
-            "ancestral": many,
-            "ancestral_per_instance_s": ancestral,
-            "ancestral_per_instance_cpu_s": (
-                many["cpu_median_s"] / batch / steps * 1000
-            ),
             "ancestral_to_one_call": ancestral / call,
-            "flops_per_call": flops / batch,
-            "rate": flops / one["median_s"],
+            "flops_per_call": one_call / batch,
+            "rate": one_call / seconds,
             "ahead_of_paper_one_call": PAPER_SECONDS / call,
             "ahead_of_paper_ancestral": PAPER_SECONDS / ancestral,
         }
-        about = "extrapolated" if steps < 1000 else "measured"
-        kind = device.type
+        result["presets"][preset] = found
         say(f"{preset}: one call per instance", call, CALL_TARGET[kind])
-        say("by processor time", one["cpu_median_s"] / batch)
+        say("by processor time", found["one_call_per_instance_cpu_s"])
         say(
             f"{preset}: 1,000 ancestral calls per instance, {about}",
             ancestral,
@@ -155,8 +225,86 @@ def bench_sample(setting: Setting) -> dict:
             f"  the paper's {PAPER_SECONDS} s: {PAPER_SECONDS / call:.3g} "
             f"times one call, {PAPER_SECONDS / ancestral:.3g} times 1,000"
         )
-        del network
+        if on_gpu:
+            found["not_compiled"] = _sample_record(
+                network, preset, batch, min(steps, 50), setting
+            )
+            found["whole_model"] = _model_record(
+                network, preset, batch, steps, setting
+            )
+            whole = found["whole_model"]
+            say("whole model, one call", whole["one_call_per_instance_s"])
+            say("whole model, ancestral", whole["ancestral_per_instance_s"])
+        del network, fast
     return result
+
+
+def _sample_record(
+    network, preset: str, batch: int, steps: int, setting: Setting
+) -> dict:
+    device = setting.device
+    denoise = denoiser(network, batch, device)
+    start = torch.randn(batch, CHANNELS, SIDE, SIDE, device=device)
+
+    def generate(sampler: str, timesteps: int):
+        with torch.no_grad():
+            return sample(
+                denoise,
+                start,
+                DDPMSchedule.linear(timesteps),
+                sampler=sampler,
+                predict=PRESETS[preset].predict,
+                calls=1,
+                noise=lambda shape: torch.randn(shape, device=device),
+            )
+
+    one = timed(lambda: generate("one-call", 1000), 3, device=device)
+    many = timed(lambda: generate("ancestral", steps), 3, device=device)
+    return _per_instance(one, many, batch, steps)
+
+
+def _model_record(
+    network, preset: str, batch: int, steps: int, setting: Setting
+) -> dict:
+    """The same through a whole model: what its user waits for."""
+    model = SerenDiff(
+        preset,
+        device=setting.device.type,
+        progress=False,
+        timesteps=steps,
+        calls=1,
+        prototypes=0,
+        samples=1,
+    )
+    model.points, model.network = some_vectors(), network
+    view = compiled_model(model)
+    portraits = some_examples().portraits.part(torch.arange(batch), "cpu")
+
+    def generate(sampler: str):
+        return view.generate(portraits, batch_size=batch, sampler=sampler)
+
+    one = timed(lambda: generate("one-call"), 3, device=setting.device)
+    many = timed(lambda: generate("ancestral"), 1, device=setting.device)
+    return _per_instance(one, many, batch, steps)
+
+
+def _per_instance(one: dict, many: dict, batch: int, steps: int) -> dict:
+    thousand = 1000 / batch / steps
+    return {
+        "one_call": one,
+        "one_call_per_instance_s": one["median_s"] / batch,
+        "one_call_per_instance_cpu_s": one["cpu_median_s"] / batch,
+        "ancestral": many,
+        "ancestral_per_instance_s": many["median_s"] * thousand,
+        "ancestral_per_instance_cpu_s": many["cpu_median_s"] * thousand,
+    }
+
+
+def _once(network, preset: str, batch: int, device: torch.device) -> None:
+    x = torch.randn(batch, CHANNELS, SIDE, SIDE, device=device)
+    t = torch.zeros(batch, dtype=torch.long, device=device)
+    with torch.no_grad():
+        denoiser(network, batch, device)(x, t)
 
 
 def new_network(preset: str, *, quick: bool = False) -> UNet:
@@ -182,42 +330,59 @@ def parameters(network: torch.nn.Module) -> int:
 
 
 def step_seconds(network, preset, batch, repeats, setting) -> dict:
-    """Time between the starts of neighbouring training steps."""
-    starts: list[float] = []
+    """Time between neighbouring steps of the optimizer."""
+    steps: list[float] = []
     worked: list[float] = []
 
     def note(*_):
-        starts.append(time.perf_counter())
+        steps.append(time.perf_counter())
         worked.append(time.process_time())
 
-    hook = network.register_forward_pre_hook(note)
-    chosen = PRESETS[preset]
+    # the loop waits for each loss, so this is in step with the device
+    hook = register_optimizer_step_post_hook(note)
     try:
-        train(
-            network,
-            DDPMSchedule.linear(1000),
-            some_examples(),
-            some_vectors(),
-            SIDE,
-            TrainingSettings(
-                # the first step allocates, the last has no step after it
-                steps=repeats + 2,
-                batch_size=batch,
-                learning_rate=1e-6,
-                weight_decay=chosen.weight_decay,
-                optimizer=chosen.optimizer,
-                predict=chosen.predict,
-                loss=chosen.loss,
-                ema=chosen.ema,
-            ),
-            seed=0,
-            device=setting.device,
+        # the first allocates, and two make one interval
+        run_steps(
+            network, preset, batch, repeats + 2, setting, learning_rate=1e-6
         )
     finally:
         hook.remove()
-    return spread(np.diff(starts[1:]).tolist()) | {
+    return spread(np.diff(steps[1:]).tolist()) | {
         "cpu_median_s": float(np.median(np.diff(worked[1:])))
     }
+
+
+def run_steps(
+    network,
+    preset: str,
+    batch: int,
+    steps: int,
+    setting: Setting,
+    *,
+    seed: int = 0,
+    learning_rate: float | None = None,
+) -> TrainingReport:
+    """Train on random examples as the preset says."""
+    chosen = PRESETS[preset]
+    return train(
+        network,
+        DDPMSchedule.linear(1000),
+        some_examples(),
+        some_vectors(),
+        SIDE,
+        TrainingSettings(
+            steps=steps,
+            batch_size=batch,
+            learning_rate=learning_rate or chosen.learning_rate,
+            weight_decay=chosen.weight_decay,
+            optimizer=chosen.optimizer,
+            predict=chosen.predict,
+            loss=chosen.loss,
+            ema=chosen.ema,
+        ),
+        seed=seed,
+        device=setting.device,
+    )
 
 
 def step_flops(network: UNet, batch: int) -> int:

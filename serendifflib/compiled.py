@@ -1,8 +1,8 @@
 """The U-Net compiled by torch: its small operations fused into few kernels.
 
-Compiling takes about a minute and pays where a network is called thousands of
-times: in long trainings and in long runs of the sampler, on a GPU. Results
-agree with those of the plain network up to rounding::
+Compiling takes a while and pays where a network is called thousands of times:
+in long trainings and in long runs of the sampler, on a GPU. Results agree with
+those of the plain network up to rounding::
 
     with compiled_training():
         model = SerenDiff("tuned", device="cuda").fit(data)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_training import SHORT, SIDE, data, network, vectors
+from test_training import SHORT, SIDE, data, network, run, vectors
 
 from serendifflib.compiled import (
     CompiledTeam,
@@ -12,9 +12,7 @@ from serendifflib.compiled import (
     compiled_model,
     compiled_training,
 )
-from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.team import Team, current_team, training_as
-from serendifflib.diffusion.training import train
 from serendifflib.errors import ModelError
 from serendifflib.serendiff import SerenDiff
 
@@ -23,17 +21,8 @@ NEEDS_CUDA = pytest.mark.skipif(
 )
 
 
-def losses(net, device="cpu", **changes):
-    report = train(
-        net,
-        DDPMSchedule.linear(10, rescale_betas=True),
-        data(),
-        vectors(),
-        SIDE,
-        replace(SHORT, **changes),
-        seed=0,
-        device=device,
-    )
+def losses(net, how=SHORT, **options):
+    _, report = run(net, how, **options)
     return torch.tensor(report.losses)
 
 
@@ -43,9 +32,7 @@ def a_model(device="cpu"):
         "paper", device=device, width=8, progress=False, timesteps=5, side=SIDE
     )
     model.points = vectors()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model.network = network(dropout=0.0).to(device).eval()
+    model.network = network(dropout=0.0).to(device).eval()
     return model
 
 
@@ -95,10 +82,10 @@ def test_only_a_fitted_model_is_compiled():
 @pytest.mark.gpu
 @NEEDS_CUDA
 def test_compiled_training_on_cuda_is_like_that_of_the_processor():
-    how = {"steps": 200, "batch_size": 8}
-    here = losses(network(dropout=0.0), **how)
+    how = replace(SHORT, steps=200, batch_size=8)
+    here = losses(network(dropout=0.0), how)
     with compiled_training():
-        there = losses(network(dropout=0.0), "cuda", **how)
+        there = losses(network(dropout=0.0), how, device="cuda")
     ours, theirs = float(here[-50:].mean()), float(there[-50:].mean())
     assert theirs == pytest.approx(ours, rel=0.2)
 

@@ -17,7 +17,6 @@ from serendifflib.diffusion.training import (
     _step_seed,
     grid_loss,
     point_grid,
-    train,
 )
 from serendifflib.errors import ConfigError
 
@@ -189,17 +188,7 @@ def test_the_allocator_is_asked_once(monkeypatch):
 def test_cuda_trains_like_the_processor():
     how = replace(SHORT, steps=200, batch_size=8)
     _, here = run(network(dropout=0.0), how)
-    net = network(dropout=0.0)
-    there = train(
-        net,
-        DDPMSchedule.linear(10, rescale_betas=True),
-        data(),
-        vectors(),
-        SIDE,
-        how,
-        seed=0,
-        device="cuda",
-    )
+    net, there = run(network(dropout=0.0), how, device="cuda")
     last = slice(-50, None)  # other noise, other rounding: means agree
     ours, theirs = (torch.tensor(r.losses[last]) for r in (here, there))
     assert float(theirs.mean()) == pytest.approx(float(ours.mean()), rel=0.2)

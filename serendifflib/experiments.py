@@ -416,12 +416,14 @@ def _leaks(profile: Profile) -> tuple[Row, ...]:
     """Everybody among uniform candidates, where chance at 10 is 10 / C.
 
     Lists that are even over cells favour whoever prefers dense cells, with
-    no leak at all (``dense-cell``); uniform lists favour nobody.
+    no leak at all (``dense-cell``); uniform lists favour nobody. Left out are
+    two ceilings: one is told the cell of the label and has to stand above
+    chance, the other knows another protocol.
     """
     return tuple(
         replace(row, recipe=row.recipe | {"candidates": "uniform"})
         for row in (*_table4(profile), *_presets(profile)[:2])
-        if row.id != "oracle-protocol"  # it knows another protocol
+        if row.id not in ("oracle-cell", "oracle-protocol")
     )
 
 

@@ -123,6 +123,8 @@ def test_leaks_are_looked_for_among_uniform_candidates():
     ids = {row.id for row in rows}
     assert {"paper", "corrected", "SerenDiff", "SASRec", "oracle"} <= ids
     assert "oracle-protocol" not in ids
+    # who is told the cell of the label stands above chance with no leak
+    assert "oracle-cell" not in ids
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))

@@ -179,8 +179,8 @@ def affordable_prompts(budget: Budget) -> dict[str, Any]:
     """How much a language model may do under a budget.
 
     Without the ``llm`` extra it is the tiny random one, whose name says so.
-    Under the smoke budget the packaged one answers discrete prompts about
-    the top ten for one user in fifty, for it takes seconds per user.
+    Under the smoke budget the packaged one answers discrete prompts for one
+    user in fifty, for two hundred prompts per user take half a minute.
 
     Returns:
         Options of :class:`~serendifflib.baselines.serenprompt.SerenPrompt`.
@@ -190,8 +190,7 @@ def affordable_prompts(budget: Budget) -> dict[str, Any]:
         steps = 10 if small else 200
         return {"language": "tiny", "prompt_steps": steps}
     if small:
-        share = {"kind": "discrete", "top": 10, "share": 0.02}
-        return {"language": "packaged"} | share
+        return {"language": "packaged", "kind": "discrete", "share": 0.02}
     return {"language": "packaged", "prompt_steps": 200}
 
 

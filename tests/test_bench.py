@@ -1,5 +1,6 @@
 """Benchmarks: the transcription is a reference, the record is written."""
 
+import inspect
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ from serendifflib.data.world import World
 from serendifflib.errors import CacheError, ConfigError
 from serendifflib.profiles import PROFILES
 from serendifflib.scores import CoOccurrence
+from serendifflib.serendiff import SerenDiff
 from serendifflib.workbench import open_bench
 
 
@@ -360,8 +362,16 @@ def test_sample_record(capsys):
     assert one["ahead_of_paper_one_call"] == pytest.approx(
         1.63 / one["one_call_per_instance_s"]
     )
-    assert "extrapolated" in capsys.readouterr().out
+    fewer = one["one_call_fewer_users_s"]
+    assert list(fewer) == ["1", "4", "16"] and min(fewer.values()) > 0
+    printed = capsys.readouterr().out
+    assert "extrapolated" in printed and "16 users per call" in printed
     json.dumps(found, allow_nan=False)
+
+
+def test_a_processor_is_asked_as_generate_asks():
+    default = inspect.signature(SerenDiff.generate).parameters["batch_size"]
+    assert network.CALL_BATCH["cpu"] == default.default
 
 
 def test_what_is_recorded_on_a_gpu(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ from serendifflib.serendiff import SerenDiff
 
 SIDE, CHANNELS, ITEMS, LENGTH = 10, 384, 2_000, 100
 SMALL_BATCH = 128  # of the full profile
+CALL_BATCH = {"cpu": 64, "cuda": 512}  # a processor: as `generate` does
+FEWER_USERS = (1, 4, 16)  # per call, beside it
 TARGET_SHARE = {"cpu": 0.6, "cuda": 0.3}  # of the device's matrix rate
 ANCESTRAL_TARGET = {"cuda": 0.016}  # seconds per instance, 1,000 calls
 CALL_TARGET = {"cpu": 0.060, "cuda": 0.0001}  # seconds per instance, 1 call
@@ -65,7 +68,10 @@ def bench_train(setting: Setting) -> dict:
         "presets": {},
     }
     for preset in ("paper", "tuned"):
-        found = _train_record(preset, batch, setting, compile_it=on_gpu)
+        train_record = partial(
+            _train_record, preset, flops=user_flops(preset, setting)
+        )
+        found = train_record(batch, setting, compile_it=on_gpu)
         result["presets"][preset] = found
         say(
             f"{preset}: seconds per step of {batch}", found["step"]["median_s"]
@@ -74,10 +80,8 @@ def bench_train(setting: Setting) -> dict:
         say("the same by processor time", found["share_cpu"])
         print(f"  (target at least {TARGET_SHARE[setting.device.type]})")
         if on_gpu:
-            plain = _train_record(preset, batch, setting, compile_it=False)
-            small = _train_record(
-                preset, SMALL_BATCH, setting, compile_it=False
-            )
+            plain = train_record(batch, setting, compile_it=False)
+            small = train_record(SMALL_BATCH, setting, compile_it=False)
             found["not_compiled"] = plain
             found[f"batch_{SMALL_BATCH}"] = small
             say("share, not compiled", plain["share"])
@@ -91,32 +95,37 @@ def bench_train(setting: Setting) -> dict:
 
 
 def _train_record(
-    preset: str, batch: int, setting: Setting, *, compile_it: bool
+    preset: str,
+    batch: int,
+    setting: Setting,
+    *,
+    flops: int,
+    compile_it: bool,
 ) -> dict:
     on_gpu = setting.device.type == "cuda"
     repeats = 3 if setting.quick or not on_gpu else 20
     dtype = torch.bfloat16 if on_gpu else torch.float32
     network = new_network(preset, quick=setting.quick).to(setting.device)
-    flops = step_flops(network, batch)
     before = matrix_rate(setting.device, dtype, quick=setting.quick)
     with compiled_training() if compile_it else nullcontext():
         seconds = step_seconds(network, preset, batch, repeats, setting)
     after = matrix_rate(setting.device, dtype, quick=setting.quick)
     # others use the machine too: the roof is that of the same minutes
     roof = {k: statistics.mean([before[k], after[k]]) for k in before}
-    rate = flops / seconds["median_s"]
+    work = flops * batch
+    rate = work / seconds["median_s"]
     return {
         "parameters": parameters(network),
         "step": seconds,
         "per_instance_s": seconds["median_s"] / batch,
-        "flops_per_step": flops,
+        "flops_per_step": work,
         "rate": rate,
         "matrix_rate": roof["wall"],
         "matrix_rate_cpu": roof["cpu"],
         "matrix_dtype": str(dtype).removeprefix("torch."),
         "share": rate / roof["wall"],
-        "share_cpu": flops / seconds["cpu_median_s"] / roof["cpu"],
-        "intensity": flops / step_bytes(network, batch),
+        "share_cpu": work / seconds["cpu_median_s"] / roof["cpu"],
+        "intensity": work / step_bytes(network, batch),
     }
 
 
@@ -177,13 +186,16 @@ def bench_sample(setting: Setting) -> dict:
     """Seconds per instance: 1,000 ancestral calls, one call, the paper.
 
     On a processor two ancestral steps stand for all of them: every step
-    costs the same, so the thousand are 500 times as much. On CUDA the
+    costs the same, so the thousand are 500 times as much. Its batch is that
+    of :meth:`~serendifflib.serendiff.SerenDiff.generate`; one call for fewer
+    users stands beside it, one of them alone included. On CUDA the
     network is compiled; beside it stand the plain network (50 steps), and
     the whole model with the noise of each user and the way back to the
     processor (100 steps).
     """
     on_gpu = setting.device.type == "cuda"
-    batch = 2 if setting.quick else 512 if on_gpu else 4
+    kind = setting.device.type
+    batch = 2 if setting.quick else CALL_BATCH[kind]
     steps = 1000 if on_gpu and not setting.quick else 2
     result: dict = {
         "batch_size": batch,
@@ -194,7 +206,6 @@ def bench_sample(setting: Setting) -> dict:
         "presets": {},
     }
     about = "extrapolated" if steps < 1000 else "measured"
-    kind = setting.device.type
     for preset in ("paper", "tuned"):
         network = new_network(preset, quick=setting.quick)
         network.to(setting.device).eval()
@@ -217,6 +228,15 @@ def bench_sample(setting: Setting) -> dict:
         result["presets"][preset] = found
         say(f"{preset}: one call per instance", call, CALL_TARGET[kind])
         say("by processor time", found["one_call_per_instance_cpu_s"])
+        if not on_gpu:
+            found["one_call_fewer_users_s"] = {
+                str(few): _sample_record(network, preset, few, steps, setting)[
+                    "one_call_per_instance_s"
+                ]
+                for few in FEWER_USERS
+            }
+            for few, value in found["one_call_fewer_users_s"].items():
+                say(f"with {few} users per call", value)
         say(
             f"{preset}: 1,000 ancestral calls per instance, {about}",
             ancestral,
@@ -384,6 +404,12 @@ def run_steps(
         seed=seed,
         device=setting.device,
     )
+
+
+def user_flops(preset: str, setting: Setting) -> int:
+    """Operations per user of a training step, there and back."""
+    network = new_network(preset, quick=setting.quick).to(setting.device)
+    return step_flops(network, 1)
 
 
 def step_flops(network: UNet, batch: int) -> int:

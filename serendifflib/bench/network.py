@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -26,6 +27,7 @@ from serendifflib.compiled import (
     compiled_model,
     compiled_training,
 )
+from serendifflib.convolutions import matrix_training
 from serendifflib.diffusion.sampling import sample
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.team import Team, training_as
@@ -43,6 +45,7 @@ from serendifflib.presets import PRESETS
 from serendifflib.serendiff import SerenDiff
 
 SIDE, CHANNELS, ITEMS, LENGTH = 10, 384, 2_000, 100
+TRAIN_BATCH = {"cpu": 64, "cuda": 512}  # a processor: as its profiles do
 SMALL_BATCH = 128  # of the full profile
 CALL_BATCH = {"cpu": 64, "cuda": 512}  # a processor: as `generate` does
 FEWER_USERS = (1, 4, 16)  # per call, beside it
@@ -55,13 +58,17 @@ def bench_train(setting: Setting) -> dict:
     """Seconds of a step, counted operations, share of the matrix rate.
 
     The reference is a square matrix product on the same device: in float32
-    on a processor, in bfloat16 on CUDA, where training computes in it. There
-    steps are compiled and taken on 512 users; beside them stand steps that
-    are not compiled, steps on the 128 users of the full profile, and the
-    loss curve in float32.
+    on a processor, in bfloat16 on CUDA, where training computes in it.
+
+    On a processor convolutions are computed as matrix products, for as many
+    users as the profiles for processors take; on CUDA steps are compiled and
+    taken on 512 users. Beside them stand steps of the plain network, and on
+    CUDA steps on the 128 users of the full profile and the loss curve in
+    float32.
     """
     on_gpu = setting.device.type == "cuda"
-    batch = 4 if setting.quick else 512 if on_gpu else 16
+    batch = 4 if setting.quick else TRAIN_BATCH[setting.device.type]
+    fast = compiled_training if on_gpu else matrix_training
     result: dict = {
         "batch_size": batch,
         "compiled": on_gpu,
@@ -71,7 +78,7 @@ def bench_train(setting: Setting) -> dict:
         train_record = partial(
             _train_record, preset, flops=user_flops(preset, setting)
         )
-        found = train_record(batch, setting, compile_it=on_gpu)
+        found = train_record(batch, setting, how=fast)
         result["presets"][preset] = found
         say(
             f"{preset}: seconds per step of {batch}", found["step"]["median_s"]
@@ -79,12 +86,12 @@ def bench_train(setting: Setting) -> dict:
         say("share of the matrix rate", found["share"])
         say("the same by processor time", found["share_cpu"])
         print(f"  (target at least {TARGET_SHARE[setting.device.type]})")
+        plain = train_record(batch, setting, how=nullcontext)
+        found["not_compiled" if on_gpu else "plain"] = plain
+        say("share of the plain network", plain["share"])
         if on_gpu:
-            plain = train_record(batch, setting, compile_it=False)
-            small = train_record(SMALL_BATCH, setting, compile_it=False)
-            found["not_compiled"] = plain
+            small = train_record(SMALL_BATCH, setting, how=nullcontext)
             found[f"batch_{SMALL_BATCH}"] = small
-            say("share, not compiled", plain["share"])
             say(f"share, not compiled, {SMALL_BATCH} users", small["share"])
     if on_gpu:
         result["loss_curve"] = curves = loss_curves(setting)
@@ -100,14 +107,14 @@ def _train_record(
     setting: Setting,
     *,
     flops: int,
-    compile_it: bool,
+    how: Callable[[], AbstractContextManager],
 ) -> dict:
     on_gpu = setting.device.type == "cuda"
     repeats = 3 if setting.quick or not on_gpu else 20
     dtype = torch.bfloat16 if on_gpu else torch.float32
     network = new_network(preset, quick=setting.quick).to(setting.device)
     before = matrix_rate(setting.device, dtype, quick=setting.quick)
-    with compiled_training() if compile_it else nullcontext():
+    with how():
         seconds = step_seconds(network, preset, batch, repeats, setting)
     after = matrix_rate(setting.device, dtype, quick=setting.quick)
     # others use the machine too: the roof is that of the same minutes

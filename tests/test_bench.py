@@ -567,6 +567,21 @@ def test_targets_are_compared():
     assert one["target"] == "≤ 0.06" and one["met"] == "yes"
 
 
+def test_the_encoder_that_is_judged_is_the_one_that_is_chosen():
+    record, name = some_record(), "times as fast as sentence-transformers"
+    run = record["results"]["sample"]["run"]
+    fast = {
+        "OpenVINO float32": {"ratio": 9.0},
+        "OpenVINO int8": {"ratio": 2.0},
+    }
+    record["results"]["encode"] = {"encoders": fast, "run": run}
+    card = targets.scorecard(record).set_index("quantity")
+    assert card.loc[name, "measured"] == 2.0 and card.loc[name, "met"] == "no"
+    fast["OpenVINO bfloat16"] = {"ratio": 5.0}
+    card = targets.scorecard(record).set_index("quantity")
+    assert card.loc[name, "measured"] == 5.0 and card.loc[name, "met"] == "yes"
+
+
 def test_waiting_is_told_from_computing():
     record = some_record()
     tuned = record["results"]["sample"]["presets"]["tuned"]

@@ -12,6 +12,7 @@ Shapes: B users, n history length, C candidates, d width.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -154,7 +155,12 @@ class Teacher:
 class SNPR(TorchRival):
     """SNPR-style: score = lambda relevance + (1 - lambda) unexpectedness.
 
+    Under a small budget it needs its own learning rate (found on validation
+    users): a hastened one leaves it lower, and at another place for every
+    seed.
+
     Attributes:
+        lr: learning rate; the budget's haste does not change it.
         mix: lambda; chosen on validation among 0.3, 0.5 and 0.7.
         supervision: gamma, weight of each head's own squared error.
     """
@@ -199,11 +205,12 @@ class SNPR(TorchRival):
 
         everything = Cases.next_items(fold, self.max_history)
         labelled = Cases.of(fold, fold.train, self.max_history)
-        return self.two_stages(
+        stages = self.two_stages(
             fold,
             (len(everything), lambda index: loss(everything, index)),
             lambda index: loss(labelled, index),
         )
+        return [dataclasses.replace(stage, lr=self.lr) for stage in stages]
 
     def _taught(
         self,

@@ -108,3 +108,11 @@ def test_deterministic():
     ]
     assert torch.equal(scores[0], scores[1])
     assert not torch.allclose(scores[0], scores[2])
+
+
+def test_haste_does_not_change_its_learning_rate():
+    fold = toy_fold()
+    hasty = Budget(pretrain_steps=3, max_steps=3, haste=50.0)
+    model = fit(fold, hasty)
+    rates = {stage.lr for stage in model.stages(fold, torch.Generator())}
+    assert rates == {model.lr}

@@ -34,6 +34,7 @@ from serendifflib.bench.portraits import transcription
 from serendifflib.data.reading import read_csv
 from serendifflib.data.world import World
 from serendifflib.errors import CacheError, ConfigError
+from serendifflib.items import TfidfEncoder
 from serendifflib.profiles import PROFILES
 from serendifflib.scores import CoOccurrence
 from serendifflib.serendiff import SerenDiff
@@ -415,8 +416,21 @@ def test_encode_record(monkeypatch):
         found["plain"]["median_s"] / itself["seconds"]["median_s"]
     )
     assert found["cache"]["model_loaded"] is False
+    # the same vectors find the same items
+    hits = itself["hits"]
+    assert hits["users"] > 10 and hits["plain"] == hits["fast"] > 0
+    assert hits["low"] == hits["difference"] == hits["high"] == 0
     assert 800 < found["characters"] < 1300
     json.dumps(found, allow_nan=False)
+
+
+def test_vectors_of_another_encoder_find_other_items():
+    bench = encode._world(QUICK)
+    reviews = sorted(set(bench.data.frame["review"]) - {""})
+    words = TfidfEncoder.fit(reviews[:200])
+    hits = encode.hit_ratios(bench, words)
+    assert hits["difference"] == pytest.approx(hits["fast"] - hits["plain"])
+    assert hits["difference"] != 0 and hits["low"] <= hits["high"]
 
 
 def test_neighbours_that_differ_are_seen():

@@ -5,14 +5,23 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from serendifflib.baselines.controls import CONTROLS, Grid
 from serendifflib.bench.measure import Setting, say, timed
+from serendifflib.data.folds import prepare_fold
 from serendifflib.data.world import World
+from serendifflib.evaluation import stats
+from serendifflib.evaluation.protocol import evaluate
 from serendifflib.fast_encoder import FastReviewEncoder
 from serendifflib.items import ReviewEncoder
+from serendifflib.portrait import PortraitSpace
+from serendifflib.profiles import PROFILES
+from serendifflib.workbench import Bench, open_bench
 
 CHARACTERS = 1000  # of a SerenLens review, about
 TARGET_RATIO, TARGET_COSINE = 3.0, 0.99
@@ -22,7 +31,8 @@ NEIGHBOURS = 10
 def bench_encode(setting: Setting) -> dict:
     """Reviews per second; how close the vectors are; what a cache hit costs.
 
-    The reference is ``SentenceTransformer.encode`` as it comes.
+    The reference is ``SentenceTransformer.encode`` as it comes. On the
+    vectors of each encoder a control is fitted and judged (H@10).
     """
     texts = some_reviews(12 if setting.quick else 48)
     repeats = 1 if setting.quick else 3
@@ -57,8 +67,68 @@ def bench_encode(setting: Setting) -> dict:
         )
         say(f"{name}: mean cosine to plain", float(cosines.mean()))
     result["cache"] = _cache_hit(texts)
+    world = _world(setting)
+    for name, make in _encoders().items():
+        with tempfile.TemporaryDirectory() as folder:
+            hits = hit_ratios(world, make(Path(folder)))
+        result["encoders"][name]["hits"] = hits
+        say(f"{name}: H@10 of a control", hits["fast"])
+        say("with plain vectors", hits["plain"])
+        print(f"  difference in [{hits['low']:.3f}, {hits['high']:.3f}]")
     print(f"  (targets: {TARGET_RATIO} times, cosine {TARGET_COSINE})")
     return result
+
+
+def _world(setting: Setting) -> Bench:
+    """A fold of the strong world with the plain encoder's vectors."""
+    profile = PROFILES["smoke"]
+    if setting.quick:
+        profile = replace(
+            profile, world_users=120, world_items=200, test_users=20
+        )
+    count = 50 if setting.quick else 1_000
+    return open_bench(profile=profile, n_candidates=count)
+
+
+def hit_ratios(bench: Bench, encoder: ReviewEncoder) -> dict:
+    """H@10 on the vectors of another encoder, for the same lists.
+
+    The model is the strongest control, a linear map with a radius; it is
+    fitted twice, on the bench's vectors and on the encoder's.
+
+    Returns:
+        ``plain`` and ``fast``: the two ratios; ``difference`` (fast minus
+        plain), ``low`` and ``high``: its mean and 95% interval from
+        resampling users; ``users``.
+    """
+    fold = bench.fold
+    other = prepare_fold(
+        fold.interactions, fold.split, kind=fold.kind, encoder=encoder
+    )
+    hits = []
+    for one in (fold, other):
+        grid = Grid(PortraitSpace.fit(one))
+        model = CONTROLS["linear-radius"](grid=grid)
+        model.fit(one, generator=torch.Generator().manual_seed(0))
+        found = evaluate(
+            model,
+            bench.test,
+            bench.test_candidates,
+            generator=torch.Generator().manual_seed(0),
+        )
+        hits.append(found["H@10"].to_numpy())
+    plain, fast = hits
+    gap = stats.bootstrap_interval(
+        fast - plain, generator=torch.Generator().manual_seed(0)
+    )
+    return {
+        "plain": float(plain.mean()),
+        "fast": float(fast.mean()),
+        "difference": gap.value,
+        "low": gap.low,
+        "high": gap.high,
+        "users": len(plain),
+    }
 
 
 def _timed(model, texts, options, repeats):

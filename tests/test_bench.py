@@ -428,7 +428,7 @@ def test_vectors_of_another_encoder_find_other_items():
     bench = encode._world(QUICK)
     reviews = sorted(set(bench.data.frame["review"]) - {""})
     words = TfidfEncoder.fit(reviews[:200])
-    hits = encode.hit_ratios(bench, words)
+    hits = encode.hit_ratios(bench, {"words": words})["words"]
     assert hits["difference"] == pytest.approx(hits["fast"] - hits["plain"])
     assert hits["difference"] != 0 and hits["low"] <= hits["high"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 from serendifflib.baselines.controls import CONTROLS, Grid
 from serendifflib.bench.measure import Setting, say, timed
-from serendifflib.data.folds import prepare_fold
+from serendifflib.data.folds import FoldData, prepare_fold
 from serendifflib.data.world import World
 from serendifflib.evaluation import stats
 from serendifflib.evaluation.protocol import evaluate
@@ -46,7 +47,8 @@ def bench_encode(setting: Setting) -> dict:
         "encoders": {},
     }
     say("plain sentence-transformers, s", reference["median_s"])
-    for name, make in _encoders().items():
+    encoders = _encoders()
+    for name, make in encoders.items():
         encoder = make(Path())
         model = encoder.model
         found, vectors = _timed(model, texts, options, repeats)
@@ -67,14 +69,15 @@ def bench_encode(setting: Setting) -> dict:
         )
         say(f"{name}: mean cosine to plain", float(cosines.mean()))
     result["cache"] = _cache_hit(texts)
-    world = _world(setting)
-    for name, make in _encoders().items():
+    if encoders:
         with tempfile.TemporaryDirectory() as folder:
-            hits = hit_ratios(world, make(Path(folder)))
-        result["encoders"][name]["hits"] = hits
-        say(f"{name}: H@10 of a control", hits["fast"])
-        say("with plain vectors", hits["plain"])
-        print(f"  difference in [{hits['low']:.3f}, {hits['high']:.3f}]")
+            made = {n: make(Path(folder)) for n, make in encoders.items()}
+            found = hit_ratios(_world(setting), made)
+        for name, hits in found.items():
+            result["encoders"][name]["hits"] = hits
+            say(f"{name}: H@10 of a control", hits["fast"])
+            say("with plain vectors", hits["plain"])
+            print(f"  difference in [{hits['low']:.3f}, {hits['high']:.3f}]")
     print(f"  (targets: {TARGET_RATIO} times, cosine {TARGET_COSINE})")
     return result
 
@@ -90,45 +93,51 @@ def _world(setting: Setting) -> Bench:
     return open_bench(profile=profile, n_candidates=count)
 
 
-def hit_ratios(bench: Bench, encoder: ReviewEncoder) -> dict:
-    """H@10 on the vectors of another encoder, for the same lists.
+def hit_ratios(
+    bench: Bench, encoders: Mapping[str, ReviewEncoder]
+) -> dict[str, dict]:
+    """H@10 on the vectors of other encoders, for the same lists.
 
     The model is the strongest control, a linear map with a radius; it is
-    fitted twice, on the bench's vectors and on the encoder's.
+    fitted on the bench's vectors and on those of every encoder.
 
     Returns:
-        ``plain`` and ``fast``: the two ratios; ``difference`` (fast minus
-        plain), ``low`` and ``high``: its mean and 95% interval from
-        resampling users; ``users``.
+        Per encoder, ``plain`` and ``fast``: the two ratios; ``difference``
+        (fast minus plain), ``low`` and ``high``: its mean and 95% interval
+        from resampling users; ``users``.
     """
-    fold = bench.fold
-    other = prepare_fold(
-        fold.interactions, fold.split, kind=fold.kind, encoder=encoder
-    )
-    hits = []
-    for one in (fold, other):
-        grid = Grid(PortraitSpace.fit(one))
-        model = CONTROLS["linear-radius"](grid=grid)
-        model.fit(one, generator=torch.Generator().manual_seed(0))
-        found = evaluate(
-            model,
-            bench.test,
-            bench.test_candidates,
-            generator=torch.Generator().manual_seed(0),
+    fold, found = bench.fold, {}
+    plain = _hits(bench, fold)
+    for name, encoder in encoders.items():
+        other = prepare_fold(
+            fold.interactions, fold.split, kind=fold.kind, encoder=encoder
         )
-        hits.append(found["H@10"].to_numpy())
-    plain, fast = hits
-    gap = stats.bootstrap_interval(
-        fast - plain, generator=torch.Generator().manual_seed(0)
+        fast = _hits(bench, other)
+        gap = stats.bootstrap_interval(
+            fast - plain, generator=torch.Generator().manual_seed(0)
+        )
+        found[name] = {
+            "plain": float(plain.mean()),
+            "fast": float(fast.mean()),
+            "difference": gap.value,
+            "low": gap.low,
+            "high": gap.high,
+            "users": len(plain),
+        }
+    return found
+
+
+def _hits(bench: Bench, fold: FoldData) -> np.ndarray:
+    """Hits of the control per test user, fitted on a fold's vectors."""
+    model = CONTROLS["linear-radius"](grid=Grid(PortraitSpace.fit(fold)))
+    model.fit(fold, generator=torch.Generator().manual_seed(0))
+    found = evaluate(
+        model,
+        bench.test,
+        bench.test_candidates,
+        generator=torch.Generator().manual_seed(0),
     )
-    return {
-        "plain": float(plain.mean()),
-        "fast": float(fast.mean()),
-        "difference": gap.value,
-        "low": gap.low,
-        "high": gap.high,
-        "users": len(plain),
-    }
+    return found["H@10"].to_numpy()
 
 
 def _timed(model, texts, options, repeats):

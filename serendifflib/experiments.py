@@ -287,11 +287,7 @@ def _calls(profile: Profile) -> tuple[Row, ...]:
     return (*rows, *painted)
 
 
-SIDES = {
-    "smoke": (5, 10, 20, 50),
-    "laptop": (5, 10, 20, 50),
-    "full": (5, 10, 20, 50, 100),
-}
+SIDES = (5, 10, 20, 50, 100)
 
 
 def _table3(profile: Profile) -> tuple[Row, ...]:
@@ -302,7 +298,7 @@ def _table3(profile: Profile) -> tuple[Row, ...]:
             "tuned",
             options={"side": side},
         )
-        for side in SIDES[profile.name]
+        for side in SIDES
     )
 
 

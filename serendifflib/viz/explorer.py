@@ -20,7 +20,6 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import HTML, display
 
 from serendifflib.errors import ConfigError
 from serendifflib.explain import Explanation, UserPortrait
@@ -177,9 +176,16 @@ class Explorer:
             facts = self.facts(
                 [user.value], calls=calls.value, how=how.value, seed=seed.value
             )
-            with pane:
-                pane.clear_output(wait=True)
-                display(HTML(self.html(facts)))
+            # Set, not captured by `with pane`: a program that executes a
+            # notebook answers a capture on the very socket on which it
+            # waits for the cell, and now and then waits for ever.
+            pane.outputs = (
+                {
+                    "output_type": "display_data",
+                    "data": {"text/html": self.html(facts)},
+                    "metadata": {},
+                },
+            )
 
         for control in (user, seed, calls, how):
             control.observe(show, names="value")

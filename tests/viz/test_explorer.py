@@ -168,6 +168,17 @@ def test_controls_ask_for_what_they_show(shown, monkeypatch):
         assert control.description
 
 
+def test_controls_set_one_page_and_capture_nothing(shown):
+    box = shown.controls()
+    user, pane = box.children[0].children[0], box.children[1]
+    (first,) = pane.outputs  # a capture leaves it empty without a kernel
+    user.value = 2
+    (second,) = pane.outputs  # one page, not one below the other
+    name = json.dumps(shown.people[2].user)
+    assert name in second["data"]["text/html"]
+    assert name not in first["data"]["text/html"]
+
+
 def test_the_strip_draws_each_of_the_chosen(shown):
     figure = shown.strip([0, 2])
     titles = [ax.get_title() for ax in figure.axes]

@@ -64,8 +64,10 @@ class Column:
         """
         places = 1 if self.unit == "%" and not as_printed else self.decimals
         if self.unit == "s":
-            number = f"{value:.{places}f}" if as_printed else f"{value:.3g}"
-            return f"{number} s"
+            if as_printed:
+                return f"{value:.{places}f} s"
+            # three digits, or all before the point: never an exponent
+            return f"{value:,.0f} s" if value >= 999.5 else f"{value:.3g} s"
         scale = 100 if self.unit == "%" else 1
         shown = f"{value * scale:.{places}f}{self.unit}"
         if math.isnan(low) or math.isnan(high):

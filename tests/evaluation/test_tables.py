@@ -120,6 +120,10 @@ def test_texts():
     assert rate.text(0.5) == "50.0%"
     seconds = tables.Column("time", "s", 2, "lower")
     assert seconds.text(0.00312) == "0.00312 s"
+    assert seconds.text(72.41) == "72.4 s"
+    assert seconds.text(999.6) == "1,000 s"
+    assert seconds.text(6755.26) == "6,755 s"
+    assert seconds.text(14.384, as_printed=True) == "14.38 s"
 
 
 # ours beside them

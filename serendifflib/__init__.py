@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from serendifflib.data.sources import load_dataset
     from serendifflib.data.world import World
     from serendifflib.evaluation.protocol import evaluate
+    from serendifflib.model.serendiff import SerenDiff
     from serendifflib.profiles import current_profile
-    from serendifflib.serendiff import SerenDiff
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "load_dataset",
 ]
 _HOME = {
-    "SerenDiff": "serendiff",
+    "SerenDiff": "model.serendiff",
     "World": "data.world",
     "current_profile": "profiles",
     "evaluate": "evaluation.protocol",

@@ -178,9 +178,9 @@ def _recommend(options) -> None:
 
     matplotlib.use("Agg")
     from serendifflib.data.sources import load_dataset
-    from serendifflib.presets import make_settings
+    from serendifflib.experiments.prepared import fit_on_all
+    from serendifflib.model.settings import make_settings
     from serendifflib.profiles import current_profile
-    from serendifflib.workbench import fit_on_all
 
     # what can be refused is refused before the work, not after it
     if options.k < 1:
@@ -223,7 +223,7 @@ def _recommend(options) -> None:
 
 def _trained_labels(model, data) -> int:
     """Labels of training users with a history and an item vector."""
-    from serendifflib.data.folds import make_examples
+    from serendifflib.data.splits import make_examples
 
     users = model.catalogue.is_training.nonzero()[0]
     targets = make_examples(data, users, "serendipity").targets
@@ -258,9 +258,9 @@ def _safe(user: str) -> str:
 
 
 def _run(options) -> int:
-    from serendifflib.experiments import run_table
+    from serendifflib.experiments.runner import live, recorded
+    from serendifflib.experiments.tables import run_table
     from serendifflib.profiles import current_profile
-    from serendifflib.runs import live, recorded
 
     if options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}: choose at least 1")
@@ -289,7 +289,7 @@ def _run(options) -> int:
 
 
 def _bench(options) -> None:
-    from serendifflib.bench import run_bench
+    from benchmarks import run_bench
 
     run_bench(
         options.what,
@@ -300,7 +300,7 @@ def _bench(options) -> None:
 
 
 def _trace(options) -> None:
-    from serendifflib.runs import trace
+    from serendifflib.experiments.runner import trace
 
     print(harmless(trace(options.table, options.cell)))
 

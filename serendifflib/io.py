@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, JSON."""
+"""Where files live, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 from safetensors import SafetensorError
 
 from serendifflib.errors import CacheError
@@ -153,3 +154,28 @@ def content_hash(*parts: Any) -> str:
         digest.update(f"{tag}:{len(content)}:".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def cache_dir() -> Path:
+    """Folder of everything that can be made again (``$SERENDIFF_CACHE``)."""
+    configured = os.environ.get("SERENDIFF_CACHE")
+    return (
+        Path(configured) if configured else Path(pooch.os_cache("serendiff"))
+    )
+
+
+def data_dir() -> Path:
+    """Folder with local copies of data sets (``$SERENDIFF_DATA``)."""
+    configured = os.environ.get("SERENDIFF_DATA")
+    return Path(configured) if configured else cache_dir() / "data"
+
+
+def project_root() -> Path:
+    """The checkout that holds ``results/`` and ``notebooks/``."""
+    return Path(__file__).resolve().parent.parent
+
+
+def results_dir() -> Path:
+    """Recorded runs (``$SERENDIFF_RESULTS`` or ``results/`` here)."""
+    configured = os.environ.get("SERENDIFF_RESULTS")
+    return Path(configured) if configured else project_root() / "results"

@@ -14,10 +14,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from serendifflib.data.folds import prepare_fold, user_folds
+from serendifflib.data.splits import user_folds
 from serendifflib.data.world import World
-from serendifflib.items import unit_rows
-from serendifflib.serendiff import SerenDiff
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait.fold import prepare_fold
+from serendifflib.portrait.items import unit_rows
 
 # the same examples in every run; a slow machine is no failure
 settings.register_profile("suite", derandomize=True, deadline=None)

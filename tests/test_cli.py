@@ -12,11 +12,13 @@ import zipfile
 import pytest
 from PIL import Image
 
-from serendifflib import items, presets, profiles
+from serendifflib import profiles
 from serendifflib.__main__ import main
 from serendifflib.data import sources
 from serendifflib.data.interactions import COLUMNS
 from serendifflib.data.sources import SOURCES, WORLDS
+from serendifflib.model import settings as presets
+from serendifflib.portrait import items
 
 TINY_PROFILE = dataclasses.replace(
     profiles.PROFILES["smoke"],

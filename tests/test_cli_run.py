@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
-from serendifflib import judging, profiles, runs
+from serendifflib import profiles
 from serendifflib.__main__ import main
 from serendifflib.baselines import controls
 from serendifflib.errors import ModelError
+from serendifflib.experiments import evaluate as judging
+from serendifflib.experiments import runner as runs
 
 REAL_LOAD = judging.load
 
@@ -20,7 +22,7 @@ def tiny(monkeypatch, tiny_data, word_encoder, empty_cache, tmp_path):
     monkeypatch.setenv("SERENDIFF_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(judging, "load", lambda source, profile: tiny_data)
     monkeypatch.setattr(
-        "serendifflib.items.default_encoder", lambda: word_encoder
+        "serendifflib.portrait.items.default_encoder", lambda: word_encoder
     )
     small = dataclasses.replace(
         profiles.PROFILES["smoke"], folds=2, test_users=6

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from serendifflib.errors import ConfigError
-from serendifflib.paths import cache_dir, data_dir, project_root, results_dir
+from serendifflib.io import cache_dir, data_dir, project_root, results_dir
 from serendifflib.profiles import PROFILES, current_profile
 
 

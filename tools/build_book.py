@@ -33,14 +33,15 @@ from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
 from nbclient.exceptions import DeadKernelError
 
 from serendifflib.errors import SerenDiffError
-from serendifflib.io import content_hash, sha256_file
-from serendifflib.paths import data_dir
+from serendifflib.io import content_hash, data_dir, sha256_file
 from serendifflib.profiles import current_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_SECONDS = 600  # no cell may take longer
 TRAINER = "08_training"  # trains what other chapters load
-OPEN_BENCH = "from serendifflib.workbench import open_bench; open_bench()"
+OPEN_BENCH = (
+    "from serendifflib.experiments.prepared import open_bench; open_bench()"
+)
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 PART = re.compile(r'"IPY_MODEL_(\w+)"')

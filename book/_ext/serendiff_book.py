@@ -21,8 +21,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxRole
 
+from serendifflib.experiments.provenance import device_name
 from serendifflib.profiles import current_profile
-from serendifflib.provenance import device_name
 
 SHOWN = (  # libraries on the status page
     "serendifflib",

@@ -30,12 +30,12 @@ from serendifflib.baselines.layers import (
 )
 from serendifflib.baselines.loop import Budget, StageReport, TrainingReport
 from serendifflib.baselines.mf import MODES, MatrixFactorization
-from serendifflib.data.folds import FoldData
 from serendifflib.data.interactions import Interactions
 from serendifflib.diffusion.unet import UNet, typical_mean
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.portrait import Portraits
-from serendifflib.serendiff import SerenDiff, whole_fold
+from serendifflib.model.serendiff import SerenDiff, whole_fold
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.portrait import Portraits
 
 READINGS = ("encoder", "grid")
 

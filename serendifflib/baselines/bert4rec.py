@@ -16,7 +16,7 @@ from serendifflib.baselines.sequences import pad_left, windows
 from serendifflib.baselines.trainer import TorchRival
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 
 class BERT4RecNetwork(nn.Module):

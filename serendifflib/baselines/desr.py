@@ -25,10 +25,10 @@ from serendifflib.baselines.sampling import Cases, expected_share
 from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 NEGATIVES = 100  # of the sampled softmax
 ROUTING = 3  # rounds

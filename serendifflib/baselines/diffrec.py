@@ -22,7 +22,7 @@ from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 TIME_WIDTH = 10  # of the time embedding, as released
 REMEMBERED = 10  # losses per step that importance sampling looks at

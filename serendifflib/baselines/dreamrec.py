@@ -25,7 +25,7 @@ from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 
 class DreamRecNetwork(nn.Module):

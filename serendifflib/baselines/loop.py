@@ -23,8 +23,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from serendifflib.baselines.sequences import catalogue_items
-from serendifflib.data.folds import FoldData, make_examples
+from serendifflib.data.splits import make_examples
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.portrait.fold import FoldData
 
 
 @dataclass(frozen=True)

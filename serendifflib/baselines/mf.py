@@ -20,13 +20,13 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from serendifflib.baselines.base import check_request, check_scores
 from serendifflib.baselines.loop import Budget, StageReport, TrainingReport
 from serendifflib.baselines.sequences import item_vectors
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.recommender import check_request, check_scores
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 MODES = ("implicit", "ratings")
 BLOCK = 2_000  # users solved at once: BLOCK x k x k numbers in memory

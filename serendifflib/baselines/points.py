@@ -29,7 +29,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.controls import (
-    Grid,
     Ridge,
     conditional_logit,
     draw_negatives,
@@ -44,10 +43,12 @@ from serendifflib.diffusion.sampling import SAMPLERS
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.unet import TYPICAL, sinusoid
 from serendifflib.errors import ConfigError
-from serendifflib.prototypes import memberships
+from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.items import memberships
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import Examples, FoldData
+    from serendifflib.data.splits import Examples
+    from serendifflib.portrait.fold import FoldData
 
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
@@ -194,7 +195,7 @@ class PointDiffusion(TorchRival):
     point estimated by the starting regression without that very row.
 
     Attributes:
-        prototypes: see :func:`serendifflib.prototypes.memberships`.
+        prototypes: see :func:`serendifflib.portrait.items.memberships`.
         hidden: width of the network's correction.
         timesteps: T.
         earliest: training draws t from [earliest T, T): one call from pure

@@ -24,7 +24,7 @@ from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 SHORT = 3  # items of the short window
 NEGATIVES = 4  # per positive

@@ -24,7 +24,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.controls import (
-    Grid,
     check_draw,
     draw_negatives,
     history_means,
@@ -35,10 +34,12 @@ from serendifflib.baselines.trainer import (
     TorchRival,
     catalogue_items,
 )
-from serendifflib.data.folds import make_examples
+from serendifflib.data.splits import make_examples
+from serendifflib.portrait.grid import Grid
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import Examples, FoldData
+    from serendifflib.data.splits import Examples
+    from serendifflib.portrait.fold import FoldData
 
 POOL = 400  # negatives kept per example; each step samples among them
 PER_USER = 5  # next-item targets per user, as SerenDiff's pre-training

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from serendifflib.baselines.ablations import UserEmbedding, UserSequence
-from serendifflib.baselines.base import Recommender
 from serendifflib.baselines.bert4rec import BERT4Rec
 from serendifflib.baselines.desr import DESR
 from serendifflib.baselines.diffrec import DiffRec
@@ -21,6 +20,7 @@ from serendifflib.baselines.serenprompt import SerenPrompt
 from serendifflib.baselines.snpr import SNPR
 from serendifflib.errors import ConfigError
 from serendifflib.profiles import Profile, current_profile
+from serendifflib.recommender import Recommender
 
 __all__ = [
     "ABLATIONS",

@@ -17,10 +17,11 @@ from serendifflib.baselines.sequences import (
     last_items,
     pad_left,
 )
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import Examples, FoldData
+    from serendifflib.data.splits import Examples
+    from serendifflib.portrait.fold import FoldData
 
 SHARE = 0.3  # of the catalogue that counts as expected, and as unexpected
 

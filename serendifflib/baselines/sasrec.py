@@ -26,7 +26,7 @@ from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 LOSSES = ("softmax", "bce", "gbce")
 NEGATIVES = 256  # of gBCE

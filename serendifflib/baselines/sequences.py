@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from serendifflib.items import Isotropy
+from serendifflib.portrait.items import Isotropy
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 
 def catalogue_items(fold: FoldData) -> np.ndarray:

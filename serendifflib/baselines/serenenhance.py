@@ -27,10 +27,10 @@ from serendifflib.baselines.sampling import Unexpectedness, own_items, pick
 from serendifflib.baselines.sequences import catalogue_items, draw_unseen
 from serendifflib.baselines.trainer import TorchRival
 from serendifflib.errors import ConfigError
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 TOWERS = ("serendipity", "relevance", "unexpectedness")
 PAIRS = 50  # positives and as many negatives per objective

@@ -23,7 +23,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.base import Recommender
 from serendifflib.baselines.draws import seed_of
 from serendifflib.baselines.language import LanguageModel
 from serendifflib.baselines.loop import Budget, Stage
@@ -31,11 +30,12 @@ from serendifflib.baselines.sampling import own_items
 from serendifflib.baselines.sequences import catalogue_items, draw_unseen
 from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.trainer import TorchRival
-from serendifflib.data.folds import allowed_reviews
 from serendifflib.errors import ConfigError
+from serendifflib.portrait.fold import allowed_reviews
+from serendifflib.recommender import Recommender
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 KINDS = ("discrete", "continuous", "hybrid")
 STYLES = ("direct", "indirect")

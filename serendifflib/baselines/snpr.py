@@ -27,10 +27,10 @@ from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Cases, expected_share
 from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.baselines.trainer import TorchRival
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
-    from serendifflib.data.folds import FoldData
+    from serendifflib.portrait.fold import FoldData
 
 NEGATIVES = 4  # per positive
 SESSION = 5  # items; a history carries no times to cut at

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from serendifflib.baselines.base import check_request, check_scores
 from serendifflib.baselines.loop import (
     Budget,
     Stage,
@@ -31,8 +30,10 @@ from serendifflib.baselines.sequences import (
     item_vectors,
     last_items,
 )
-from serendifflib.data.folds import Examples, FoldData
+from serendifflib.data.splits import Examples
 from serendifflib.errors import ModelError
+from serendifflib.portrait.fold import FoldData
+from serendifflib.recommender import check_request, check_scores
 
 __all__ = [
     "Budget",

@@ -28,8 +28,7 @@ from serendifflib.errors import (
     DownloadError,
     UnknownDatasetError,
 )
-from serendifflib.io import sha256_file
-from serendifflib.paths import cache_dir, data_dir
+from serendifflib.io import cache_dir, data_dir, sha256_file
 from serendifflib.profiles import Profile, current_profile
 
 MiB = 1 << 20

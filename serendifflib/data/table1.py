@@ -8,8 +8,7 @@ import pandas as pd
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.errors import DataError
-from serendifflib.io import read_json
-from serendifflib.paths import project_root
+from serendifflib.io import project_root, read_json
 
 
 def paper_table1(path: Path | str | None = None) -> pd.DataFrame:

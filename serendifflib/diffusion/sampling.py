@@ -16,9 +16,9 @@ from diffusers import (
     SchedulerMixin,
 )
 
+from serendifflib.diffusion.memory import keep_large_blocks
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.errors import ConfigError
-from serendifflib.memory import keep_large_blocks
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Noise = Callable[[torch.Size], torch.Tensor]

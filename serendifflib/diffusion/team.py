@@ -1,7 +1,7 @@
 """Several processes that train one network, each on its part of a batch.
 
 The loop of :mod:`~serendifflib.diffusion.training` asks here who takes part;
-:mod:`serendifflib.distributed` starts the processes.
+:mod:`serendifflib.diffusion.distributed` starts the processes.
 """
 
 from __future__ import annotations

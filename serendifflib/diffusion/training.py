@@ -21,12 +21,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from serendifflib.diffusion.memory import keep_large_blocks
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.diffusion.team import Team, current_team
 from serendifflib.errors import CheckpointError, ConfigError, ModelError
 from serendifflib.io import atomic_path, content_hash
-from serendifflib.memory import keep_large_blocks
-from serendifflib.portrait import Portraits
+from serendifflib.portrait.portrait import Portraits
 
 CHECKPOINT_VERSION = 2
 

@@ -20,9 +20,9 @@ from serendifflib.evaluation.metrics import (
 )
 
 if TYPE_CHECKING:
-    from serendifflib.baselines.base import Recommender
-    from serendifflib.data.candidates import Candidates
-    from serendifflib.data.folds import Examples
+    from serendifflib.data.splits import Examples
+    from serendifflib.evaluation.candidates import Candidates
+    from serendifflib.recommender import Recommender
 
 
 def evaluate(

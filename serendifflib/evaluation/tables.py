@@ -1,7 +1,7 @@
 """Tables of the book: paper | recorded | live, with origin and interval.
 
 The paper's numbers come from ``results/paper/table<n>.json``, ours from
-frames of :func:`serendifflib.runs.collect`; nothing is typed here.
+frames of ``collect``; nothing is typed here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import torch
 
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.evaluation import stats
-from serendifflib.io import read_json
-from serendifflib.paths import project_root
+from serendifflib.io import project_root, read_json
 from serendifflib.profiles import PROFILES
 
 SOURCES = ("paper", "recorded", "live")
@@ -327,7 +326,7 @@ def comparison_table(
 
     Args:
         paper: a table of the paper.
-        recorded: :func:`serendifflib.runs.collect` of the recorded runs.
+        recorded: ``collect`` of the recorded runs.
         live: the same of what this very execution computed.
         data: which of our data sets to show.
         task: "serendipity" or "relevance".
@@ -542,7 +541,7 @@ def significance(
     """Test one row against its rivals, over folds and over users.
 
     Args:
-        cases: :func:`serendifflib.runs.case_frame` of one table, data set,
+        cases: ``case_frame`` of one table, data set,
             profile and task.
         ours: the row to test.
         rivals: rows to test it against.
@@ -665,7 +664,7 @@ def own_table(
         title: what it compares, one line.
         rows: id -> label, in the order of the table; other rows of the
             frames follow.
-        recorded: :func:`serendifflib.runs.collect` of the recorded runs.
+        recorded: ``collect`` of the recorded runs.
         live: the same of this execution; None leaves the column out.
         data: which of our data sets to show.
         columns: metric -> how it prints.
@@ -730,7 +729,7 @@ def row_means(
     """Means over folds of one metric, one line per row: what plots take.
 
     Args:
-        frame: :func:`serendifflib.runs.collect`, or None.
+        frame: ``collect``, or None.
         data: which data set.
         metric: which number, e.g. "H@10" or "inference_seconds".
         task: "serendipity" or "relevance".
@@ -769,7 +768,7 @@ def same_profile(cases: pd.DataFrame, row: str) -> pd.DataFrame:
     Rows of two profiles saw different worlds and cannot be paired.
 
     Args:
-        cases: :func:`serendifflib.runs.case_frame` of one table and data
+        cases: ``case_frame`` of one table and data
             set.
         row: whose profile counts; none of its cases gives no cases.
     """
@@ -790,7 +789,7 @@ def paired_differences(
     """What each row has more than a baseline, user by user.
 
     Args:
-        cases: :func:`serendifflib.runs.case_frame` of one table, data set,
+        cases: ``case_frame`` of one table, data set,
             profile and task.
         baseline: the row that is subtracted.
         rows: rows to compare; None takes all others. Rows without cases in
@@ -850,7 +849,7 @@ def against_chance(
     """Which rows hit more, or less, often than drawing lots?
 
     Args:
-        cases: :func:`serendifflib.runs.case_frame` of one table, data set,
+        cases: ``case_frame`` of one table, data set,
             profile and task.
         chance: probability of a hit by lot, e.g. 10 / C.
         metric: a hit ratio, "H@1", "H@5" or "H@10".

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from serendifflib.data.folds import Split
-from serendifflib.portrait import cell_of
+from serendifflib.data.splits import Split
+from serendifflib.portrait.portrait import cell_of
 from serendifflib.viz.plots import (
     EXPECTED,
     GRID,

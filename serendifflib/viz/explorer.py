@@ -22,15 +22,15 @@ import numpy as np
 import torch
 
 from serendifflib.errors import ConfigError
-from serendifflib.explain import Explanation, UserPortrait
-from serendifflib.matching import zone_map
-from serendifflib.portrait import Portraits, cell_of
+from serendifflib.model.explain import Explanation, UserPortrait
+from serendifflib.model.matching import zone_map
+from serendifflib.portrait.portrait import Portraits, cell_of
 from serendifflib.viz.frames import pages_are_static
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from serendifflib.serendiff import SerenDiff
+    from serendifflib.model.serendiff import SerenDiff
 
 MATCHINGS = ("field", "own-cell", "zone")
 CALLS = (1, 2, 5, 10, 20)

@@ -18,7 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from serendifflib.explain import UserPortrait
+    from serendifflib.model.explain import UserPortrait
 
 INK = "#222222"
 MUTED = "#5f6b7a"

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serendifflib.baselines.controls import Grid, Look
-from serendifflib.data.folds import FoldData, Split, make_examples
 from serendifflib.data.interactions import Interactions
+from serendifflib.data.splits import Split, make_examples
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.grid import Grid, Look
 
 EAST, WEST, NORTH, SOUTH = 1, 2, 3, 4
 COMPASS = torch.tensor(

@@ -10,12 +10,12 @@ from serendifflib.baselines.ablations import (
     UserSequence,
     spread_out,
 )
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.registry import ABLATIONS, make_model
 from serendifflib.diffusion.unet import UNet, UNetSettings, typical_mean
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.serendiff import SerenDiff
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

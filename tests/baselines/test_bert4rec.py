@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.bert4rec import BERT4Rec, hide
 from serendifflib.baselines.loop import Budget
 from serendifflib.errors import ModelError
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -9,17 +9,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from serendifflib.baselines import controls
-from serendifflib.baselines.base import Recommender, check_inductive
 from serendifflib.baselines.controls import (
     CONTROLS,
     CaseControl,
     DenseCell,
-    Grid,
     ItemPrior,
     LabelCell,
     LinearMap,
     LinearRadius,
-    Look,
     LowExpectedness,
     MaxCosine,
     MeanCosine,
@@ -34,10 +31,12 @@ from serendifflib.baselines.controls import (
     draw_negatives,
     reaches,
 )
-from serendifflib.data.candidates import draw_candidates
-from serendifflib.data.folds import Examples
+from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.evaluation.candidates import draw_candidates
 from serendifflib.evaluation.metrics import ranks, summary
+from serendifflib.portrait.grid import Grid, Look
+from serendifflib.recommender import Recommender, check_inductive
 
 from .hand import (
     COMPASS,

@@ -15,8 +15,9 @@ from serendifflib.baselines.bert4rec import BERT4Rec
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.mf import MatrixFactorization
 from serendifflib.baselines.sasrec import SASRec
-from serendifflib.data.folds import FoldData, make_examples, user_folds
+from serendifflib.data.splits import make_examples, user_folds
 from serendifflib.data.world import World
+from serendifflib.portrait.fold import FoldData
 
 pytestmark = pytest.mark.slow
 

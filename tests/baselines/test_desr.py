@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.desr import (
     DESR,
     DESRNetwork,
@@ -13,7 +12,8 @@ from serendifflib.baselines.desr import (
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.sampling import expected_share
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.diffrec import (
     DiffRec,
     LightNoise,
@@ -11,6 +10,7 @@ from serendifflib.baselines.diffrec import (
 )
 from serendifflib.baselines.loop import Budget
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -5,7 +5,6 @@ import pytest
 import scipy.sparse
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.mf import (
     MatrixFactorization,
     item_means,
@@ -13,6 +12,7 @@ from serendifflib.baselines.mf import (
     solve_rows,
 )
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

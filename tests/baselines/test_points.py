@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
-from serendifflib.baselines.controls import Grid
 from serendifflib.baselines.points import (
     PointDiffusion,
     PointNetwork,
@@ -14,6 +12,8 @@ from serendifflib.baselines.points import (
 from serendifflib.baselines.trainer import Budget
 from serendifflib.diffusion.unet import typical_mean
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.portrait.grid import Grid
+from serendifflib.recommender import check_inductive
 
 from .hand import COMPASS, EAST, NORTH, SOUTH, WEST
 from .toy import chance, hit_ratio, toy_fold

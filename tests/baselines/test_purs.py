@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.purs import PURS, cluster_centres, distances
 from serendifflib.baselines.sampling import Cases
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
-from serendifflib.baselines.controls import Grid
 from serendifflib.baselines.ranker import (
     POOL,
     SetRanker,
@@ -15,6 +13,8 @@ from serendifflib.baselines.ranker import (
 )
 from serendifflib.baselines.trainer import Budget, Validation
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.portrait.grid import Grid
+from serendifflib.recommender import check_inductive
 
 from .hand import COMPASS, EAST, NORTH, SOUTH, WEST
 from .toy import chance, hit_ratio, toy_fold

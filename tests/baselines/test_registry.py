@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from serendifflib.baselines import registry
-from serendifflib.baselines.base import Recommender
 from serendifflib.baselines.registry import (
     PRESETS,
     RIVALS,
@@ -15,6 +14,7 @@ from serendifflib.baselines.registry import (
 )
 from serendifflib.errors import ConfigError
 from serendifflib.profiles import PROFILES
+from serendifflib.recommender import Recommender
 
 from .toy import cases, toy_fold
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.serenenhance import (
     TOWERS,
@@ -13,7 +12,8 @@ from serendifflib.baselines.serenenhance import (
     released_pairs,
 )
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
+from serendifflib.recommender import check_inductive
 
 from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from serendifflib.baselines import language
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.language import FAMILIES, LanguageModel, family_of
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.serenenhance import SerenEnhance
@@ -18,6 +17,7 @@ from serendifflib.baselines.serenprompt import (
     item_texts,
 )
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.recommender import check_inductive
 
 from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold
 

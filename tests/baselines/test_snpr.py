@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.base import check_inductive
 from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.sequences import item_vectors
 from serendifflib.baselines.snpr import SNPR, Teacher
 from serendifflib.errors import ModelError
-from serendifflib.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence
+from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serendifflib.data.folds import FoldData, Split, make_examples
 from serendifflib.data.interactions import Interactions
-from serendifflib.items import unit_rows
+from serendifflib.data.splits import Split, make_examples
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.items import unit_rows
 
 N_USERS, N_TOPICS, PER_TOPIC = 40, 8, 25
 N_ITEMS = N_TOPICS * PER_TOPIC

@@ -6,17 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serendifflib.data.folds import (
+from serendifflib.data.splits import (
     TARGETS,
     Examples,
     Split,
-    allowed_reviews,
     make_examples,
-    prepare_fold,
     temporal_split,
     user_folds,
 )
 from serendifflib.errors import ConfigError, DataError
+from serendifflib.portrait.fold import allowed_reviews, prepare_fold
 
 WORLD = st.lists(
     st.tuples(

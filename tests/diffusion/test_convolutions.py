@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_training import network, run
 from torch import nn
 
-from serendifflib.convolutions import (
+from serendifflib.diffusion.convolutions import (
     MatrixConv2d,
     MatrixTeam,
     as_matrix_products,

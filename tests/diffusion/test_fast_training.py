@@ -8,7 +8,7 @@ import torch
 from test_training import SHORT, SIDE, data, network, run, vectors
 from torch import nn
 
-from serendifflib import memory
+from serendifflib.diffusion import memory
 from serendifflib.diffusion.sampling import in_bfloat16, sample
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.team import Team, current_team, training_as

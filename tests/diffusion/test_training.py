@@ -23,8 +23,8 @@ from serendifflib.diffusion.training import (
 )
 from serendifflib.diffusion.unet import UNet, UNetSettings
 from serendifflib.errors import CheckpointError, ConfigError, ModelError
-from serendifflib.items import unit_rows
-from serendifflib.portrait import Portraits
+from serendifflib.portrait.items import unit_rows
+from serendifflib.portrait.portrait import Portraits
 
 D, SIDE = 4, 4
 SHORT = TrainingSettings(

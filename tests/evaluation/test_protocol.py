@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.data.candidates import Candidates
-from serendifflib.data.folds import Examples
+from serendifflib.data.splits import Examples
 from serendifflib.errors import DataError, ModelError
+from serendifflib.evaluation.candidates import Candidates
 from serendifflib.evaluation.protocol import evaluate
 
 CASES, WIDTH = 37, 20

@@ -1,6 +1,6 @@
 """Units of work and records that several test files store, kill or damage."""
 
-from serendifflib import runs
+from serendifflib.experiments import runner as runs
 from serendifflib.profiles import PROFILES
 
 

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from toy_units import make_unit
 
-from serendifflib import items, runs, serendiff, workbench
 from serendifflib.data.download import download, unpack
 from serendifflib.diffusion.training import train
 from serendifflib.errors import CacheError
-from serendifflib.portrait import PortraitSpace
+from serendifflib.experiments import prepared as workbench
+from serendifflib.experiments import runner as runs
+from serendifflib.model import serendiff
+from serendifflib.portrait import items
+from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
 
 

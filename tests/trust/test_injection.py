@@ -24,10 +24,11 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
 from serendifflib import __main__ as command_line
-from serendifflib.data.folds import prepare_fold, user_folds
 from serendifflib.data.reading import read_csv
+from serendifflib.data.splits import user_folds
 from serendifflib.evaluation import tables
-from serendifflib.serendiff import SerenDiff
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait.fold import prepare_fold
 from serendifflib.viz import explorer as explorer_module
 from serendifflib.viz.explorer import explore
 from serendifflib.viz.frames import frame_slider

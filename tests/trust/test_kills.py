@@ -20,14 +20,18 @@ import pytest
 import torch
 from toy_units import make_unit
 
-from serendifflib import items, provenance, runs, serendiff, workbench
-from serendifflib.data.candidates import Candidates
 from serendifflib.data.download import download
 from serendifflib.diffusion.training import train
 from serendifflib.errors import CheckpointError
-from serendifflib.portrait import PortraitSpace
+from serendifflib.evaluation.candidates import Candidates
+from serendifflib.experiments import prepared as workbench
+from serendifflib.experiments import provenance
+from serendifflib.experiments import runner as runs
+from serendifflib.model import serendiff
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait import items
+from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
-from serendifflib.serendiff import SerenDiff
 
 FORK = multiprocessing.get_context("fork")
 KILLS = {  # per job: in every run of the suite, and in the soak

@@ -15,8 +15,6 @@ import torch
 from safetensors.numpy import save_file
 from toy_units import make_unit, old_record
 
-from serendifflib import items, runs
-from serendifflib.data.candidates import Candidates
 from serendifflib.data.download import unpack
 from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
 from serendifflib.diffusion import training
@@ -24,8 +22,11 @@ from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import TrainingSettings
 from serendifflib.diffusion.unet import UNet, UNetSettings
 from serendifflib.errors import SerenDiffError
-from serendifflib.portrait import Portraits
-from serendifflib.serendiff import SerenDiff
+from serendifflib.evaluation.candidates import Candidates
+from serendifflib.experiments import runner as runs
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait import items
+from serendifflib.portrait.portrait import Portraits
 
 COUNTS = {  # files per kind: in every run of the suite, and in the soak
     "record": (200, 4000),

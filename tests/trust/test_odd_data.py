@@ -11,11 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serendifflib.data.folds import prepare_fold, user_folds
 from serendifflib.data.interactions import COLUMNS, Interactions
 from serendifflib.data.reading import validate
+from serendifflib.data.splits import user_folds
 from serendifflib.errors import SerenDiffError
-from serendifflib.portrait import PortraitSpace, cell_of
+from serendifflib.portrait.fold import prepare_fold
+from serendifflib.portrait.portrait import PortraitSpace, cell_of
 
 TEXTS = ("", "the same words", "moon", "moon and sun", "\ufffd", "  ")
 

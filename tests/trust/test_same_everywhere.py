@@ -22,14 +22,15 @@ import torch
 torch.set_num_threads(int(sys.argv[1]))
 sys.path.insert(0, sys.argv[2])
 from conftest import TINY, WordEncoder
-from serendifflib.data.candidates import fold_candidates
-from serendifflib.data.folds import prepare_fold, temporal_split, user_folds
+from serendifflib.evaluation.candidates import fold_candidates
+from serendifflib.data.splits import temporal_split, user_folds
+from serendifflib.portrait.fold import prepare_fold
 from serendifflib.data.world import World
 from serendifflib.evaluation.protocol import evaluate
 from serendifflib.io import content_hash
-from serendifflib.portrait import PortraitSpace
-from serendifflib.serendiff import SerenDiff
-from serendifflib.workbench import _positions_of
+from serendifflib.portrait.portrait import PortraitSpace
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.experiments.prepared import _positions_of
 
 data = World("strong", n_users=60, n_items=200, seed=1).interactions()
 splits = [*user_folds(data, 3, seed=0), temporal_split(data)]

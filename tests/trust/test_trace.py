@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from serendifflib import __main__ as command_line
-from serendifflib import runs
-from serendifflib.experiments import run_table
+from serendifflib.experiments import runner as runs
+from serendifflib.experiments.tables import run_table
 from serendifflib.profiles import PROFILES
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +144,6 @@ def test_a_recorded_cell_is_computed_again(tmp_path, monkeypatch):
 
 def test_the_oldest_schema_is_still_among_the_tests():
     """A new version needs a migration and a file of the one before it."""
-    from serendifflib import records
+    from serendifflib.experiments import records
 
     assert set(records._MIGRATIONS) == set(range(records.SCHEMA_VERSION))

@@ -12,9 +12,11 @@ import pytest
 import torch
 from toy_units import make_unit
 
-from serendifflib import runs, serendiff, workbench
 from serendifflib.diffusion.training import train
-from serendifflib.portrait import PortraitSpace
+from serendifflib.experiments import prepared as workbench
+from serendifflib.experiments import runner as runs
+from serendifflib.model import serendiff
+from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
 
 FORK = multiprocessing.get_context("fork")

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from serendifflib.data.folds import Split
+from serendifflib.data.splits import Split
 from serendifflib.viz import data_plots, plots
 
 matplotlib.use("agg")

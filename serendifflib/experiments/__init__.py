@@ -1,0 +1,1 @@
+"""Tables as data: rows, prepared folds, records, results."""

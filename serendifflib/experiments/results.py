@@ -1,0 +1,368 @@
+"""Reading records back: cases, numbers with intervals, and their origin."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from serendifflib.errors import ConfigError, DataError
+from serendifflib.evaluation import stats
+from serendifflib.evaluation.metrics import METRICS, case_metrics
+from serendifflib.evaluation.tables import row_key
+from serendifflib.experiments.records import Cases, RecordStore, Run, recorded
+from serendifflib.profiles import PROFILES
+
+RESAMPLES = 1000
+
+
+def case_frame(
+    table: str,
+    *,
+    store: RecordStore | None = None,
+    data: str | None = None,
+    profile: str | None = None,
+    task: str | None = None,
+) -> pd.DataFrame:
+    """Every test case of every record of a table.
+
+    Args:
+        table: e.g. ``"table4"``.
+        store: default the recorded runs.
+        data: only this data set.
+        profile: only this profile.
+        task: only this task.
+
+    Returns:
+        ``row, data, profile, task, fold, user, target, rank`` and the five
+        metrics, one line per case.
+    """
+    parts = []
+    for run in (store or recorded()).runs(table, data, profile):
+        for name, cases in run.cases.items():
+            if task in (None, name):
+                metrics = case_metrics(torch.tensor(cases.ranks))
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "row": run.row,
+                            "data": run.data,
+                            "profile": run.profile,
+                            "task": name,
+                            "fold": run.fold,
+                            "user": cases.users,
+                            "target": cases.targets,
+                            "rank": cases.ranks,
+                            **{k: v.numpy() for k, v in metrics.items()},
+                        }
+                    )
+                )
+    if parts:
+        return pd.concat(parts, ignore_index=True)
+    columns = ["row", "data", "profile", "task", "fold", "user", "target"]
+    return pd.DataFrame(columns=[*columns, "rank", *METRICS])
+
+
+_COLLECTED = (
+    "row label data profile task fold metric value low high n seed commit "
+    "dirty device created code_current"
+).split()
+
+
+def collect(
+    table: str,
+    *,
+    store: RecordStore | None = None,
+    data: str | None = None,
+    profile: str | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """All numbers of a table's records, per fold and averaged over folds.
+
+    The mean over folds is the mean of the fold values, as in the paper;
+    its interval resamples the users of every fold.
+
+    Args:
+        table: e.g. ``"table4"``.
+        store: default the recorded runs.
+        data: only this data set.
+        profile: a profile's name; ``None`` takes, per row and data set, the
+            largest one that has records.
+        level: coverage of the intervals.
+
+    Returns:
+        One line per row, data set, task, fold (a number, or "mean") and
+        metric: ``value, low, high`` (NaN where there is no interval), ``n``
+        test cases, and where it comes from.
+    """
+    runs = (store or recorded()).runs(table, data, profile)
+    lines: list[dict[str, Any]] = []
+    counts: dict[tuple[int, int], np.ndarray] = {}
+    for group in _by_row(runs):
+        for task in sorted({task for run in group for task in run.cases}):
+            lines += _task_lines(group, task, level, counts)
+        lines += _extra_lines(group)
+    return pd.DataFrame(lines, columns=_COLLECTED)
+
+
+def _by_row(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Records of one row and data set, of the largest profile with any."""
+    sizes = list(PROFILES)  # from the smallest to the largest
+
+    def size(run: Run) -> int:
+        return sizes.index(run.profile) if run.profile in sizes else -1
+
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.data, run.row), []).append(run)
+    for group in groups.values():
+        largest = max(group, key=size).profile
+        chosen = [run for run in group if run.profile == largest]
+        yield sorted(chosen, key=lambda run: run.fold)
+
+
+def _origin(runs: Sequence[Run]) -> dict[str, Any]:
+    """What a line says about where it comes from."""
+
+    def joined(values: set[str]) -> str:
+        return ", ".join(sorted(values))
+
+    return {
+        "row": runs[0].row,
+        "label": runs[0].label,
+        "data": runs[0].data,
+        "profile": runs[0].profile,
+        "seed": joined({str(run.seed) for run in runs}),
+        "commit": joined({run.commit[:10] for run in runs}),
+        "dirty": any(run.dirty for run in runs),
+        "device": joined({run.device for run in runs}),
+        "created": max(run.created for run in runs),
+        "code_current": all(run.code_current for run in runs),
+    }
+
+
+def _task_lines(
+    runs: Sequence[Run],
+    task: str,
+    level: float,
+    counts: dict[tuple[int, int], np.ndarray],
+) -> list[dict[str, Any]]:
+    runs = [run for run in runs if run.cases.get(task, _NO_CASES).ranks]
+    lines, values, means = [], [], []
+    for run in runs:
+        cases = run.cases[task]
+        metrics = case_metrics(torch.tensor(cases.ranks))
+        table = torch.stack([metrics[name] for name in METRICS], 1).numpy()
+        resampled = _resampled_means(table, cases.users, run.fold, counts)
+        values.append(table.mean(axis=0))
+        means.append(resampled)
+        lines += _metric_lines(
+            [run], task, run.fold, values[-1], resampled, level, len(table)
+        )
+    if runs:
+        total = sum(len(run.cases[task].ranks) for run in runs)
+        lines += _metric_lines(
+            runs,
+            task,
+            "mean",
+            np.mean(values, axis=0),
+            np.mean(means, axis=0),
+            level,
+            total,
+        )
+    return lines
+
+
+_NO_CASES = Cases((), (), ())
+
+
+def _resampled_means(
+    table: np.ndarray,
+    users: Sequence[int],
+    fold: int,
+    counts: dict[tuple[int, int], np.ndarray],
+) -> np.ndarray:
+    """Bootstrap means [n, K] of K metrics over users; NaN for one user.
+
+    All rows of a fold share the resamples, drawn once: comparing two rows
+    then compares them on the same users.
+    """
+    number = stats.group_numbers(users, len(users))
+    groups = int(number.max()) + 1
+    if groups < 2:
+        return np.full((RESAMPLES, table.shape[1]), np.nan)
+    if (fold, groups) not in counts:
+        generator = torch.Generator().manual_seed(fold)
+        counts[fold, groups] = stats.resample_counts(
+            groups, n=RESAMPLES, generator=generator
+        )
+    drawn = counts[fold, groups]
+    sums = np.stack(
+        [np.bincount(number, weights=column) for column in table.T], axis=1
+    )
+    sizes = np.bincount(number).astype(np.float64)
+    return (drawn @ sums) / (drawn @ sizes)[:, None]
+
+
+def _metric_lines(
+    runs: Sequence[Run],
+    task: str,
+    fold: int | str,
+    values: np.ndarray,
+    resampled: np.ndarray,
+    level: float,
+    n: int,
+) -> list[dict[str, Any]]:
+    origin = _origin(runs)
+    return [
+        {
+            **origin,
+            "task": task,
+            "fold": fold,
+            "metric": name,
+            "value": float(values[i]),
+            "low": low,
+            "high": high,
+            "n": n,
+        }
+        for i, name in enumerate(METRICS)
+        for low, high in [stats.percentile_bounds(resampled[:, i], level)]
+    ]
+
+
+def _extra_lines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Numbers beside the metrics, under every task of the record."""
+    lines = []
+    tasks = sorted({task for run in runs for task in run.cases}) or [
+        "serendipity"
+    ]
+    names = sorted({name for run in runs for name in run.extra})
+    for task in tasks:
+        for name in [*names, "seconds"]:
+            having = [run for run in runs if name in _extra(run)]
+            for fold, part in [
+                *((run.fold, [run]) for run in having),
+                ("mean", having),
+            ]:
+                value = float(np.mean([_extra(run)[name] for run in part]))
+                lines.append(
+                    {
+                        **_origin(part),
+                        "task": task,
+                        "fold": fold,
+                        "metric": name,
+                        "value": value,
+                        "low": math.nan,
+                        "high": math.nan,
+                        "n": 0,
+                    }
+                )
+    return lines
+
+
+def _extra(run: Run) -> dict[str, float]:
+    return {"seconds": run.seconds, **run.extra}
+
+
+def trace(
+    table: str,
+    cell: str,
+    *,
+    store: RecordStore | None = None,
+    profile: str | None = None,
+) -> str:
+    """Everything that is known about one number, as text.
+
+    Args:
+        table: e.g. ``"table4"``.
+        cell: ``ROW/METRIC``, ``DATA/ROW/METRIC`` or
+            ``DATA/ROW/TASK/METRIC``; rows as ids or as printed.
+        store: default the recorded runs.
+        profile: default the largest that has a record.
+
+    Raises:
+        ConfigError: ``cell`` is not of that form, or names several cells.
+        DataError: no record has that number.
+    """
+    store = store or recorded()
+    parts = cell.split("/")
+    if len(parts) not in (2, 3, 4) or not all(parts):
+        raise ConfigError(
+            f"cell {cell!r}: write DATA/ROW/METRIC, e.g. synthetic/sasrec/H@10"
+        )
+    data = parts[0] if len(parts) > 2 else None
+    row, metric = parts[min(1, len(parts) - 2)], parts[-1]
+    frame = collect(table, store=store, data=data, profile=profile)
+    wanted = row_key(row)
+    names = frame["row"].map(row_key), frame["label"].map(row_key)
+    found = frame[
+        ((names[0] == wanted) | (names[1] == wanted))
+        & (frame["metric"] == metric)
+    ]
+    if len(parts) == 4:
+        found = found[found["task"] == parts[2]]
+    elif "serendipity" in set(found["task"]):
+        found = found[found["task"] == "serendipity"]
+    if found.empty:
+        raise DataError(
+            f"no record of {table} has {cell}; rows: {_known(frame, 'row')}; "
+            f"metrics: {_known(frame, 'metric')}"
+        )
+    if len(found[["data", "row", "task"]].drop_duplicates()) > 1:
+        raise ConfigError(
+            f"{cell} names several cells: write DATA/ROW/TASK/METRIC; data: "
+            f"{_known(found, 'data')}; rows: {_known(found, 'row')}; "
+            f"tasks: {_known(found, 'task')}"
+        )
+    one = found.iloc[0]
+    lines = [
+        f"{table} {one['data']} {one['row']} {one['task']} {metric} "
+        f"(profile {one['profile']})"
+    ]
+    found = found.sort_values("fold", key=_mean_first)
+    for line in found.to_dict("records"):
+        shown = f"{line['value']:.6g}"
+        if not math.isnan(line["low"]):
+            shown += f" [{line['low']:.6g}, {line['high']:.6g}], n = "
+            shown += str(line["n"])
+        name = "mean" if line["fold"] == "mean" else f"fold {line['fold']}"
+        lines.append(f"  {name}: {shown}")
+    runs = store.runs(table, one["data"], one["profile"])
+    for run in sorted(runs, key=lambda run: run.fold):
+        if run.row == one["row"]:
+            lines += ["", *_origin_lines(run)]
+    return "\n".join(lines)
+
+
+def _known(frame: pd.DataFrame, column: str) -> str:
+    return ", ".join(sorted(set(frame[column]))) or "none"
+
+
+def _mean_first(folds: pd.Series) -> pd.Series:
+    return folds.map(lambda fold: -1 if fold == "mean" else fold)
+
+
+def _origin_lines(run: Run) -> list[str]:
+    changed = " with uncommitted changes" if run.dirty else ""
+    current = "the code at hand" if run.code_current else "older code"
+    versions = ", ".join(f"{k} {v}" for k, v in run.versions.items())
+    shown = {
+        "file": f"{run.table}/{run.data}/{run.profile}/{run.row}/"
+        f"fold{run.fold}.json (schema {run.schema_version})",
+        "made": f"{run.created} in {run.seconds:g} s",
+        "data": f"{run.source} SHA-256 {run.data_checksum}",
+        "candidates": run.candidates or "none",
+        "seed": run.seed,
+        "settings": json.dumps(dict(run.settings), sort_keys=True),
+        "sizes": json.dumps(dict(run.sizes), sort_keys=True),
+        "commit": f"{run.commit}{changed}",
+        "code": f"{run.code} ({current}; {', '.join(run.code_roots)})",
+        "device": f"{run.device}, {run.threads} threads",
+        "versions": versions,
+    }
+    return [f"  {name}: {value}" for name, value in shown.items()]

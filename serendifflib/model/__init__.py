@@ -1,0 +1,1 @@
+"""SerenDiff: settings, fitting, matching, explaining, storage."""

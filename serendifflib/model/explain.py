@@ -1,0 +1,235 @@
+"""Distance and direction: what a recommendation means, in words and tables.
+
+Positions are quantiles in [0, 1]; (1, 1) is the anchor: fully expected,
+fully relevant (Sec. 4.2, Figure 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from serendifflib.model.catalogue import Catalogue
+from serendifflib.model.matching import zone_map
+from serendifflib.portrait.portrait import PortraitSpace, cell_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = (
+    "item",
+    "title",
+    "score",
+    "expectedness",
+    "relevance",
+    "cell",
+    "distance",
+    "direction",
+    "nearest history item",
+)
+SAME = 0.05  # a difference of positions below this is called "as"
+ANCHOR = np.array([1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class UserPortrait:
+    """A user's portrait with everything that a picture of it needs.
+
+    Attributes:
+        user: user id.
+        items, titles: history in time order, [n].
+        positions: (expectedness, relevance) in [0, 1], [n, 2]; the first
+            item sits at the anchor (1, 1).
+        expectedness: p(i | T) of Eq. 14, [n]; NaN for the first item.
+        relevance: min-max scaled cosine of Eq. 8, [n]; NaN for the first.
+        side: L.
+        catalogue_positions: positions of all items, [N + 1, 2].
+    """
+
+    user: str
+    items: np.ndarray
+    titles: list[str]
+    positions: np.ndarray
+    expectedness: np.ndarray
+    relevance: np.ndarray
+    side: int
+    catalogue_positions: np.ndarray
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Mean position of the history without the pinned first item."""
+        rest = self.positions[1:]
+        return rest.mean(axis=0) if len(rest) else ANCHOR.copy()
+
+    @property
+    def reach(self) -> float:
+        """Mean distance of the history from the anchor, 0 to sqrt(2).
+
+        Small for a conservative user, large for a bold one (Figure 2).
+        """
+        rest = self.positions[1:]
+        if not len(rest):
+            return 0.0
+        return float(np.linalg.norm(rest - ANCHOR, axis=1).mean())
+
+    def table(self) -> pd.DataFrame:
+        """The history as a table, one row per item in time order."""
+        cells = cell_of(self.positions, self.side) + 1
+        return pd.DataFrame(
+            {
+                "title": self.titles,
+                "expectedness": self.expectedness,
+                "relevance": self.relevance,
+                "position_expectedness": self.positions[:, 0],
+                "position_relevance": self.positions[:, 1],
+                "cell": [tuple(int(c) for c in cell) for cell in cells],
+            }
+        )
+
+    def plot(self, ax: Axes | None = None, **extras) -> Axes:
+        """Figure 2; see :func:`serendifflib.viz.plots.plot_portrait`."""
+        from serendifflib.viz.plots import plot_portrait
+
+        return plot_portrait(self, ax=ax, **extras)
+
+
+def direction(change: np.ndarray) -> str:
+    """A step on the plane in words.
+
+    >>> direction(np.array([-0.3, 0.01]))
+    'less expected, as relevant'
+    """
+    words = []
+    for name, step in zip(("expected", "relevant"), change, strict=True):
+        degree = "more" if step > 0 else "less"
+        words.append(f"{'as' if abs(step) < SAME else degree} {name}")
+    return ", ".join(words)
+
+
+def nearest_history(
+    item: int, history: np.ndarray, vectors: torch.Tensor
+) -> tuple[int, float]:
+    """Place in the history of the most similar item, and its cosine."""
+    known = vectors[torch.as_tensor(history)]
+    cosines = known @ vectors[item]
+    best = int(cosines.argmax())
+    return best, float(cosines[best])
+
+
+def recommendation_table(
+    portrait: UserPortrait,
+    items: np.ndarray,
+    scores: np.ndarray,
+    vectors: torch.Tensor,
+    catalogue: Catalogue,
+) -> pd.DataFrame:
+    """What :meth:`serendifflib.SerenDiff.recommend` returns."""
+    rows = []
+    for item in items:
+        place = portrait.catalogue_positions[item]
+        step = place - portrait.centre
+        nearest, _ = nearest_history(int(item), portrait.items, vectors)
+        cell = cell_of(place, portrait.side) + 1
+        rows.append(
+            {
+                "item": catalogue.items[item - 1],
+                "title": catalogue.title(item),
+                "score": float(scores[item]),
+                "expectedness": float(place[0]),
+                "relevance": float(place[1]),
+                "cell": tuple(int(c) for c in cell),
+                "distance": float(np.linalg.norm(step)),
+                "direction": direction(step),
+                "nearest history item": portrait.titles[nearest],
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item was recommended, in words and as a picture.
+
+    Attributes:
+        portrait: the user's portrait.
+        title: of the item.
+        position: of the item on the plane, [2].
+        rank: 1 is the best of the catalogue; 0 for an item of the history.
+        distance: from the user's centre, in sides of the plane.
+        radius: distance of the item from the anchor (1, 1).
+        direction: in words, see :func:`direction`.
+        nearest: title of the most similar history item.
+        cosine: its cosine to the item.
+        zone: length of the generated vector per cell, [L, L].
+    """
+
+    portrait: UserPortrait
+    title: str
+    position: np.ndarray
+    rank: int
+    distance: float
+    radius: float
+    direction: str
+    nearest: str
+    cosine: float
+    zone: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        portrait: UserPortrait,
+        item: int,
+        scores: np.ndarray,
+        generated: torch.Tensor,
+        space: PortraitSpace,
+        catalogue: Catalogue,
+    ) -> Explanation:
+        """Measure where ``item`` lies for the user."""
+        position = portrait.catalogue_positions[item]
+        step = position - portrait.centre
+        place, cosine = nearest_history(item, portrait.items, space.vectors)
+        known = np.isfinite(scores[item])
+        return cls(
+            portrait=portrait,
+            title=catalogue.title(item),
+            position=position,
+            rank=int((scores > scores[item]).sum()) + 1 if known else 0,
+            distance=float(np.linalg.norm(step)),
+            radius=float(np.linalg.norm(position - ANCHOR)),
+            direction=direction(step),
+            nearest=portrait.titles[place],
+            cosine=cosine,
+            zone=zone_map(generated[None])[0].numpy(),
+        )
+
+    @property
+    def text(self) -> str:
+        """The explanation in plain sentences."""
+        reach = self.portrait.reach
+        farther = self.radius - reach
+        if abs(farther) < SAME:
+            stretch = "about as far as this user usually goes"
+        elif farther > 0:
+            stretch = "farther than this user usually goes"
+        else:
+            stretch = "nearer to the familiar than this user usually stays"
+        return (
+            f"“{self.title}” lies {self.distance:.2f} from the centre of the "
+            f"history: {self.direction}. Its distance from the fully "
+            f"familiar, {self.radius:.2f}, is {stretch} ({reach:.2f}). The "
+            f"most similar item of the history is “{self.nearest}” (cosine "
+            f"{self.cosine:.2f})."
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Figure 5: the portrait, the generated zone and the item."""
+        return self.portrait.plot(
+            ax=ax, zone=self.zone, point=self.position, label=self.title
+        )

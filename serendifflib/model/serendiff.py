@@ -1,0 +1,591 @@
+"""The SerenDiff model: from a history to serendipity recommendations.
+
+It composes the rooms of the library and holds no mathematics of its own:
+scores -> portrait -> diffusion -> points -> matching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+
+from serendifflib.data.interactions import Interactions
+from serendifflib.data.splits import Examples, Split, make_examples
+from serendifflib.diffusion import sampling
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.diffusion.training import (
+    TrainingReport,
+    TrainingSet,
+    TrainingSettings,
+    train,
+)
+from serendifflib.diffusion.unet import (
+    UNet,
+    UNetSettings,
+    typical_mean,
+)
+from serendifflib.errors import ConfigError, ModelError
+from serendifflib.io import content_hash
+from serendifflib.model import explain as explaining
+from serendifflib.model import storage
+from serendifflib.model.catalogue import Catalogue
+from serendifflib.model.matching import match
+from serendifflib.model.settings import Settings, make_settings
+from serendifflib.portrait.fold import FoldData, prepare_fold
+from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.portrait import (
+    Portraits,
+    PortraitSpace,
+    cell_of,
+)
+from serendifflib.profiles import Profile, current_profile
+from serendifflib.recommender import check_request, check_scores
+
+PER_USER = 5  # next-item targets per user in pre-training
+
+
+class SerenDiff:
+    """Serendipity recommendation by diffusion over user portraits.
+
+    Args:
+        preset: ``paper``, ``corrected`` or ``tuned``.
+        profile: sizes; None takes ``$SERENDIFF_PROFILE`` (smoke).
+        device: ``cpu``, ``cuda`` or None (CUDA where there is one).
+        progress: show progress bars.
+        **changes: any of :class:`serendifflib.model.settings.Settings`.
+
+    Raises:
+        ConfigError: unknown preset or setting.
+
+    Attributes:
+        settings: the settings in force.
+        space: the fitted ``PortraitSpace``.
+        memberships: of items in prototypes, [N + 1, P]; P may be 0.
+        points: what is diffused of each item, [N + 1, d + P]: its vector
+            and its memberships.
+        network: the trained :class:`~serendifflib.diffusion.unet.UNet`.
+        catalogue: ids, titles and histories of the data it was fitted on.
+        reports: one training report per stage.
+    """
+
+    def __init__(
+        self,
+        preset: str = "tuned",
+        *,
+        profile: Profile | None = None,
+        device: str | None = None,
+        progress: bool = True,
+        **changes,
+    ):
+        profile = profile or current_profile()
+        self._prepare(make_settings(preset, profile, **changes))
+        self.device = torch.device(device or _best_device())
+        self.progress = progress
+
+    def _prepare(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = f"SerenDiff ({settings.preset})"
+        self.schedule = DDPMSchedule.make(
+            settings.schedule,
+            settings.timesteps,
+            rescale_betas=settings.rescale_betas,
+        )
+        sampling.check_sampler(
+            settings.sampler, settings.calls, settings.timesteps
+        )
+        self.space: PortraitSpace | None = None
+        self.memberships: torch.Tensor | None = None
+        self.points: torch.Tensor | None = None
+        self.network: UNet | None = None
+        self.catalogue: Catalogue | None = None
+        self.reports: list[TrainingReport] = []
+        self.seed = 0
+        self.kind = "serendipity"
+
+    # ------------------------------------------------------------- fitting
+
+    def fit(
+        self,
+        data: Interactions | FoldData,
+        *,
+        generator: torch.Generator | None = None,
+        checkpoint: Path | None = None,
+        keep_checkpoint: bool = False,
+    ) -> Self:
+        """Fit on a fold, or on all users of a data set.
+
+        Args:
+            data: a fold of an experiment, or interactions; of these every
+                tenth user validates and the others train.
+            generator: source of the seed; None is seed 0.
+            checkpoint: file to resume an interrupted training from; that
+                of pre-training lies beside it (:func:`checkpoint_files`).
+            keep_checkpoint: leave both files, so that a fit that was killed
+                before it was saved need not be done again.
+
+        Raises:
+            ConfigError: there is nothing to train on.
+            CheckpointError: the checkpoint does not belong to this run.
+        """
+        fold = data if isinstance(data, FoldData) else whole_fold(data)
+        self.seed = _seed_from(generator)
+        self.kind = fold.kind
+        s = self.settings
+        self.catalogue = Catalogue.from_interactions(
+            fold.interactions, fold.training_rows
+        )
+        self.space = PortraitSpace.fit(
+            fold,
+            bins=s.bins,
+            isotropy=s.isotropy,
+            weights=s.weights,
+            mu=s.mu,
+        )
+        self.take_memberships(memberships(self.space.vectors, s.prototypes))
+        # an interrupted fit must not leave what looks like a fitted model
+        self.network = None
+        network = self._new_network(self.points.shape[1])
+        validate = None
+        if s.patience and len(fold.valid):
+            validate = self._validator(fold)
+        self.reports = []
+        first: Path | None = None
+        files: tuple[Path, ...] = ()
+        if checkpoint is not None:
+            first, _ = files = checkpoint_files(checkpoint)
+        if s.pretrain_steps and fold.kind == "serendipity":
+            examples = make_examples(
+                fold.interactions,
+                fold.split.train_users,
+                "all-next",
+                per_user=PER_USER,
+                min_history=2,
+            )
+            pretraining = self.training_set(fold, _allowed(examples, fold))
+            self._train(network, pretraining, s.pretrain_steps, None, first)
+        labelled = self.training_set(fold, fold.train)
+        if s.condition == "global" and s.predict == "x0":
+            self._start_linear(network, labelled)
+        self._train(network, labelled, s.steps, validate, checkpoint)
+        if not keep_checkpoint:
+            for path in files:
+                path.unlink(missing_ok=True)
+        self.network = network
+        return self
+
+    def take_memberships(self, shares: torch.Tensor) -> None:
+        """Put memberships [N + 1, P] beside the vectors of the space."""
+        self.memberships = shares
+        self.points = join(self.space.vectors, shares)
+
+    def _start_linear(self, network: UNet, data: TrainingSet) -> None:
+        """Begin with the best linear map from users to their points."""
+        points = self.points * self.data_scale
+        typical = torch.cat(
+            [
+                typical_mean(
+                    *data.portraits.dense(rows, points, self.settings.side)
+                )
+                for rows in torch.arange(len(data)).split(256)
+            ]
+        )
+        network.point.start_from(typical, points[data.targets])
+
+    def _train(self, network, data, steps, validate, checkpoint) -> None:
+        s = self.settings
+        report = train(
+            network,
+            self.schedule,
+            data,
+            self.points,
+            s.side,
+            TrainingSettings(
+                steps=steps,
+                batch_size=s.batch_size,
+                learning_rate=s.learning_rate,
+                weight_decay=s.weight_decay,
+                optimizer=s.optimizer,
+                predict=s.predict,
+                loss=s.loss,
+                data_scale=self.data_scale,
+                ema=s.ema,
+                patience=s.patience if validate else 0,
+                validate_every=s.validate_every,
+            ),
+            seed=self.seed + len(self.reports),
+            device=self.device,
+            validate=validate,
+            checkpoint=checkpoint,
+            keep_checkpoint=True,  # until the whole fit is done
+            origin=content_hash(s.as_dict(), len(self.reports)),
+            progress=self.progress,
+        )
+        self.reports.append(report)
+
+    def _new_network(self, channels: int) -> UNet:
+        s = self.settings
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return UNet(
+                UNetSettings(
+                    channels=channels,
+                    widths=(s.width, 2 * s.width, 4 * s.width),
+                    condition=s.condition,
+                    norm=s.norm,
+                    dropout=s.dropout,
+                    output_relu=s.output_relu,
+                )
+            )
+
+    @property
+    def data_scale(self) -> float:
+        """Factor between points and what the network sees of them."""
+        if not self.settings.unit_scale:
+            return 1.0
+        return float(self.points.shape[1]) ** 0.5
+
+    def training_set(self, fold: FoldData, examples: Examples) -> TrainingSet:
+        """Portraits and target positions of training examples.
+
+        The user's own rows are left out of the co-occurrence counts, so that
+        a training user looks like a user never seen.
+        """
+        own_items = fold.training_items
+        portraits, targets = [], []
+        for row in range(len(examples)):
+            history = examples.histories[row].numpy()
+            history = history[history > 0]
+            own = own_items.get(int(examples.users[row]))
+            past, everything = self.space.both_positions(history, own=own)
+            portraits.append(past)
+            targets.append(everything[int(examples.targets[row])])
+        return TrainingSet(
+            self.represent(examples.histories, portraits),
+            examples.targets,
+            torch.from_numpy(np.array(targets).reshape(-1, 2)),
+        )
+
+    def _validator(self, fold: FoldData):
+        """Score on the validation users: NDCG over the whole ranking.
+
+        Each positive is ranked among 300 random items; a smooth measure is
+        better for early stopping than a hit rate over few users.
+        """
+        examples = fold.valid.subset(np.arange(min(300, len(fold.valid))))
+        random = np.random.default_rng(self.seed)
+        known = np.setdiff1d(
+            np.arange(1, fold.interactions.n_items + 1), fold.missing_items
+        )
+        others = random.choice(known, size=(len(examples), 300))
+        items = torch.cat(
+            [examples.targets[:, None], torch.from_numpy(others)], dim=1
+        )
+        portraits, cells = self.look_at(examples.histories, items)
+
+        def validate(network) -> float:
+            generated = self.generate(
+                portraits, network=network, samples=1, batch_size=64
+            )
+            scores = self.match(generated, items, cells)
+            better = (scores[:, 1:] > scores[:, :1]).sum(dim=1)
+            return float((1.0 / torch.log2(better + 2.0)).mean())
+
+        return validate
+
+    # ------------------------------------------------------------- scoring
+
+    def score(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores of candidates for users known by their histories.
+
+        Args:
+            histories: item numbers, left-padded with 0, [B, n].
+            candidates: item numbers, [B, C].
+
+        Returns:
+            [B, C], higher is better; the same in any batch and order.
+
+        Raises:
+            ModelError: not fitted, empty history, unknown or padding item.
+        """
+        self._require_fit()
+        n_items = len(self.space.vectors) - 1
+        check_request(self.name, histories, candidates, n_items)
+        portraits, cells = self.look_at(histories, candidates)
+        generated = self.generate(portraits)
+        scores = self.match(generated, candidates, cells)
+        return check_scores(self.name, scores)
+
+    def look_at(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> tuple[Portraits, torch.Tensor]:
+        """Portraits of users and the cells of their candidates [B, C, 2]."""
+        placed, cells = [], []
+        for history, wanted in zip(
+            histories.numpy(), candidates.numpy(), strict=True
+        ):
+            past, everything = self.space.both_positions(history[history > 0])
+            placed.append(past)
+            cells.append(cell_of(everything[wanted], self.settings.side))
+        portraits = self.represent(histories, placed)
+        return portraits, torch.from_numpy(np.array(cells))
+
+    def represent(
+        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
+    ) -> Portraits:
+        """What the network is told about users: their portraits.
+
+        An ablation tells it something else
+        (:mod:`serendifflib.baselines.ablations`).
+
+        Args:
+            histories: item numbers, left-padded with 0, [B, n].
+            placed: positions of each history's items, B times [n_b, 2].
+        """
+        return _pad(histories, placed)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        portraits: Portraits,
+        *,
+        network: torch.nn.Module | None = None,
+        samples: int | None = None,
+        batch_size: int = 64,
+        **changes,
+    ) -> torch.Tensor:
+        """Generate serendipity portraits from noise (Eq. 6, Figure 4).
+
+        The noise of a user derives from the history and the model's seed:
+        order and batch size change nothing.
+
+        Args:
+            portraits: of M users.
+            network: another network than the fitted one.
+            samples: portraits that are averaged per user.
+            batch_size: users per network call.
+            **changes: ``sampler`` and ``calls``, if other than the preset's.
+
+        Returns:
+            on the scale of ``points``, [M, D, L, L].
+        """
+        network = network or self.network
+        s = self.settings
+        points = self.points.to(self.device)
+        samples = samples or s.samples
+        parts = []
+        for rows in torch.arange(len(portraits)).split(batch_size):
+            noises = [self._noise(portraits.items[row]) for row in rows]
+            grid, counts = portraits.part(rows, self.device).dense(
+                torch.arange(len(rows)), points, s.side
+            )
+            total = torch.zeros_like(grid)
+            for _ in range(samples):
+                total += sampling.sample(
+                    _denoiser(network, grid * self.data_scale, counts),
+                    torch.stack([draw(grid.shape[1:]) for draw in noises]).to(
+                        self.device
+                    ),
+                    self.schedule,
+                    sampler=changes.get("sampler", s.sampler),
+                    predict=s.predict,
+                    calls=changes.get("calls", s.calls),
+                    noise=lambda shape, noises=noises: torch.stack(
+                        [draw(shape[1:]) for draw in noises]
+                    ).to(self.device),
+                )
+            parts.append((total / samples / self.data_scale).cpu())
+        return torch.cat(parts)
+
+    def match(
+        self,
+        generated: torch.Tensor,
+        candidates: torch.Tensor,
+        cells: torch.Tensor,
+        how: str | None = None,
+    ) -> torch.Tensor:
+        """Scores [B, C] of candidates against generated portraits."""
+        how = how or self.settings.match
+        return torch.cat(
+            [
+                match(g, self.points[c], cell, how)
+                for g, c, cell in zip(
+                    generated.split(32),
+                    candidates.split(32),
+                    cells.split(32),
+                    strict=True,
+                )
+            ]
+        )
+
+    def _noise(self, items: torch.Tensor):
+        """Draws N(0, 1) noise of one user, [shape] per call."""
+        history = items[items > 0].long().numpy()
+        seed = int(content_hash(self.seed, history)[:15], 16)
+        generator = torch.Generator().manual_seed(seed)
+        return lambda shape: torch.randn(tuple(shape), generator=generator)
+
+    # ----------------------------------------------------------- for readers
+
+    def portrait(self, user: object) -> explaining.UserPortrait:
+        """Portrait of a user of the fitted data, with ``plot()``.
+
+        Raises:
+            UnknownUserError: no such user.
+        """
+        self._require_fit()
+        history, own = self._history(user)
+        past, everything = self.space.both_positions(history, own=own)
+        log_exp, cosine = self.space.scores(history, own=own)
+        return explaining.UserPortrait(
+            user=str(user),
+            items=history,
+            titles=[self.catalogue.title(item) for item in history],
+            positions=past,
+            expectedness=np.exp(log_exp),
+            relevance=self.space.relevance_range.apply(cosine),
+            side=self.settings.side,
+            catalogue_positions=everything,
+        )
+
+    def recommend(self, user: object, k: int = 10) -> pd.DataFrame:
+        """The ``k`` best items that the user does not have yet.
+
+        Returns:
+            columns item, title, score, expectedness and relevance (positions
+            in [0, 1]), cell (expectedness, relevance; 1..L), distance and
+            direction from the user's centre, nearest history item.
+
+        Raises:
+            UnknownUserError: no such user. ConfigError: ``k`` is not positive.
+        """
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, got {k}")
+        portrait, scores, _ = self._rank(user)
+        order = np.argsort(-scores, kind="stable")[:k]
+        order = order[np.isfinite(scores[order])]  # there may be fewer than k
+        return explaining.recommendation_table(
+            portrait, order, scores, self.space.vectors, self.catalogue
+        )
+
+    def explain(self, user: object, item: object) -> explaining.Explanation:
+        """Why this item: how far, in which direction, from what.
+
+        Raises:
+            UnknownUserError, UnknownItemError: no such id.
+        """
+        number = self._require_fit().catalogue.item_number(item)
+        portrait, scores, generated = self._rank(user)
+        return explaining.Explanation.of(
+            portrait, number, scores, generated, self.space, self.catalogue
+        )
+
+    def _rank(self, user: object):
+        """Scores of the whole catalogue, -inf for what cannot be given."""
+        portrait = self.portrait(user)
+        items = torch.from_numpy(portrait.items)[None]
+        sparse = self.represent(items, [portrait.positions])
+        generated = self.generate(sparse)
+        everything = np.arange(1, len(self.space.vectors))
+        cells = cell_of(
+            portrait.catalogue_positions[everything], self.settings.side
+        )
+        scores = self.match(
+            generated,
+            torch.from_numpy(everything)[None],
+            torch.from_numpy(cells)[None],
+        )
+        full = np.full(len(self.space.vectors), -np.inf)
+        full[1:] = scores[0].numpy()
+        full[portrait.items] = -np.inf
+        full[(self.space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
+        return portrait, full, generated[0]
+
+    def _history(self, user: object) -> tuple[np.ndarray, np.ndarray | None]:
+        number = self.catalogue.user_number(user)
+        history = self.catalogue.histories[number]
+        counted = history[: self.catalogue.counted[number]]
+        return history, counted if len(counted) else None
+
+    def _require_fit(self) -> Self:
+        if self.space is None or self.network is None:
+            raise ModelError(f"{self.name}: fit it before use")
+        return self
+
+    # --------------------------------------------------------------- storage
+
+    def save(self, path: Path | str) -> None:
+        """Save to a folder: safetensors and JSON, never pickle.
+
+        Raises:
+            ModelError: not fitted. CacheError: the folder cannot be written.
+        """
+        storage.save_model(self._require_fit(), Path(path))
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Load what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: damaged, another version, or another shape.
+        """
+        model = cls.__new__(cls)
+        model.device = torch.device(device or _best_device())
+        model.progress = progress
+        storage.load_model(model, Path(path))
+        return model
+
+
+def checkpoint_files(checkpoint: Path) -> tuple[Path, Path]:
+    """Files of an unfinished fit: pre-training, and training itself."""
+    return checkpoint.with_name(f"pre-{checkpoint.name}"), checkpoint
+
+
+def _denoiser(network, portrait, counts):
+    return lambda x, t: network(x, t, portrait, counts)
+
+
+def _pad(items: torch.Tensor, placed: Sequence[np.ndarray]) -> Portraits:
+    """Left-padded positions beside left-padded ``items`` [B, n]."""
+    positions = torch.zeros(*items.shape, 2, dtype=torch.float64)
+    for row, values in enumerate(placed):
+        if len(values):
+            positions[row, -len(values) :] = torch.from_numpy(values)
+    return Portraits(items, positions)
+
+
+def _allowed(examples: Examples, fold: FoldData) -> Examples:
+    """Those before the cutoff of the fold whose target has a vector."""
+    has_vector = ~np.isin(examples.targets.numpy(), fold.missing_items)
+    in_time = np.isin(examples.rows, fold.training_rows)
+    return examples.subset(has_vector & in_time)
+
+
+def whole_fold(interactions: Interactions) -> FoldData:
+    """All users train, but every tenth, who validates; nobody tests."""
+    users = np.arange(interactions.n_users)
+    valid = users % 10 == 9
+    split = Split("all users", users[~valid], users[valid], users[:0])
+    return prepare_fold(interactions, split, train_per_user=PER_USER)
+
+
+def _seed_from(generator: torch.Generator | None) -> int:
+    if generator is None:
+        return 0
+    return int(torch.randint(2**31 - 1, (1,), generator=generator))
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,168 @@
+"""Settings of SerenDiff: every open choice of the paper has a name here.
+
+``paper`` is the literal reading, ``corrected`` the smallest repair that is
+sound, ``tuned`` our best. The page *Deviations* explains each switch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from serendifflib.diffusion.sampling import SAMPLERS
+from serendifflib.diffusion.schedule import PREDICT
+from serendifflib.errors import ConfigError
+from serendifflib.model.matching import MATCHES
+from serendifflib.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one SerenDiff model.
+
+    Attributes:
+        preset: name of the preset that the values come from.
+        side: L, cells per axis (paper: 10).
+        bins: ``interactions`` or ``catalogue`` (portrait.PortraitSpace).
+        isotropy: ``none``, ``center`` or ``whiten`` (items.Isotropy).
+        prototypes: memberships in so many prototypes of the catalogue stand
+            beside each item vector (prototypes.memberships); 0 is none.
+        weights: p(i_h | T): ``uniform``, ``recency`` or ``similarity``.
+        mu: Dirichlet mass of the popularity background in expectedness.
+        schedule, timesteps, rescale_betas: diffusion.schedule.DDPMSchedule.
+        predict: ``noise``, ``x0`` or ``v``.
+        condition, norm, output_relu, dropout, width: diffusion.unet.
+        unit_scale: multiply item vectors by sqrt(d) before diffusion.
+        loss, optimizer, learning_rate, weight_decay, ema, batch_size, steps,
+            patience, validate_every: diffusion.training.
+        pretrain_steps: steps on next-item targets before the labels.
+        sampler, calls, samples: how to generate; the scores of ``samples``
+            generated portraits are averaged.
+        match: ``own-cell``, ``zone`` or ``field`` (matching).
+    """
+
+    preset: str = "paper"
+    side: int = 10
+    bins: str = "interactions"
+    isotropy: str = "none"
+    prototypes: int = 0
+    weights: str = "uniform"
+    mu: float = 1.0
+    schedule: str = "linear"
+    timesteps: int = 1000
+    rescale_betas: bool = False
+    predict: str = "noise"
+    condition: str = "concat"
+    norm: str = "batch"
+    output_relu: bool = True
+    dropout: float = 0.2
+    width: int = 384
+    unit_scale: bool = False
+    loss: str = "uniform"
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    ema: bool = False
+    batch_size: int = 64
+    steps: int = 1000
+    patience: int = 0
+    validate_every: int = 100
+    pretrain_steps: int = 0
+    sampler: str = "ancestral"
+    calls: int = 1000
+    samples: int = 1
+    match: str = "zone"
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("predict", self.predict, PREDICT),
+            ("sampler", self.sampler, SAMPLERS),
+            ("match", self.match, MATCHES),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"unknown {name} {value!r}: choose one of "
+                    f"{', '.join(known)}"
+                )
+        if self.side < 1 or self.samples < 1 or self.steps < 1:
+            raise ConfigError("side, samples and steps must be at least 1")
+        if self.prototypes < 0:
+            raise ConfigError(
+                f"prototypes must be 0 or more, got {self.prototypes}"
+            )
+
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+PRESETS = {
+    "paper": Settings(),
+    "corrected": Settings(
+        preset="corrected",
+        isotropy="center",
+        output_relu=False,
+        unit_scale=True,
+    ),
+    "tuned": Settings(
+        preset="tuned",
+        isotropy="center",
+        prototypes=100,
+        bins="catalogue",
+        predict="x0",
+        condition="global",
+        norm="group",
+        output_relu=False,
+        unit_scale=True,
+        loss="balanced",
+        optimizer="adamw",
+        learning_rate=5e-4,
+        weight_decay=1e-2,
+        ema=True,
+        patience=5,
+        validate_every=50,
+        sampler="one-call",
+        calls=1,
+        match="field",
+    ),
+}
+
+
+def make_settings(
+    preset: str, profile: Profile | None = None, **changes
+) -> Settings:
+    """A preset at the size of a profile, with some values changed.
+
+    Args:
+        preset: ``paper``, ``corrected`` or ``tuned``.
+        profile: sets steps, batch size, width and samples; None keeps the
+            values of the paper.
+        **changes: values that replace those of preset and profile.
+
+    Raises:
+        ConfigError: unknown preset or setting.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(
+            f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}"
+        )
+    unknown = set(changes) - {field.name for field in fields(Settings)}
+    if unknown:
+        raise ConfigError(
+            f"unknown setting {sorted(unknown)[0]!r} of SerenDiff; the known "
+            "ones are listed at serendifflib.model.settings.Settings"
+        )
+    settings = PRESETS[preset]
+    if profile is not None:
+        settings = replace(
+            settings,
+            steps=profile.steps,
+            batch_size=profile.batch_size,
+            width=profile.width,
+        )
+        if preset == "tuned":
+            settings = replace(
+                settings,
+                samples=profile.samples,
+                pretrain_steps=profile.pretrain_steps,
+            )
+    return replace(settings, **changes)

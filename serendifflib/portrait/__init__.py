@@ -1,0 +1,1 @@
+"""Item vectors, expectedness and relevance, portraits, folds."""

@@ -1,0 +1,478 @@
+"""Tables as data; units that are judged, resumed, and fail alone."""
+
+import dataclasses
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from serendifflib.baselines import controls
+from serendifflib.baselines.trainer import Budget
+from serendifflib.data.splits import make_examples
+from serendifflib.errors import ConfigError, ModelError
+from serendifflib.evaluation.protocol import evaluate
+from serendifflib.evaluation.tables import row_key
+from serendifflib.experiments import evaluate as judging
+from serendifflib.experiments import provenance
+from serendifflib.experiments import runner as runs
+from serendifflib.experiments import tables as experiments
+from serendifflib.experiments.prepared import open_bench
+from serendifflib.io import cache_dir
+from serendifflib.model.settings import make_settings
+from serendifflib.profiles import PROFILES
+
+TINY = dataclasses.replace(
+    PROFILES["smoke"], steps=2, width=4, batch_size=8, test_users=8
+)
+CHEAP = ["random", "popularity", "dense-cell"]
+TABLE_IDS = list(experiments.TABLES)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tiny_data, word_encoder, empty_cache):
+    """Every data set is the tiny world, every encoder the cheap one."""
+    monkeypatch.setattr(judging, "load", lambda source, profile: tiny_data)
+    monkeypatch.setattr(
+        "serendifflib.portrait.items.default_encoder", lambda: word_encoder
+    )
+    judging._open.cache_clear()
+    yield tiny_data
+    judging._open.cache_clear()
+
+
+@pytest.fixture
+def unlabelled(monkeypatch, tiny, tiny_data):
+    data = dataclasses.replace(
+        tiny_data,
+        frame=tiny_data.frame.assign(label=np.int8(0)),
+        has_labels=False,
+        world=None,
+    )
+    monkeypatch.setattr(judging, "load", lambda source, profile: data)
+    return data
+
+
+@pytest.fixture
+def store(tmp_path):
+    return runs.RecordStore(tmp_path / "results")
+
+
+def run(store, *models, table="controls", **options):
+    return experiments.run_table(
+        table,
+        "synthetic",
+        **{"profile": TINY, "models": models or CHEAP, "store": store}
+        | options,
+    )
+
+
+# tables as data
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("table", TABLE_IDS)
+def test_every_row_can_be_a_unit(table, profile, tiny_data):
+    known = experiments.TABLES[table]
+    rows = known.rows(PROFILES[profile])
+    keys = [row_key(row.id) for row in rows]
+    assert len(set(keys)) == len(keys) > 0
+    for row in rows:
+        unit = experiments._unit(
+            known, row, 0, tiny_data, TINY, known.tasks, 0
+        )
+        settings = dict(unit.settings)
+        assert set(settings.pop("tasks")) <= {"serendipity", "relevance"}
+        recipe = judging.Recipe(**settings)
+        if recipe.model == "control":
+            controls.CONTROLS[recipe.name](**recipe.options)
+        elif recipe.model == "serendiff":
+            presets = importlib.import_module("serendifflib.model.settings")
+            made = presets.make_settings(
+                recipe.name, PROFILES[profile], **recipe.options
+            )
+            made = dataclasses.replace(made, **recipe.sampling)
+            assert made.calls <= made.timesteps
+        else:
+            Budget(**recipe.budget)
+        assert len(unit.key()) == 64
+
+
+def test_the_controls_of_the_issue_are_all_there():
+    rows = experiments.TABLES["controls"].rows(PROFILES["laptop"])
+    assert {row.id for row in rows} >= {
+        "random", "popularity", "mean-cosine", "max-cosine", "label-cell",
+        "item-prior", "linear-map", "linear-radius", "ranker", "oracle-cell",
+        "oracle", "paper", "corrected", "tuned",
+    }  # fmt: skip
+
+
+def test_table_4_has_the_nine_rivals_and_all_controls():
+    rows = experiments.TABLES["table4"].rows(PROFILES["full"])
+    registry = importlib.import_module("serendifflib.baselines.registry")
+    assert [row.id for row in rows[:10]] == [*registry.RIVALS, "SerenDiff"]
+    assert {row.id for row in experiments.CONTROL_ROWS} <= {
+        row.id for row in rows
+    }
+    for name in judging.RIVAL_MODULES:
+        module = judging.RIVAL_MODULES[name]
+        maker = registry.MAKERS[name]
+        assert maker.__module__ == f"serendifflib.baselines.{module}"
+
+
+def test_leaks_are_looked_for_among_uniform_candidates():
+    rows = experiments.TABLES["leaks"].rows(PROFILES["laptop"])
+    assert {row.recipe["candidates"] for row in rows} == {"uniform"}
+    ids = {row.id for row in rows}
+    assert {"paper", "corrected", "SerenDiff", "SASRec", "oracle"} <= ids
+    assert "oracle-protocol" not in ids
+    # who is told the cell of the label stands above chance with no leak
+    assert "oracle-cell" not in ids
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_table_2_has_every_number_of_steps_of_the_paper(profile):
+    rows = experiments.TABLES["table2"].rows(profile)
+    steps = {row.recipe["options"]["timesteps"] for row in rows}
+    assert steps == {5, 10, 50, 100, 500, 1000}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_table_3_has_every_size_of_the_paper(profile):
+    rows = experiments.TABLES["table3"].rows(profile)
+    sides = {row.recipe["options"]["side"] for row in rows}
+    assert sides == {5, 10, 20, 50, 100}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_rescaling_by_one_is_no_row(profile):
+    ids = {row.id for row in experiments.TABLES["table2"].rows(profile)}
+    assert {"1000", "5", "5-rescaled"} <= ids and "1000-rescaled" not in ids
+    assert {"painter-5", "painter-5-rescaled"} <= ids
+
+
+def test_the_painter_is_that_of_the_chapters():
+    rows = {
+        row.id: make_settings(row.name, TINY, **row.recipe["options"])
+        for table in ("calls", "readings")
+        for row in experiments.TABLES[table].rows(TINY)
+        if row.id.startswith("painter")
+    }
+    assert {"painter-one-call", "painter-ddim-5", "painter-zone"} <= set(rows)
+    (its,) = {
+        str(made) for made in rows.values()
+    }  # one network for all of them
+    one = rows["painter-zone"]
+    assert (one.condition, one.steps) == ("film", 2 * TINY.steps)
+
+
+def test_enough_users_for_the_labels():
+    for profile in PROFILES.values():
+        users = experiments.TABLES["labels"].world_users[profile.name]
+        training = users * 4 // 5 * 7 // 8
+        assert training >= max(experiments.LABELS[profile.name])
+
+
+# running
+
+
+def test_ranks_are_those_of_the_protocol(tiny, store):
+    report = run(store, "random", "mean-cosine", "oracle")
+    assert report.ok and len(report.computed) == 3
+    bench = open_bench(
+        tiny,
+        profile=TINY,
+        n_candidates=experiments._n_candidates(tiny),
+        kind="serendipity",
+    )
+    for row, control in (
+        ("mean-cosine", controls.MeanCosine()),
+        ("random", controls.Random()),
+    ):
+        control.fit(bench.fold, generator=torch.Generator().manual_seed(0))
+        expected = evaluate(
+            control,
+            bench.test,
+            bench.test_candidates,
+            generator=torch.Generator().manual_seed(0),
+        )
+        cases = runs.case_frame("controls", store=store)
+        found = cases[cases["row"] == row]
+        assert found["rank"].tolist() == expected["rank"].tolist()
+        assert found["target"].tolist() == expected["target"].tolist()
+    (record,) = [r for r in store.runs("controls") if r.row == "oracle"]
+    assert record.candidates == bench.test_candidates.checksum
+    assert record.label == "Oracle" and record.seed == 0
+    extra = record.extra
+    assert set(extra) == {
+        "fit_seconds", "score_seconds", "inference_seconds", "parameters",
+    }  # fmt: skip
+    assert extra["inference_seconds"] == pytest.approx(
+        extra["score_seconds"] / len(record.cases["serendipity"].ranks)
+    )
+
+
+def test_a_second_run_skips_what_is_there(tiny, store):
+    first = run(store, "random", "popularity")
+    second = run(store)
+    assert len(first.computed) == 2 and not first.skipped
+    assert len(second.skipped) == 2
+    assert second.computed == ("controls synthetic dense-cell fold 0",)
+
+
+def test_other_sizes_are_computed_again(tiny, store):
+    run(store, "random")
+    other = dataclasses.replace(TINY, test_users=5)
+    assert run(store, "random", profile=other).computed
+    (record,) = store.runs("controls")
+    assert len(record.cases["serendipity"].ranks) == 5
+
+
+class Broken(controls.Popularity):
+    def learn(self, fold, generator):
+        raise ModelError("Popularity: exploded")
+
+
+def test_a_failing_model_leaves_the_others(tiny, store, monkeypatch):
+    monkeypatch.setitem(controls.CONTROLS, "popularity", Broken)
+    report = run(store)
+    assert not report.ok
+    assert [row.row for row in store.runs("controls")] == [
+        "dense-cell",
+        "random",
+    ]
+    (failure,) = report.failures
+    assert "popularity" in failure.unit
+    assert report.text().splitlines()[-1].endswith("Popularity: exploded")
+    monkeypatch.undo()
+    monkeypatch.setattr(judging, "load", lambda source, profile: tiny)
+    again = run(store)
+    assert again.ok and len(again.computed) == 1 and len(again.skipped) == 2
+
+
+def test_folds_hold_different_users(tiny, store):
+    run(store, "random", folds=[0, 3])
+    one, two = store.runs("controls")
+    assert (one.fold, two.fold) == (0, 3)
+    users = [set(r.cases["serendipity"].users) for r in (one, two)]
+    assert users[0] and users[1] and not users[0] & users[1]
+
+
+def test_another_seed_is_another_row_on_the_same_cases(tiny, store):
+    run(store, "random")
+    run(store, "random", seed=4)
+    one, two = store.runs("controls")
+    assert (one.row, two.row) == ("random", "random.seed4")
+    assert two.label == "Random (seed 4)"
+    first, second = one.cases["serendipity"], two.cases["serendipity"]
+    assert first.targets == second.targets and first.ranks != second.ranks
+    assert one.candidates == two.candidates
+
+
+def test_both_halves_of_table_4(tiny, store):
+    report = run(store, "oracle-cell", "oracle", "mean-cosine", table="table4")
+    assert report.ok
+    tasks = {r.row: set(r.cases) for r in store.runs("table4")}
+    assert tasks == {
+        "oracle-cell": {"serendipity", "relevance"},
+        "mean-cosine": {"serendipity", "relevance"},
+        "oracle": {"serendipity"},  # the law says nothing of next items
+    }
+    (record,) = [r for r in store.runs("table4") if r.row == "mean-cosine"]
+    liked = make_examples(
+        tiny, np.array(record.cases["relevance"].users), "next-item"
+    )
+    assert list(record.cases["relevance"].targets) == liked.targets.tolist()
+    assert "relevance_fit_seconds" in record.extra
+
+
+def test_data_without_labels_have_the_relevance_half(unlabelled, store):
+    units = experiments.make_units("controls", "synthetic", profile=TINY)
+    rows = {unit.row for unit in units}
+    assert "oracle-cell" in rows and "oracle" not in rows
+    assert all(u.settings["tasks"] == ["relevance"] for u in units)
+    with pytest.raises(ConfigError, match="'oracle' cannot be computed"):
+        run(store, "random", "oracle")
+    assert run(store, "popularity").ok
+    assert set(store.runs("controls")[0].cases) == {"relevance"}
+
+
+def test_a_rival_through_the_registry(tiny, store, monkeypatch):
+    registry = importlib.import_module("serendifflib.baselines.registry")
+    budget = Budget(pretrain_steps=2, max_steps=2, batch_size=8, eval_every=2)
+    monkeypatch.setitem(registry.BUDGETS, "smoke", budget)
+    report = run(store, "sasrec", table="table4")
+    assert report.ok, report.text()
+    (record,) = store.runs("table4")
+    assert (
+        record.row == "SASRec" and record.settings["budget"]["max_steps"] == 2
+    )
+    assert record.extra["steps"] == 4 and record.extra["parameters"] > 1000
+    assert record.extra["train_seconds"] > 0
+    assert "serendifflib.baselines.sasrec" in record.code_roots
+
+
+def test_ranker_row(tiny, store):
+    report = run(store, "ranker")
+    assert report.ok, report.text()
+    (record,) = store.runs("controls")
+    assert record.extra["steps"] == 2
+    assert record.settings["budget"]["batch_size"] == TINY.batch_size
+
+
+# what a recipe changes
+
+
+def test_calls_share_one_trained_network(tiny, store):
+    report = run(store, "one-call", "ddim-2", table="calls")
+    assert report.ok, report.text()
+    assert len(list((cache_dir() / "models").iterdir())) == 1
+    one, two = store.runs("calls")
+    assert one.settings["sampling"] != two.settings["sampling"]
+    assert one.extra["parameters"] == two.extra["parameters"]
+    ranks = [r.cases["serendipity"].ranks for r in (one, two)]
+    assert ranks[0] != ranks[1]
+    # 8 portraits of 10 x 10 cells; of 4 bytes each, 16 numbers of a vector
+    # and a membership per eight of the 200 items
+    assert one.extra["portrait_megabytes"] * 2**20 == 8 * 100 * 41 * 4
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("table2", "5-rescaled"),
+        ("table3", "5x5"),
+        ("readings", "mu-0"),
+        ("readings", "weights-similarity"),
+        ("readings", "match-zone"),
+        ("readings", "encoder-tfidf"),
+        ("labels", "linear-map-10"),
+        ("leaks", "ranker"),
+    ],
+)
+def test_a_row_of_each_table(tiny, store, monkeypatch, table, row):
+    monkeypatch.setitem(experiments.LABELS, "smoke", (10,))
+    report = run(store, row, table=table)
+    assert report.ok, report.text()
+    (record,) = store.runs(table)
+    assert record.row == row and len(record.cases["serendipity"].ranks) == 8
+
+
+def test_tfidf_changes_vectors_and_no_candidates(tiny):
+    bench = open_bench(tiny, profile=TINY, n_candidates=100)
+    recipe = judging.Recipe("serendiff", "tuned", {}, {}, encoder="tfidf")
+    changed = judging._changed(bench, recipe)
+    assert changed.test_candidates is bench.test_candidates
+    assert torch.equal(changed.fold.train.targets, bench.fold.train.targets)
+    old, new = bench.fold.raw_vectors, changed.fold.raw_vectors
+    assert old.shape != new.shape or not torch.equal(old, new)
+    again = judging._changed(bench, recipe).fold.raw_vectors
+    assert torch.allclose(new, again, atol=1e-5)
+
+
+def test_fewer_labels_are_among_the_more(tiny_fold):
+    few = judging.fewer_labels(tiny_fold, 5)
+    more = judging.fewer_labels(tiny_fold, 12)
+    everything = judging.fewer_labels(tiny_fold, len(tiny_fold.train))
+    assert (len(few), len(more)) == (5, 12)
+    assert set(few.rows) < set(more.rows) < set(everything.rows)
+    assert torch.equal(everything.targets, tiny_fold.train.targets)
+    assert few.users.tolist() != tiny_fold.train.users[:5].tolist()
+    with pytest.raises(ConfigError, match="1000 asked for"):
+        judging.fewer_labels(tiny_fold, 1000)
+
+
+@pytest.mark.parametrize("how", ["uniform", "all"])
+def test_other_candidates(tiny_fold, how):
+    test, data = tiny_fold.test, tiny_fold.interactions
+    lists = judging.other_candidates(tiny_fold, test, how, 50)
+    allowed = np.setdiff1d(np.arange(1, 201), tiny_fold.missing_items)
+    free = []
+    for m in range(len(test)):
+        own = data.item_index[data.rows(int(test.users[m]))]
+        items, target = lists.items[m].numpy(), int(test.targets[m])
+        assert items[lists.positive[m]] == target
+        assert len(set(items)) == len(items)
+        others = items[items != target]
+        assert not np.isin(others, own).any()
+        assert np.isin(others, allowed).all()
+        free.append(len(np.setdiff1d(allowed, own)))
+    width = lists.items.shape[1]
+    assert width == (50 if how == "uniform" else min(free) + 1)
+
+
+def test_protocol_rows_change_the_cases_not_the_model(tiny, store):
+    rows = [f"mean-cosine-{how}" for how in ("cells", "uniform", "all")]
+    report = run(store, *rows, "mean-cosine-temporal", table="protocol")
+    assert report.ok, report.text()
+    by_row = {r.row: r for r in store.runs("protocol")}
+    cases = {name: r.cases["serendipity"] for name, r in by_row.items()}
+    same = cases["mean-cosine-cells"]
+    for name in rows:
+        assert cases[name].targets == same.targets
+    assert len({r.candidates for r in by_row.values()}) == 4
+    assert cases["mean-cosine-temporal"].users != same.users
+
+
+def test_there_is_one_split_by_time(tiny):
+    units = experiments.make_units(
+        "protocol",
+        "synthetic",
+        profile=TINY,
+        models=["mean-cosine-cells", "mean-cosine-temporal"],
+        folds=[0, 1, 2],
+    )
+    names = [(unit.row, unit.fold) for unit in units]
+    assert names.count(("mean-cosine-temporal", 0)) == 1
+    assert len(names) == 4
+
+
+def test_a_change_of_serendiff_spares_the_rivals_records():
+    def modules(model, name):
+        return set(provenance.code_files(judging.code_of(model, name)))
+
+    tuned = modules("serendiff", "tuned")
+    rival = modules("rival", "SASRec")
+    control = modules("control", "random")
+    assert "serendifflib.model.serendiff" in tuned
+    assert "serendifflib.diffusion.unet" in tuned
+    for others in (rival, control):
+        assert "serendifflib.model.serendiff" not in others
+        assert {
+            "serendifflib.experiments.evaluate",
+            "serendifflib.portrait.portrait",
+            "serendifflib.evaluation.candidates",
+            "serendifflib.evaluation.metrics",
+        } <= others
+    assert "serendifflib.baselines.bert4rec" not in rival
+    assert "serendifflib.baselines.sasrec" not in control | tuned
+    assert "serendifflib.data.world" in modules("control", "oracle")
+
+
+# what is not known
+
+
+def test_unknown_names_list_the_choices(tiny, store):
+    with pytest.raises(ConfigError, match="'table9'.*controls, table2"):
+        run(store, "random", table="table9")
+    with pytest.raises(ConfigError, match="'rndom' of controls.*random, pop"):
+        run(store, "rndom")
+    with pytest.raises(ConfigError, match="unknown fold 5: choose 0 to 4"):
+        run(store, "random", folds=[5])
+    with pytest.raises(ConfigError, match="unknown candidates 'few'"):
+        judging.Recipe("control", "random", {}, {}, candidates="few")
+    assert not store.root.exists()
+
+
+def test_names_of_rows_are_read_kindly(tiny):
+    table = experiments.find_table("table4")
+    rows = experiments.choose_rows(table, TINY, ["desr", "Mean-Cosine"])
+    assert [row.id for row in rows] == ["DESR-style", "mean-cosine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("my books.csv", "my_books.csv"), (".odd", "d_.odd"), ("b-1", "b-1")],
+)
+def test_data_names_become_folders(name, folder):
+    assert experiments._folder(name) == folder

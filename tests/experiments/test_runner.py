@@ -1,0 +1,660 @@
+"""Runs: records, stores, resuming, failures, kills, two at once, tracing."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import time
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from toy_units import make_unit, old_record
+
+from serendifflib.errors import CacheError, ConfigError, DataError
+from serendifflib.experiments import provenance
+from serendifflib.experiments import runner as runs
+from serendifflib.io import content_hash
+from serendifflib.profiles import PROFILES
+
+SMOKE = PROFILES["smoke"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERENDIFF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return runs.RecordStore(tmp_path / "results")
+
+
+def make_cases(seed=0, n=20):
+    rng = np.random.default_rng(seed)
+    return runs.Cases(
+        users=tuple(range(n)),
+        targets=tuple(int(i) for i in rng.integers(1, 99, n)),
+        ranks=tuple(int(r) for r in rng.integers(1, 21, n)),
+    )
+
+
+def seed_of(unit):
+    return 100 * unit.fold + sum(map(ord, unit.row))
+
+
+def compute(unit):
+    return runs.Outcome(
+        cases={"serendipity": make_cases(seed_of(unit))},
+        extra={"train_seconds": 0.5 + unit.fold},
+        candidates="c" * 64,
+    )
+
+
+def compute_or_fail(unit):
+    if unit.row == "bad":
+        raise ValueError("exploded <loudly>")
+    return compute(unit)
+
+
+def compute_or_die(unit):
+    if unit.row == "deadly":
+        time.sleep(1.5)  # let the others finish
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(unit)
+
+
+def grid(rows=("alpha", "beta"), folds=(0, 1), **changes):
+    return [make_unit(r, f, **changes) for r in rows for f in folds]
+
+
+# records
+
+
+def test_record_round_trip(store):
+    unit = make_unit(settings={"width": 32, "steps": [1, 2]}, label="Alpha")
+    assert runs.run_units([unit], compute, store).ok
+    (run,) = store.runs("table4")
+    assert run.cases == compute(unit).cases
+    assert run.label == "Alpha" and run.settings == unit.settings
+    assert run.extra == {"train_seconds": 0.5}
+    assert run.key == unit.key() and run.code_current
+    assert run.versions["torch"] and run.threads >= 1 and run.device
+    assert run.sizes == dataclasses.asdict(SMOKE)
+    again = store.root / "again.json"
+    run.save(again)
+    assert runs.Run.load(again) == run
+    assert again.read_bytes() == store.path(unit).read_bytes()
+
+
+def test_layout_has_one_file_per_unit(store):
+    runs.run_units(grid(), compute, store)
+    files = sorted(
+        str(p.relative_to(store.root)) for p in store.root.rglob("*.*")
+    )
+    assert files == [
+        f"table4/toy/smoke/{row}/fold{fold}.json"
+        for row in ("alpha", "beta")
+        for fold in (0, 1)
+    ]
+
+
+def test_an_edited_number_is_noticed(store):
+    unit = make_unit()
+    runs.run_units([unit], compute, store)
+    path = store.path(unit)
+    text = path.read_text()
+    rank = store.runs("table4")[0].cases["serendipity"].ranks[0]
+    path.write_text(text.replace(f'"ranks": [{rank},', '"ranks": [1,'))
+    assert path.read_text() != text
+    with pytest.raises(DataError, match="checksum"):
+        store.runs("table4")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"schema_version": 1}', "\xff"]
+)
+def test_rubbish_is_refused_with_its_path(tmp_path, content):
+    path = tmp_path / "fold0.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match="fold0.json"):
+        runs.Run.load(path)
+
+
+def test_an_older_schema_still_loads(store):
+    path = store.root / "table4/toy/smoke/alpha/fold3.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(old_record()))
+    (run,) = store.runs("table4")
+    assert run.schema_version == runs.Run.schema_version == 1
+    assert run.cases == {"serendipity": runs.Cases((4, 5), (9, 8), (1, 12))}
+    assert run.seed == 7 and run.commit == "abc" and not run.code_current
+    frame = runs.collect("table4", store=store)
+    assert frame.set_index(["metric", "fold"]).loc[("H@1", 3), "value"] == 0.5
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "fold0.json"
+    content = {**old_record(), "schema_version": 99}
+    content["checksum"] = content_hash(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="version 99.*update"):
+        runs.Run.load(path)
+
+
+def test_cases_refuse():
+    with pytest.raises(DataError, match="length"):
+        runs.Cases((1, 2), (3, 4), (5,))
+    for rank in (0, 1.5):
+        with pytest.raises(DataError, match="ranks"):
+            runs.Cases((1,), (3,), (rank,))
+
+
+def test_cases_from_the_protocol():
+    table = pd.DataFrame(
+        {"user_id": [3, 1], "target": [7, 8], "rank": [2, 900], "H@1": [0, 0]}
+    )
+    assert runs.Cases.of(table) == runs.Cases((3, 1), (7, 8), (2, 900))
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "é"])
+def test_names_that_are_no_folders(name):
+    with pytest.raises(ConfigError, match="folder"):
+        make_unit(row=name)
+
+
+def test_nan_never_reaches_a_record(store):
+    def bad(unit):
+        return runs.Outcome(extra={"loss": float("nan")})
+
+    report = runs.run_units([make_unit()], bad, store)
+    assert "loss is nan" in report.text()
+    assert store.runs("table4") == []
+
+
+# resuming
+
+
+def test_a_second_call_computes_nothing(store):
+    assert len(runs.run_units(grid(), compute, store).computed) == 4
+    before = {p: p.read_bytes() for p in store.root.rglob("*.json")}
+
+    def never(unit):
+        raise AssertionError("computed again")
+
+    report = runs.run_units(grid(), never, store)
+    assert report.ok and len(report.skipped) == 4 and not report.computed
+    assert before == {p: p.read_bytes() for p in store.root.rglob("*.json")}
+
+
+CHANGES = [
+    {"data_checksum": "e" * 64},
+    {"seed": 1},
+    {"settings": {"width": 64}},
+    {"code": ("serendifflib.io",)},
+    {"profile": dataclasses.replace(SMOKE, steps=SMOKE.steps + 1)},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: next(iter(c)))
+def test_any_change_computes_again_and_keeps_the_old(store, change):
+    unit, changed = make_unit(), make_unit(**change)
+    assert unit.key() != changed.key()
+    runs.run_units([unit], compute, store)
+    old = store.path(unit).read_bytes()
+    report = runs.run_units([changed], compute, store)
+    assert len(report.computed) == 1
+    (run,) = store.runs("table4")
+    assert run.key == changed.key()
+    (kept,) = store.path(unit).parent.glob("*.old.json")
+    assert kept.read_bytes() == old
+
+
+def test_the_live_store_keeps_no_old_records(tmp_path):
+    store = dataclasses.replace(runs.live(), root=tmp_path / "live")
+    runs.run_units([make_unit()], compute, store)
+    runs.run_units([make_unit(seed=1)], compute, store)
+    assert [p.name for p in store.root.rglob("*.json")] == ["fold0.json"]
+
+
+def test_a_damaged_record_is_computed_again_and_kept(store):
+    unit = make_unit()
+    runs.run_units([unit], compute, store)
+    store.path(unit).write_text("{")
+    assert len(runs.run_units([unit], compute, store).computed) == 1
+    assert store.runs("table4")[0].cases == compute(unit).cases
+    (kept,) = store.path(unit).parent.glob("*.old.json")
+    assert kept.read_text() == "{"
+
+
+def test_profiles_do_not_overwrite_each_other(store):
+    runs.run_units([make_unit()], compute, store)
+    runs.run_units([make_unit(profile=PROFILES["laptop"])], compute, store)
+    assert [r.profile for r in store.runs("table4")] == ["laptop", "smoke"]
+    assert len(store.runs("table4", profile="smoke")) == 1
+
+
+def test_two_units_of_one_name_are_refused(store):
+    with pytest.raises(ConfigError, match="two different units"):
+        runs.run_units([make_unit(), make_unit(seed=1)], compute, store)
+
+
+# failures
+
+
+def test_a_failing_unit_leaves_its_neighbours_alone(store):
+    units = grid(("alpha", "bad", "beta"))
+    report = runs.run_units(units, compute_or_fail, store)
+    assert len(report.computed) == 4 and not report.ok
+    assert [f.error for f in report.failures] == ["ValueError"] * 2
+    assert "4 computed, 0 already there, 2 failed" in report.text()
+    assert "table4 toy bad fold 1: ValueError: exploded" in report.text()
+    assert [f.unit for f in store.failures("table4")] == [
+        "table4 toy bad fold 0",
+        "table4 toy bad fold 1",
+    ]
+    assert {r.row for r in store.runs("table4")} == {"alpha", "beta"}
+    # repaired: only the failed ones are computed, the failures vanish
+    report = runs.run_units(units, compute, store)
+    assert len(report.computed) == 2 and len(report.skipped) == 4
+    assert store.failures("table4") == []
+
+
+def test_a_failure_does_not_destroy_an_earlier_record(store):
+    runs.run_units([make_unit("bad")], compute, store)
+    runs.run_units([make_unit("bad", seed=1)], compute_or_fail, store)
+    assert [r.seed for r in store.runs("table4")] == [0]
+    assert len(store.failures("table4")) == 1
+
+
+def test_failure_names_library_lines(store):
+    def bad(unit):
+        return runs.Outcome(cases={"serendipity": runs.Cases((1,), (), ())})
+
+    (failure,) = runs.run_units([make_unit()], bad, store).failures
+    assert failure.error == "DataError"
+    assert any(line.startswith("records.py:") for line in failure.where)
+
+
+def test_processes(store):
+    report = runs.run_units(
+        grid(("alpha", "bad", "beta")), compute_or_fail, store, n_jobs=2
+    )
+    assert len(report.computed) == 4 and len(report.failures) == 2
+    for run in store.runs("table4"):
+        unit = make_unit(run.row, run.fold)
+        assert run.cases == compute(unit).cases
+
+
+def test_a_killed_worker_loses_only_unfinished_units(store):
+    units = [*grid(("alpha",)), make_unit("deadly")]
+    report = runs.run_units(units, compute_or_die, store, n_jobs=2)
+    assert len(report.computed) == 2
+    (failure,) = report.failures
+    assert (
+        "deadly" in failure.unit and "worker process died" in failure.message
+    )
+    assert len(store.runs("table4")) == 2
+
+
+def test_same_call_on_a_dask_cluster(store):
+    distributed = pytest.importorskip(
+        "distributed", reason="the dask extra is not installed"
+    )
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask"),
+    ):
+        report = runs.run_units(grid(("alpha", "bad")), compute_or_fail, store)
+    assert len(report.computed) == 2 and len(report.failures) == 2
+    assert len(store.runs("table4")) == 2
+
+
+def test_results_that_cannot_be_written_give_one_line(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(CacheError, match="cannot write"):
+        runs.run_units([make_unit()], compute, runs.RecordStore(blocked))
+
+
+def test_a_cache_that_cannot_be_written_gives_one_line(
+    store, tmp_path, monkeypatch
+):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("SERENDIFF_CACHE", str(blocked))
+    with pytest.raises(CacheError, match="SERENDIFF_CACHE"):
+        runs.run_units([make_unit()], compute, store)
+
+
+# kills, and two at once, with real processes
+
+UNITS = [("alpha", "beta", "gamma"), range(4)]
+FORK = multiprocessing.get_context("fork")
+
+
+def fill(root, log):
+    """One program that fills the store and notes what it computes."""
+
+    def slow(unit):
+        with open(log, "a") as stream:
+            stream.write(f"{unit}\n")
+        time.sleep(0.03)
+        return compute(unit)
+
+    runs.run_units(grid(*UNITS), slow, runs.RecordStore(root))
+
+
+def start(root, log):
+    process = FORK.Process(target=fill, args=(root, log))
+    process.start()
+    return process
+
+
+def check_whole(store):
+    for run in store.runs("table4"):
+        assert run.cases == compute(make_unit(run.row, run.fold)).cases
+
+
+def test_killed_at_random_moments(store, tmp_path):
+    log = tmp_path / "log"
+    luck = random.Random(11)
+    kills = 0
+    while len(store.runs("table4")) < 12:
+        process = start(store.root, log)
+        process.join(luck.uniform(0.01, 0.1))
+        kills += process.exitcode is None
+        process.kill()
+        process.join()
+        check_whole(store)
+    fill(store.root, log)
+    check_whole(store)
+    assert len(store.runs("table4")) == 12 and kills >= 5
+    # each kill costs at most the unit it interrupted
+    assert 12 <= len(log.read_text().splitlines()) <= 12 + kills
+
+
+def test_two_programs_share_the_work(store, tmp_path):
+    log = tmp_path / "log"
+    programs = [start(store.root, log) for _ in range(3)]
+    for process in programs:
+        process.join(60)
+        assert process.exitcode == 0
+    check_whole(store)
+    assert len(store.runs("table4")) == 12
+    lines = log.read_text().splitlines()
+    assert sorted(lines) == sorted(str(unit) for unit in grid(*UNITS))
+    assert not list(store.root.rglob("*.part"))
+
+
+# reading back
+
+
+def test_collect_by_hand(store):
+    ranks = {0: (1, 3, 11, 20), 1: (1, 1, 6, 7)}
+
+    def fixed(unit):
+        cases = runs.Cases((0, 1, 2, 3), (9, 9, 9, 9), ranks[unit.fold])
+        return runs.Outcome(
+            cases={"serendipity": cases}, extra={"speed": 2.0 + unit.fold}
+        )
+
+    runs.run_units(grid(("alpha",), label="Alpha!"), fixed, store)
+    frame = runs.collect("table4", store=store)
+    value = frame.set_index(["fold", "metric"])["value"]
+    assert value[0, "H@1"] == 0.25 and value[1, "H@1"] == 0.5
+    assert value["mean", "H@1"] == 0.375
+    assert value[0, "N@5"] == pytest.approx((1 + 0.5) / 4)
+    assert value["mean", "speed"] == 2.5
+    assert set(frame["label"]) == {"Alpha!"}
+    assert set(frame[frame.fold == "mean"]["n"]) == {8, 0}
+    means = frame[(frame.fold == "mean") & (frame["n"] == 8)]
+    assert (means.low <= means.value).all()
+    assert (means.value <= means.high).all()
+    wide = means.set_index("metric")
+    assert wide.loc["H@10", "low"] < wide.loc["H@10", "value"]
+    assert frame["code_current"].all()
+
+
+def test_collected_interval_agrees_with_the_bootstrap(store):
+    import torch
+
+    from serendifflib.evaluation.stats import bootstrap_interval
+
+    def many(unit):
+        return runs.Outcome(cases={"serendipity": make_cases(unit.fold, 400)})
+
+    runs.run_units(grid(("alpha",)), many, store)
+    frame = runs.collect("table4", store=store).set_index(["fold", "metric"])
+    cases = runs.case_frame("table4", store=store)
+    part = cases[cases["fold"] == 1]
+    expected = bootstrap_interval(
+        part["H@10"], generator=torch.Generator().manual_seed(5)
+    )
+    found = frame.loc[(1, "H@10")]
+    assert found["value"] == pytest.approx(expected.value)
+    assert found["low"] == pytest.approx(expected.low, abs=0.01)
+    assert found["high"] == pytest.approx(expected.high, abs=0.01)
+    # two folds of the same size: the mean's interval is sqrt(2) narrower
+    mean = frame.loc[("mean", "H@10")]
+    ratio = (found["high"] - found["low"]) / (mean["high"] - mean["low"])
+    assert ratio == pytest.approx(2**0.5, rel=0.15)
+
+
+def test_collect_takes_the_largest_profile(store):
+    runs.run_units(grid(("alpha", "beta")), compute, store)
+    runs.run_units([make_unit(profile=PROFILES["laptop"])], compute, store)
+    frame = runs.collect("table4", store=store)
+    profile = frame.groupby("row")["profile"].agg(set).to_dict()
+    assert profile == {"alpha": {"laptop"}, "beta": {"smoke"}}
+    frame = runs.collect("table4", store=store, profile="smoke")
+    assert set(frame["profile"]) == {"smoke"}
+
+
+def test_collect_of_nothing_is_empty(store):
+    assert runs.collect("table4", store=store).empty
+    assert runs.case_frame("table4", store=store).empty
+
+
+def test_one_user_gives_no_interval(store):
+    def single(unit):
+        return runs.Outcome(
+            cases={"serendipity": runs.Cases((1,), (2,), (3,))}
+        )
+
+    runs.run_units([make_unit()], single, store)
+    frame = runs.collect("table4", store=store)
+    assert frame["low"].isna().all() and frame["value"].notna().all()
+
+
+def test_trace_tells_everything(store):
+    unit = make_unit(settings={"width": 32})
+    runs.run_units([unit, make_unit(fold=1)], compute, store)
+    text = runs.trace("table4", "toy/alpha/H@10", store=store)
+    frame = runs.collect("table4", store=store).set_index(["fold", "metric"])
+    assert f"mean: {frame.loc[('mean', 'H@10'), 'value']:.6g} [" in text
+    for part in (
+        "table4/toy/smoke/alpha/fold1.json (schema 1)",
+        "Invented for a test. SHA-256 " + "d" * 64,
+        "c" * 64,
+        '{"width": 32}',
+        f"commit: {provenance.commit()[0]}",
+        unit.code[0],
+        "the code at hand",
+        "threads",
+        f"torch {provenance.versions()['torch']}",
+    ):
+        assert part in text, part
+    assert "train_seconds" in runs.trace(
+        "table4", "toy/alpha/serendipity/train_seconds", store=store
+    )
+
+
+def test_trace_says_what_there_is(store):
+    runs.run_units([make_unit()], compute, store)
+    with pytest.raises(DataError, match="rows: alpha;"):
+        runs.trace("table4", "toy/omega/H@10", store=store)
+    with pytest.raises(DataError, match="metrics: .*N@5"):
+        runs.trace("table4", "toy/alpha/H@7", store=store)
+    for cell in ("H@10", "toy//H@10", "a/b/c/d/e", ""):
+        with pytest.raises(ConfigError, match="DATA/ROW/METRIC"):
+            runs.trace("table4", cell, store=store)
+
+
+def test_trace_finds_rows_as_printed_and_refuses_to_guess(store):
+    runs.run_units([make_unit("desr", label="DESR-style")], compute, store)
+    full = runs.trace("table4", "toy/desr/serendipity/H@1", store=store)
+    for cell in ("desr/H@1", "DESR-style/H@1", "DESR/H@1", "toy/DESR/H@1"):
+        assert runs.trace("table4", cell, store=store) == full
+    runs.run_units([make_unit("desr", data="other")], compute, store)
+    with pytest.raises(ConfigError, match="data: other, toy"):
+        runs.trace("table4", "desr/H@1", store=store)
+    assert runs.trace("table4", "toy/desr/H@1", store=store) == full
+
+
+# the code behind a number
+
+
+@pytest.fixture
+def package(tmp_path):
+    files = {
+        "__init__.py": "from tiny.public import answer\n",
+        "public.py": "def answer():\n    return 42\n",
+        "base.py": '"""Base."""\nSIZE = 1\n',
+        "models/__init__.py": "",
+        "models/one.py": "from tiny.base import SIZE\n",
+        "models/two.py": "from .. import base\nfrom . import one\n",
+        "models/lazy.py": "def f():\n    import tiny.models.one\n",
+        "models/user.py": "from tiny import answer\n",
+    }
+    folder = tmp_path / "tiny"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_imports_are_followed(package):
+    def covered(root):
+        return set(provenance.code_files([root], package))
+
+    assert covered("tiny.models.one") == {"tiny.models.one", "tiny.base"}
+    assert covered("tiny.models.two") == {
+        "tiny.models.two",
+        "tiny.models.one",
+        "tiny.base",
+    }
+    assert covered("tiny.models.lazy") == {
+        "tiny.models.lazy",
+        "tiny.models.one",
+        "tiny.base",
+    }
+    assert covered("tiny.models.user") == {
+        "tiny.models.user",
+        "tiny",
+        "tiny.public",
+    }
+    with pytest.raises(ConfigError, match="no module"):
+        covered("tiny.missing")
+
+
+def hash_of(root, package):
+    provenance.code_hash.cache_clear()
+    return provenance.code_hash((root,), package)
+
+
+def test_code_changes_count_where_they_matter(package):
+    before = hash_of("tiny.models.one", package)
+    base = package / "base.py"
+    base.write_text('"""Another docstring."""\n# and a comment\nSIZE = 1\n')
+    (package / "public.py").write_text("def answer():\n    return 43\n")
+    assert hash_of("tiny.models.one", package) == before
+    base.write_text('"""Base."""\nSIZE = 2\n')
+    assert hash_of("tiny.models.one", package) != before
+
+
+def test_annotations_of_functions_do_not_count_those_of_classes_do(package):
+    base = package / "base.py"
+    base.write_text("def f(a, *b, c=1):\n    return a\n")
+    before = hash_of("tiny.base", package)
+    base.write_text(
+        "def f(a: int, *b: str, c: int = 1) -> int:\n    return a\n"
+    )
+    assert hash_of("tiny.base", package) == before
+    base.write_text("class A:\n    a: int = 1\n")
+    field = hash_of("tiny.base", package)
+    base.write_text("class A:\n    a = 1\n")
+    assert hash_of("tiny.base", package) != field
+
+
+def test_bookkeeping_is_not_part_of_a_models_code():
+    files = provenance.code_files(["serendifflib.experiments.runner"])
+    assert files == {}
+    files = provenance.code_files(["serendifflib.model.serendiff"])
+    assert "serendifflib.portrait.portrait" in files
+    assert not [name for name in files if ".viz." in name]
+    files = provenance.code_files(["serendifflib.evaluation.protocol"])
+    assert "serendifflib.evaluation.metrics" in files
+
+
+def git(folder, *arguments):
+    subprocess.run(
+        [
+            "git",
+            "-c",
+            "user.name=T",
+            "-c",
+            "user.email=t@example.org",
+            *arguments,
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_commit_and_uncommitted_changes(tmp_path):
+    code = tmp_path / "serendifflib"
+    code.mkdir()
+    (code / "a.py").write_text("A = 1\n")
+
+    def state(folder=tmp_path):
+        provenance.commit.cache_clear()
+        return provenance.commit(folder)
+
+    assert state() == ("unknown", True)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    head, dirty = state()
+    assert len(head) == 40 and not dirty
+    (tmp_path / "notes.txt").write_text("not code")
+    assert state() == (head, False)
+    (code / "a.py").write_text("A = 2\n")
+    assert state() == (head, True)
+    # a folder inside somebody else's repository is not a checkout of ours
+    assert state(code) == ("unknown", True)
+    provenance.commit.cache_clear()
+
+
+def test_code_has_one_hash_in_every_python(package):
+    """Records made with one Python count as current in another.
+
+    The expected value was the same with Python 3.11, 3.12 and 3.13, which
+    parse f-strings and functions into slightly different trees.
+    """
+    (package / "base.py").write_text(
+        "def f(a, /, *b, c=None, **d):\n"
+        "    x = f\"{a!r:>{c}} and {d['k']}\" 'plain' f'{b}'\n"
+        "    with open(x) as g, open(x) as h:\n"
+        "        return [*b, (y := 1.5e-3), b'\\x00', ..., lambda z: -z]\n"
+    )
+    expected = "3bd34d5a9c4d9425"
+    assert hash_of("tiny.base", package)[:16] == expected

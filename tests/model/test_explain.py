@@ -1,0 +1,225 @@
+import re
+from dataclasses import replace
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from serendifflib.model.explain import (
+    UserPortrait,
+    direction,
+    nearest_history,
+)
+from serendifflib.portrait.items import unit_rows
+
+INJECTIONS = [
+    "$",
+    "$$ \\frac{1}{0} $$ \\undefined",
+    "cost $5 to $10 & more_than^that % #",
+    "<script>alert(1)</script>",
+    "line one\nline two\r\n\ttabbed",
+    "\"quoted\" 'single' `back`",
+    "{braces} %s {0} {title!r}",
+    "🐙 emoji, ü, עברית, 漢字",
+    "",
+    "x" * 5_000,
+]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def hand_made(**changes):
+    """Three items: the anchor and two others, L = 5."""
+    given = {
+        "user": "ann",
+        "items": np.array([3, 1, 2]),
+        "titles": ["Anchor", "One", "Two"],
+        "positions": np.array([[1.0, 1.0], [0.4, 0.2], [0.6, 0.8]]),
+        "expectedness": np.array([np.nan, 0.1, 0.2]),
+        "relevance": np.array([np.nan, 0.3, 0.4]),
+        "side": 5,
+        "catalogue_positions": np.full((6, 2), 0.5),
+    }
+    return UserPortrait(**{**given, **changes})
+
+
+# ---------------------------------------------------------------- portrait
+
+
+def test_centre_and_reach_by_hand():
+    portrait = hand_made()
+    np.testing.assert_allclose(portrait.centre, [0.5, 0.5])
+    one, two = np.hypot(0.6, 0.8), np.hypot(0.4, 0.2)
+    assert portrait.reach == pytest.approx((one + two) / 2)
+
+
+def test_one_item_has_no_reach():
+    portrait = hand_made(
+        items=np.array([3]),
+        titles=["Anchor"],
+        positions=np.ones((1, 2)),
+        expectedness=np.array([np.nan]),
+        relevance=np.array([np.nan]),
+    )
+    assert portrait.reach == 0.0
+    np.testing.assert_array_equal(portrait.centre, [1.0, 1.0])
+    portrait.centre[:] = 7  # a copy: the anchor itself stays
+    np.testing.assert_array_equal(portrait.centre, [1.0, 1.0])
+
+
+def test_the_table_has_cells_counted_from_one():
+    table = hand_made().table()
+    assert table["title"].tolist() == ["Anchor", "One", "Two"]
+    assert table["cell"].tolist() == [(5, 5), (3, 2), (4, 5)]
+
+
+def test_the_portrait_of_a_model(tiny_model, tiny_data):
+    portrait = tiny_model.portrait(tiny_data.users[1])
+    rows = tiny_data.rows(1)
+    np.testing.assert_array_equal(portrait.items, tiny_data.item_index[rows])
+    assert portrait.titles == [tiny_data.title(i) for i in portrait.items]
+    np.testing.assert_array_equal(portrait.positions[0], 1.0)
+    assert np.isnan(portrait.expectedness[0])
+    rest = portrait.expectedness[1:]
+    assert ((rest > 0) & (rest < 1)).all()
+    relevance = portrait.relevance[1:]
+    assert ((relevance >= 0) & (relevance <= 1)).all()
+    assert portrait.side == 5
+
+
+# ------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ([0.3, -0.2], "more expected, less relevant"),
+        ([-0.3, 0.2], "less expected, more relevant"),
+        ([0.04, -0.04], "as expected, as relevant"),
+        ([0.05, -0.05], "more expected, less relevant"),
+        ([0.0, 0.0], "as expected, as relevant"),
+    ],
+)
+def test_directions(step, words):
+    assert direction(np.array(step)) == words
+
+
+def test_the_nearest_history_item_is_the_most_similar_one():
+    vectors = unit_rows(np.random.default_rng(0).normal(size=(9, 4)))
+    vectors[0] = 0
+    history = np.array([4, 2, 7])
+    place, cosine = nearest_history(5, history, torch.from_numpy(vectors))
+    cosines = [float(vectors[5] @ vectors[h]) for h in history]
+    assert place == int(np.argmax(cosines))
+    assert cosine == pytest.approx(max(cosines))
+
+
+def test_an_explanation_measures_and_names(tiny_model, tiny_data):
+    user = tiny_data.users[4]
+    table = tiny_model.recommend(user, k=5)
+    portrait = tiny_model.portrait(user)
+    for rank, row in enumerate(table.to_dict("records"), start=1):
+        explanation = tiny_model.explain(user, row["item"])
+        assert explanation.rank == rank
+        assert explanation.title == row["title"]
+        assert explanation.nearest == row["nearest history item"]
+        assert explanation.direction == row["direction"]
+        assert explanation.distance == pytest.approx(row["distance"])
+        position = np.array([row["expectedness"], row["relevance"]])
+        np.testing.assert_allclose(explanation.position, position)
+        assert explanation.radius == pytest.approx(
+            np.linalg.norm(position - 1)
+        )
+        assert explanation.zone.shape == (5, 5)
+        assert (explanation.zone >= 0).all()
+        text = str(explanation)
+        for words in (row["title"], explanation.nearest, row["direction"]):
+            assert words in text
+        numbers = [float(n) for n in re.findall(r"-?\d+\.\d\d", text)]
+        assert explanation.distance == pytest.approx(numbers[0], abs=0.006)
+        assert portrait.reach == pytest.approx(numbers[2], abs=0.006)
+
+
+def test_an_item_of_the_history_has_no_rank(tiny_model, tiny_data):
+    item = tiny_data.items[tiny_data.item_index[tiny_data.rows(4)][2] - 1]
+    explanation = tiny_model.explain(tiny_data.users[4], item)
+    assert explanation.rank == 0
+    assert explanation.cosine == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("radius", "words"),
+    [
+        (0.5, "nearer to the familiar than"),
+        (0.8, "about as far as"),
+        (1.2, "farther than"),
+    ],
+)
+def test_how_far_in_words(tiny_model, tiny_data, radius, words):
+    user = tiny_data.users[4]
+    item = tiny_model.recommend(user, k=1)["item"][0]
+    portrait = hand_made(
+        positions=np.array([[1, 1], [1 - 0.8, 1], [1, 1 - 0.8]], dtype=float)
+    )
+    explanation = replace(
+        tiny_model.explain(user, item), portrait=portrait, radius=radius
+    )
+    assert words in explanation.text
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("title", INJECTIONS)
+def test_any_title_can_be_drawn(tiny_model, tiny_data, title):
+    """No formula, no markup: a title is drawn letter by letter."""
+    user = tiny_data.users[4]
+    item = tiny_model.recommend(user, k=1)["item"][0]
+    explanation = replace(tiny_model.explain(user, item), title=title)
+    ax = explanation.plot()
+    ax.figure.canvas.draw()
+    assert ax.get_title() == title
+    assert title in explanation.text
+    portrait = replace(
+        tiny_model.portrait(user), user=title, titles=[title] * 99
+    )
+    portrait.plot().figure.canvas.draw()
+
+
+def test_the_picture_shows_each_item_where_it_is(tiny_model, tiny_data):
+    portrait = tiny_model.portrait(tiny_data.users[4])
+    ax = portrait.plot()
+    points = {
+        (round(x, 9), round(y, 9))
+        for line in ax.lines
+        for x, y in zip(*line.get_data(), strict=True)
+    }
+    assert {
+        (round(x, 9), round(y, 9)) for x, y in portrait.positions
+    } <= points
+    assert "expectedness" in ax.get_xlabel()
+    assert "relevance" in ax.get_ylabel()
+
+
+def test_the_zone_is_drawn_with_expectedness_to_the_right():
+    zone = np.zeros((5, 5))
+    zone[4, 0] = 1.0  # most expected, least relevant: bottom right
+    ax = hand_made().plot(zone=zone)
+    (image,) = ax.images
+    assert image.origin == "lower"
+    assert np.argwhere(np.asarray(image.get_array()) == 1).tolist() == [[0, 4]]
+
+
+def test_a_given_axis_is_used():
+    _, ax = plt.subplots()
+    assert hand_made().plot(ax=ax) is ax

@@ -20,6 +20,12 @@ import pandas as pd
 from serendifflib.data import table1
 from serendifflib.data.download import download, unpack, verify
 from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
+from serendifflib.data.human import (
+    read_beliefs,
+    read_goodreads_surprise,
+    read_personality,
+    read_taobao,
+)
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.reading import read_csv
 from serendifflib.errors import (
@@ -50,7 +56,9 @@ class Source:
         limit: most bytes to download, and most that a member may unpack to.
         size: bytes of the file, where the publisher keeps them fixed.
         sha256: its checksum, likewise.
-        members: files to take from the archive.
+        members: files to take from the archive; in a folder their names may
+            lack the blanks.
+        member_sha256: checksums of the members, where they are fixed.
         optional: files to take if they are there.
         licence: what the publisher allows.
         n_users: number of users that its publisher states.
@@ -66,6 +74,7 @@ class Source:
     size: int | None = None
     sha256: str | None = None
     members: tuple[str, ...] = ()
+    member_sha256: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     licence: str = ""
     n_users: int | None = None
@@ -159,6 +168,84 @@ SOURCES = {
             licence="research use with citation; not to be passed on",
             n_users=481,
         ),
+        Source(
+            id="goodreads-surprise",
+            what="four readers of books with human judgements of surprise",
+            url=(
+                "https://github.com/Ton-moy/surprise-and-serendipity/archive/"
+                "b28b856.zip"
+            ),
+            env="SERENDIFF_URL_GOODREADS_SURPRISE",
+            file="goodreads-surprise.zip",
+            places=("goodreads-surprise", "goodreads-surprise.zip"),
+            limit=64 * MiB,
+            members=tuple(f"User {reader}.txt" for reader in range(1, 5)),
+            member_sha256=(
+                "c8174b5d856e219fb5924c99bf7fc205"
+                "c710a200817c811cafaf7020c348a583",
+                "d3d2b11b1df8cd53be90c125f9978630"
+                "ae2f28af651e10d04a04a360bb20ff4f",
+                "6717ec00b2881c040a8568dff6e2fb35"
+                "5296b1ce329e119416d5a25cc10ea746",
+                "5abe0453a7a1cf5e4d1df8da9a7e81eb"
+                "9ec1a5efcb79b78c6bfb363511ba9ac5",
+            ),
+            licence="MIT; cite Hasan and Bunescu, 2023",
+            n_users=4,
+        ),
+        Source(
+            id="taobao-serendipity",
+            what="survey: 11,383 people rate one recommendation each",
+            url=(
+                "https://raw.githubusercontent.com/greenblue96/"
+                "Taobao-Serendipity-Dataset/HEAD/umap2020_TSD_Wang.csv"
+            ),
+            env="SERENDIFF_URL_TAOBAO_SERENDIPITY",
+            file="umap2020_TSD_Wang.csv",
+            places=(
+                "taobao-serendipity/umap2020_TSD_Wang.csv",
+                "umap2020_TSD_Wang.csv",
+            ),
+            limit=4 * MiB,
+            size=916_390,
+            sha256=(
+                "bd6ca851d0cbf2d58fe22e662c9232b8"
+                "35d8b1ad064487b7d787a7a0b4369400"
+            ),
+            licence="research use with citation; not to be passed on",
+            n_users=11_383,
+        ),
+        Source(
+            id="movielens-beliefs-2024",
+            what="survey: ratings that people expect of films not yet seen",
+            url=f"{_GROUPLENS}movielens/ml_belief_2024_data_release_2.zip",
+            env="SERENDIFF_URL_MOVIELENS_BELIEFS_2024",
+            file="ml_belief_2024_data_release_2.zip",
+            places=(
+                "movielens-beliefs-2024",
+                "ml_belief_2024_data_release_2/data_release",
+                "data_release",
+                "ml_belief_2024_data_release_2.zip",
+            ),
+            limit=2048 * MiB,
+            members=("belief_data.csv",),
+            licence="research use with citation; share under the same terms",
+        ),
+        Source(
+            id="personality-2018",
+            what="survey: lists of high, middle and low serendipity",
+            url=f"{_GROUPLENS}personality-2018/personality-isf2018.zip",
+            env="SERENDIFF_URL_PERSONALITY_2018",
+            file="personality-isf2018.zip",
+            places=(
+                "personality-2018",
+                "personality-isf2018",
+                "personality-isf2018.zip",
+            ),
+            limit=256 * MiB,
+            members=("personality-data.csv",),
+            licence="research use with citation; not to be passed on",
+        ),
     )
 }
 
@@ -204,6 +291,11 @@ def load_dataset(
     name = str(name_or_path)
     if name in WORLDS:
         return _load_world(name, seed, profile, options)
+    if name in SURVEYS:
+        raise ConfigError(
+            f"{name} is a survey: it has no histories to learn from; "
+            f"serendifflib.data.sources.load_survey({name!r}) reads it"
+        )
     if name in SOURCES:
         return load_source(SOURCES[name], **options)
     path = _csv_path(name)
@@ -225,6 +317,29 @@ def load_source(
     _check_options(source.id, reader, options)
     path = fetch_source(source, local_http=local_http)
     return reader(_readable(source, path), **options)
+
+
+def load_survey(name: str) -> pd.DataFrame:
+    """Find or download a survey and read its answers.
+
+    Args:
+        name: an id of :data:`SURVEYS`.
+
+    Returns:
+        One row per answer; see the readers in
+        :mod:`serendifflib.data.human` for the columns.
+
+    Raises:
+        UnknownDatasetError: no such survey.
+        DataError: a file breaks its format or differs from its checksum.
+        DownloadError: the file is not here and cannot be downloaded.
+    """
+    if name not in SURVEYS:
+        raise UnknownDatasetError(
+            f"unknown survey {name!r} (known: {', '.join(SURVEYS)})"
+        )
+    source = SOURCES[name]
+    return SURVEYS[name](_readable(source, fetch_source(source)))
 
 
 def _load_world(
@@ -291,9 +406,7 @@ def find_source(source: Source) -> Path | None:
         path = data_dir() / place
         if path.is_file():
             return path
-        if source.members and all(
-            (path / member).is_file() for member in source.members
-        ):
+        if source.members and all(_member_files(source, path)):
             return path
     downloaded = _download_path(source)
     return downloaded if downloaded.is_file() else None
@@ -338,16 +451,33 @@ def _download_path(source: Source) -> Path:
 
 def _readable(source: Source, path: Path) -> Path:
     """The CSV file, or the folder with the members of an archive."""
-    if path.is_dir() or not source.members:
+    if not source.members:
         return path
-    folder = f"{source.id}-{sha256_file(path)[:12]}"
-    return unpack(
-        path,
-        source.members,
-        cache_dir() / "data" / folder,
-        limit=source.limit,
-        optional=source.optional,
-    )
+    if path.is_file():
+        folder = f"{source.id}-{sha256_file(path)[:12]}"
+        path = unpack(
+            path,
+            source.members,
+            cache_dir() / "data" / folder,
+            limit=source.limit,
+            optional=source.optional,
+        )
+    if source.member_sha256:
+        files = _member_files(source, path)
+        for file, sha256 in zip(files, source.member_sha256, strict=True):
+            verify(file, sha256=sha256)
+    return path
+
+
+def _member_files(source: Source, folder: Path) -> list[Path | None]:
+    """Each member's file in a folder; None where it is not there."""
+    names = ((name, name.replace(" ", "")) for name in source.members)
+    return [
+        next(
+            (folder / name for name in pair if (folder / name).is_file()), None
+        )
+        for pair in names
+    ]
 
 
 def _read_serenlens(source_id: str) -> Callable[[Path], Interactions]:
@@ -373,6 +503,12 @@ _READERS: dict[str, Callable[..., Interactions]] = {
     "serenlens-books": _read_serenlens("serenlens-books"),
     "serenlens-movies": _read_serenlens("serenlens-movies"),
     "serendipity-2018": read_serendipity_2018,
+    "goodreads-surprise": read_goodreads_surprise,
+}
+SURVEYS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "taobao-serendipity": read_taobao,
+    "movielens-beliefs-2024": read_beliefs,
+    "personality-2018": read_personality,
 }
 
 
@@ -424,6 +560,9 @@ def check(name_or_path: str | Path, **options: object) -> pd.DataFrame:
         if path.is_file():
             rows.append(("bytes", path.stat().st_size, source.size or ""))
             rows.append(("SHA-256", sha256_file(path), source.sha256 or ""))
+    if source is not None and name in SURVEYS:
+        rows.append(("answers", len(load_survey(name)), source.n_users or ""))
+        return _report(rows)
     data = load_dataset(name, **options)
     expected: dict[str, object] = {}
     if name.startswith("serenlens"):
@@ -445,6 +584,10 @@ def check(name_or_path: str | Path, **options: object) -> pd.DataFrame:
     ]
     rows.append(("content checksum", data.checksum, ""))
     rows += [("note", note, "") for note in data.notes]
+    return _report(rows)
+
+
+def _report(rows: list[tuple[str, object, object]]) -> pd.DataFrame:
     report = pd.DataFrame(rows, columns=["what", "found", "expected"])
     report["ok"] = [expected in ("", found) for _, found, expected in rows]
     return report

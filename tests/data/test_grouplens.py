@@ -235,6 +235,34 @@ def test_film_texts_have_people_and_genres(serendipity):
     assert data.texts_describe_items
 
 
+def test_marks_milliseconds_and_half_answered_forms(tmp_path):
+    """What the published files have, and a mark at the head of each."""
+    plain = ["userId", "movieId", "rating", "timestamp"]
+    films = ["movieId", "title", "directedBy", "starring", "genres"]
+    tables = {
+        "movies.csv": [films, [1, "Heat (1995)", "", "", "Crime"]],
+        "training.csv": [plain, [5, 1, 3.5, 1_500_000_000_999]],
+        "answers.csv": [
+            [*plain, *LABEL_COLUMNS],
+            [6, 1, 4.0, 1_500_000_001_000, "", "TRUE", *["NA"] * 6],
+            [5, 1, 4.0, 1_500_000_002_000, *["FALSE"] * 7, ""],
+        ],
+    }
+    for name, (header, *rows) in tables.items():
+        write(tmp_path / name, header, rows, encoding="utf-8-sig")
+    data = read_serendipity_2018(tmp_path, users="all")
+    found = data.frame.set_index("user_id")
+    # of user 5's two rows about one film the earlier stays
+    assert found["timestamp"].to_dict() == {
+        "5": 1_500_000_000,
+        "6": 1_500_000_001,
+    }
+    assert found["label"].to_dict() == {"5": 0, "6": 1}
+    strict = read_serendipity_2018(tmp_path, label_column="s_ser_rel")
+    assert not strict.has_labels
+    assert any("1 answers say nothing" in note for note in strict.notes)
+
+
 def test_bad_options_are_refused(serendipity):
     folder, _ = serendipity
     with pytest.raises(ConfigError, match="s_ser_rel, s_ser_find"):

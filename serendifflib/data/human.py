@@ -1,0 +1,399 @@
+"""What people said: surveys of serendipity, and readers with judgements.
+
+Taobao, MovieLens Beliefs and Personality 2018 are survey tables: answers
+without histories that a model could read, so each is a typed table of its
+own (:func:`~serendifflib.data.sources.load_survey`) and no
+:class:`Interactions`. The four readers of Goodreads have both, a history and
+a judgement of each book.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from serendifflib.data.interactions import Interactions
+from serendifflib.data.reading import read_columns, row_error, validate
+from serendifflib.errors import DataError
+
+# Taobao, Wang et al. (2020), as `serendipity_counts` counts them: people,
+# and those of them who call the recommendation a pleasant surprise (4 or 5),
+# by relevance 1..5 (rows) and unexpectedness 1..5 (columns).
+TAOBAO_PEOPLE = np.array(
+    [
+        [692, 229, 237, 396, 789],
+        [472, 468, 242, 416, 320],
+        [180, 203, 266, 236, 187],
+        [602, 918, 576, 1106, 540],
+        [254, 252, 238, 748, 816],
+    ]
+)
+TAOBAO_SURPRISED = np.array(
+    [
+        [11, 8, 12, 33, 48],
+        [18, 26, 15, 75, 53],
+        [14, 16, 38, 86, 53],
+        [122, 231, 194, 756, 386],
+        [112, 141, 136, 676, 767],
+    ]
+)
+
+ASKED = (
+    "relevance",
+    "novelty",
+    "pur_diversity",
+    "rec_diversity",
+    "unexpectedness",
+    "serendipity",
+    "timeliness",
+    "satisfaction",
+    "purchase_intention",
+)
+_CURIOSITY = tuple(f"c{k}" for k in range(1, 11))
+_PERSONALITY = tuple(f"p{k}" for k in range(1, 11))
+_COLUMNS = {
+    "UserId": "user_id",
+    "ItemId": "item_id",
+    "CategoryId": "category_id",
+    "User satisfaction": "satisfaction",
+    "Purchase intention": "purchase_intention",
+    **{name.capitalize(): name for name in ("clicked", "purchased")},
+    **{name.capitalize(): name for name in ASKED[:-2]},
+    **{name.upper(): name for name in (*_CURIOSITY, *_PERSONALITY)},
+}
+# Ten-Item Personality Inventory (Gosling et al., 2003): statement, reversed
+TRAITS = {
+    "extraversion": ("p1", "p6"),
+    "agreeableness": ("p7", "p2"),
+    "conscientiousness": ("p3", "p8"),
+    "emotional_stability": ("p9", "p4"),
+    "openness": ("p5", "p10"),
+}
+
+
+def _scale(low: float, high: float, *, whole: bool = True) -> pa.Column:
+    """A column of answers between two ends of a scale."""
+    checks = [
+        pa.Check.in_range(low, high, error=f"is not within {low} to {high}")
+    ]
+    if whole:
+        checks.append(
+            pa.Check(lambda v: v % 1 == 0, error="is no whole number")
+        )
+    return pa.Column("float64", checks, nullable=not whole)
+
+
+TAOBAO = pa.DataFrameSchema(
+    {name: pa.Column(object) for name in ("user_id", "item_id", "category_id")}
+    | {name: _scale(0, 1) for name in ("clicked", "purchased")}
+    | {name: _scale(1, 5) for name in (*ASKED, *_CURIOSITY)}
+    | {name: _scale(1, 7) for name in _PERSONALITY}
+)
+BELIEFS = pa.DataFrameSchema(
+    {name: pa.Column(object) for name in ("userId", "movieId")}
+    | {"isSeen": _scale(-1, 1)}
+    | {
+        name: _scale(0.5, 5.0, whole=False)
+        for name in ("userElicitRating", "userPredictRating")
+    }
+    | {"userCertainty": _scale(1.0, 5.0, whole=False)}
+    | {"tstamp": pa.Column("float64", nullable=True)}
+    | {"systemPredictRating": _scale(-1.0, 6.0, whole=False)}
+)
+PERSONALITY = pa.DataFrameSchema(
+    {"userid": pa.Column(object)}
+    | {name: _scale(1, 7, whole=False) for name in TRAITS}
+    | {
+        "assigned metric": pa.Column(
+            object,
+            pa.Check.isin(
+                ["serendipity", "popularity", "diversity", "all"],
+                error="is no metric of the readme",
+            ),
+        ),
+        "assigned condition": pa.Column(
+            object,
+            pa.Check.isin(
+                ["high", "medium", "low", "default"],
+                error="is no condition of the readme",
+            ),
+        ),
+    }
+    | {
+        name: _scale(1, 5, whole=False)
+        for name in ("is_personalized", "enjoy_watching")
+    }
+)
+
+
+def read_taobao(path: Path | str) -> pd.DataFrame:
+    """Answers of Taobao's customers about one recommendation each.
+
+    Args:
+        path: ``umap2020_TSD_Wang.csv``.
+
+    Returns:
+        One row per person. Ids as text; answers as numbers, 1 "strongly
+        disagree" to 5 (7 for ``p1`` to ``p10``); names in lower case with
+        underscores. Added: ``surprised`` (serendipity 4 or 5), ``curiosity``
+        (mean of ``c1`` to ``c10``) and the five traits of the Ten-Item
+        Personality Inventory.
+
+    Raises:
+        DataError: a column is missing or an answer is off its scale.
+    """
+    raw = read_columns(path, tuple(_COLUMNS)).rename(columns=_COLUMNS)
+    answers = _typed(raw, TAOBAO, path)
+    again = np.flatnonzero(answers["user_id"].duplicated())
+    if len(again):
+        row, user = int(again[0]), answers["user_id"].iloc[again[0]]
+        raise row_error(str(path), row, "UserId", user, "stands there twice")
+    answers["surprised"] = answers["serendipity"] >= 4
+    answers["curiosity"] = answers[list(_CURIOSITY)].mean(axis=1)
+    for trait, (plain, reversed_) in TRAITS.items():
+        answers[trait] = (answers[plain] + 8 - answers[reversed_]) / 2
+    return answers
+
+
+def serendipity_counts(
+    answers: pd.DataFrame,
+) -> tuple[np.ndarray, np.ndarray]:
+    """People and surprised people by relevance and unexpectedness.
+
+    Args:
+        answers: of :func:`read_taobao`.
+
+    Returns:
+        Two int arrays [5, 5]; row = relevance 1..5, column = unexpectedness
+        1..5. These totals are all that the book stores of the answers.
+    """
+    people, surprised = np.zeros((2, 5, 5), dtype=int)
+    place = (
+        answers["relevance"].to_numpy(dtype=int) - 1,
+        answers["unexpectedness"].to_numpy(dtype=int) - 1,
+    )
+    np.add.at(people, place, 1)
+    np.add.at(surprised, place, answers["surprised"].to_numpy(dtype=int))
+    return people, surprised
+
+
+def read_beliefs(folder: Path | str) -> pd.DataFrame:
+    """What MovieLens users expect of films (Aridor et al., 2024).
+
+    The publisher's readme defines the columns. ``isSeen`` is 1 (seen,
+    ``userElicitRating`` holds the rating), 0 (not seen, ``userPredictRating``
+    holds the *expected* rating and ``userCertainty`` how sure, 1 to 5) or -1
+    (shown, no answer). What a row does not have is NaN. Assumed, for no copy
+    was at hand: empty fields or -1 stand for no value.
+
+    Args:
+        folder: with ``belief_data.csv``.
+
+    Raises:
+        DataError: a column is missing or a value is off its scale.
+    """
+    path = Path(folder) / "belief_data.csv"
+    raw = read_columns(path, tuple(BELIEFS.columns))
+    for name in ("userElicitRating", "userPredictRating", "userCertainty"):
+        raw[name] = raw[name].where(~raw[name].str.match(r"\s*-1(\.0)?\s*$"))
+    return _typed(raw, BELIEFS, path)
+
+
+def read_personality(folder: Path | str) -> pd.DataFrame:
+    """Lists of high, middle or low serendipity, and the pleasure in them.
+
+    Personality 2018 (Nguyen et al., 2018). Each user was given a list of
+    twelve films chosen by ``assigned metric`` (serendipity, popularity or
+    diversity; ``all`` with the condition ``default``) and said, from 1 to 5,
+    whether it ``is_personalized`` and how much they would
+    ``enjoy_watching`` it. Fields are separated by a comma and a blank. Films
+    come without titles, so there is nothing to make item vectors from.
+
+    Args:
+        folder: with ``personality-data.csv``.
+
+    Raises:
+        DataError: a column is missing or a value is off its scale.
+    """
+    path = Path(folder) / "personality-data.csv"
+    raw = read_columns(path, tuple(PERSONALITY.columns))
+    raw = raw.apply(lambda column: column.str.strip())
+    return _typed(raw, PERSONALITY, path)
+
+
+def _typed(
+    table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path | str
+) -> pd.DataFrame:
+    """Typed and checked columns of a table of texts."""
+    table = table.copy()
+    for name, column in schema.columns.items():
+        if str(column.dtype) == "float64":
+            table[name] = _numbers(table[name], path)
+        else:
+            table[name] = table[name].astype(object)
+    try:
+        return schema.validate(table, lazy=True)
+    except SchemaErrors as error:
+        first = error.failure_cases.sort_values("index").iloc[0]
+        problem = str(first["check"]).replace("not_nullable", "is empty")
+        raise row_error(
+            str(path),
+            int(first["index"]),
+            first["column"],
+            first["failure_case"],
+            problem,
+        ) from error
+
+
+def _numbers(values: pd.Series, path: Path | str) -> pd.Series:
+    """Texts as float64; an empty one is NaN."""
+    texts = values.fillna("").str.strip()
+    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
+    silent = texts.str.lower().isin(["", "na", "nan", "null"])
+    strange = np.flatnonzero(numbers.isna() & ~silent)
+    if len(strange):
+        row = int(strange[0])
+        raise row_error(
+            str(path), row, str(values.name), texts.iloc[row], "is no number"
+        )
+    return numbers
+
+
+# ------------------------------------------------- readers of Goodreads
+
+READERS = (1, 2, 3, 4)
+_QUOTES = str.maketrans("‘’“”", "''\"\"")
+_BOOK = re.compile(r"^'*Book_number'\s*:\s*'(\d+)'", re.MULTILINE)
+_FIELD = {
+    "item_id": re.compile(r"^'*Book_id'\s*:\s*'(\d+)'", re.MULTILINE),
+    "title": re.compile(r"^'*Book_title'\s*:\s*'?(.*?)'*\s*$", re.MULTILINE),
+    "topics": re.compile(
+        r"^Manually_identified_main_topic_words\s*:(.*)$", re.MULTILINE
+    ),
+    "summary": re.compile(r"^Summary\s*:(.*)$", re.MULTILINE),
+    "decision": re.compile(r"^Manual decision\s*:(.*)$", re.MULTILINE),
+}
+_VERDICT = re.compile(r"(not\s+)?surprising", re.IGNORECASE)
+
+
+def read_judgements(folder: Path | str) -> pd.DataFrame:
+    """Books of four Goodreads readers, with human judgements of surprise.
+
+    Hasan and Bunescu (2023): the books stand in reading order, and somebody
+    who had read the summaries so far said whether the next one surprises.
+
+    Args:
+        folder: with ``User 1.txt`` to ``User 4.txt`` (or ``User1.txt``).
+
+    Returns:
+        Columns ``user_id``, ``position`` (0, 1, ... in reading order),
+        ``item_id``, ``title``, ``topics``, ``summary``, ``surprising``
+        (1, 0, or NaN where there is no decision: the first books, or one
+        that cannot be read as one), ``written`` (what stood there).
+
+    Raises:
+        DataError: a file is missing, a book has no id or title, or the
+            numbers of the books do not count up from 0.
+    """
+    parts = [_books(Path(folder), reader) for reader in READERS]
+    return pd.concat(parts, ignore_index=True)
+
+
+def verdict(written: str) -> float:
+    """A decision as 1 (surprising), 0 (not surprising) or NaN.
+
+    >>> verdict("Not Surprising (the topic of 12)"), verdict("surprising ")
+    (0.0, 1.0)
+    >>> verdict("Not surprising surprising"), verdict("0, 1, 5")
+    (nan, nan)
+    """
+    found = {not no for no in _VERDICT.findall(written)}
+    return float(found.pop()) if len(found) == 1 else float("nan")
+
+
+def _books(folder: Path, reader: int) -> pd.DataFrame:
+    path = reader_file(folder, reader)
+    try:
+        text = path.read_text("utf-8-sig").translate(_QUOTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    starts = [found.start() for found in _BOOK.finditer(text)]
+    rows: list[dict] = []
+    for start, end in pairwise([*starts, len(text)]):
+        block = text[start:end]
+        number = int(_BOOK.match(block)[1])
+        if number != len(rows):
+            raise DataError(
+                f"{path}: book {number} stands where book {len(rows)} should"
+            )
+        row = {"user_id": f"reader {reader}", "position": number}
+        for name, pattern in _FIELD.items():
+            found = pattern.search(block)
+            row[name] = found[1].strip() if found else ""
+        for name in ("item_id", "title"):
+            if not row[name]:
+                raise DataError(f"{path}: book {number} has no {name}")
+        row["surprising"] = verdict(row["decision"])
+        row["written"] = row.pop("decision")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path}: holds no line 'Book_number'")
+    return pd.DataFrame(rows)
+
+
+def reader_file(folder: Path, reader: int) -> Path:
+    """The file of a reader, whose name is written in two ways."""
+    spaced = folder / f"User {reader}.txt"
+    return spaced if spaced.is_file() else folder / f"User{reader}.txt"
+
+
+def read_goodreads_surprise(folder: Path | str) -> Interactions:
+    """The four readers as interactions; label 1 is "surprising".
+
+    There are no times: the second counts the books. There are no ratings:
+    nobody knows which books were liked. A book without a decision has label
+    0, as rows that nobody judged have elsewhere; who needs to tell the two
+    apart reads :func:`read_judgements`.
+
+    Raises:
+        DataError: see :func:`read_judgements`.
+    """
+    books = read_judgements(folder)
+    silent = books[books["surprising"].isna()]
+    odd = silent.loc[silent["written"] != "", "written"]
+    table = pd.DataFrame(
+        {
+            "user_id": books["user_id"],
+            "item_id": books["item_id"],
+            "timestamp": books["position"],
+            "review": (books["title"] + ". " + books["summary"]).str.strip(),
+            "rating": "",
+            "label": books["surprising"].fillna(0),
+        }
+    )
+    frame, notes = validate(table, where=str(folder))
+    said = "; ".join(repr(text) for text in odd)
+    notes = (
+        f"{len(silent)} of {len(books)} books carry no decision; they count "
+        f"as label 0{f' (unreadable: {said})' if said else ''}.",
+        *notes,
+    )
+    return Interactions(
+        name="goodreads-surprise",
+        frame=frame,
+        source=(
+            "Four readers of Goodreads (Hasan and Bunescu, 2023): books in "
+            "reading order; the label is a human judgement of surprise, "
+            "made from summaries, not serendipity."
+        ),
+        has_labels=True,
+        titles=dict(zip(books["item_id"], books["title"], strict=True)),
+        notes=notes,
+        texts_describe_items=True,
+    )

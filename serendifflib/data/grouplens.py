@@ -1,29 +1,25 @@
-"""Read GroupLens' folders: MovieLens and Serendipity 2018.
+"""Read GroupLens' folders: MovieLens of any age, Serendipity 2018.
 
-Neither holds reviews. The text of a row is a description of the film, from
-title, genres, people and tags, the same in all rows of the film.
+None of them holds reviews. The text of a row is a description of the film,
+from title, genres, people and tags, the same in all rows of the film.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from serendifflib.data.interactions import Interactions
-from serendifflib.data.reading import (
-    LATEST_SECOND,
-    check_rows,
-    read_columns,
-    read_parts,
-    row_error,
-    tidy,
-    validate,
-)
-from serendifflib.errors import ConfigError
+from serendifflib.data.interactions import COLUMNS, Interactions
+from serendifflib.data.layouts import Source, gather
+from serendifflib.data.reading import in_parts, open_table, read_columns
+from serendifflib.data.schema import check_rows, row_error, shown, tidy
+from serendifflib.errors import ConfigError, DataError
 
 LABEL_COLUMNS = tuple(
     f"{kind}_ser_{reading}"
@@ -75,29 +71,122 @@ def describe(
     return ". ".join(part for part in parts if part) + "."
 
 
-def read_movielens(folder: Path | str) -> Interactions:
-    """Read MovieLens' ``ratings.csv``, ``movies.csv`` and ``tags.csv``.
+# Of each release: ratings, films, and what else may be there.
+RELEASES = {
+    "latest": ("ratings.csv", "movies.csv", "tags.csv"),
+    "1M or 10M": ("ratings.dat", "movies.dat"),
+    "100k": ("u.data", "u.item"),
+}
+PLAIN = ("userId", "movieId", "timestamp", "rating")
+GENRES_100K = (
+    "Action Adventure Animation Children Comedy Crime Documentary Drama "
+    "Fantasy Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War "
+    "Western"
+).split()
+
+
+def release_of(names: Container[str]) -> str | None:
+    """Which release of MovieLens has these files, if any."""
+    for release, (ratings, films, *_) in RELEASES.items():
+        if ratings in names and films in names:
+            return release
+    return None
+
+
+def movielens_parts(
+    folder: Path | str,
+) -> tuple[Source, Iterator[pd.DataFrame]]:
+    """MovieLens of any age as checked parts: 100k, 1M, 10M, or a newer one.
 
     Raises:
         DataError: a file is missing or breaks its format.
     """
     folder = Path(folder)
-    path = folder / "ratings.csv"
-    ratings = read_columns(path, ("userId", "movieId", "timestamp", "rating"))
-    titles, texts = _films(folder, people=())
-    frame, notes = validate(_table(ratings, texts, path), where=str(path))
-    return Interactions(
-        name="movielens-small",
-        frame=frame,
-        source=(
+    release = release_of([path.name for path in folder.glob("*")]) or "latest"
+    ratings, films, *_ = RELEASES[release]
+    if release == "latest":
+        titles, texts = _films(folder, people=())
+        parts = open_table(folder / ratings).parts(PLAIN)
+    else:
+        titles, texts = _old_films(folder / films)
+        parts = in_parts(_old_ratings(folder / ratings), PLAIN)
+    path = folder / ratings
+    columns = (*COLUMNS, "title")
+    source = Source(str(path), {name: name for name in columns}, "movielens")
+
+    def checked() -> Iterator[pd.DataFrame]:
+        for part in parts:
+            table = _table(part, texts, path)
+            table["title"] = table["item_id"].map(titles)
+            yield source.clean(table)
+
+    return source, checked()
+
+
+def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
+    """Read MovieLens; see :func:`movielens_parts`.
+
+    Args:
+        folder: with the files of one release.
+        name: data id of the result; that of the small release if empty.
+    """
+    source, parts = movielens_parts(folder)
+    data = gather(
+        source,
+        parts,
+        name=name or "movielens-small",
+        told=(
             "MovieLens latest-small by GroupLens: real ratings with titles, "
             "genres and tags. It has no serendipity labels."
+            if not name
+            else "MovieLens by GroupLens: real ratings with titles and genres."
         ),
-        has_labels=False,
-        titles=titles,
-        notes=notes,
         texts_describe_items=True,
     )
+    return dataclasses.replace(data, titles=source.titles)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a file from the time before UTF-8."""
+    try:
+        with open(path, encoding="latin-1", newline="") as stream:
+            yield from (line.rstrip("\r\n") for line in stream)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _old_ratings(path: Path) -> Iterator[list[str]]:
+    """Fields of ``ratings.dat`` and ``u.data``, in the order of PLAIN."""
+    mark = "\t" if path.name == "u.data" else "::"
+    for number, line in enumerate(_lines(path), 1):
+        fields = line.split(mark)
+        if len(fields) != 4:
+            raise DataError(
+                f"{path}: line {number} has {len(fields)} fields, not 4"
+            )
+        user, film, rating, seconds = fields
+        yield [user, film, seconds, rating]
+
+
+def _old_films(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Titles and texts by id from ``movies.dat`` or ``u.item``."""
+    titles, texts = {}, {}
+    for number, line in enumerate(_lines(path), 1):
+        if path.name == "u.item":
+            item, title, *rest = line.split("|")
+            flags = zip(GENRES_100K, rest[4:], strict=False)
+            genres = "|".join(genre for genre, flag in flags if flag == "1")
+        else:
+            item, title, genres = (line.split("::") + ["", ""])[:3]
+        if not title or item in titles:
+            raise DataError(
+                f"{path}: line {number} is no new film: {shown(line)}"
+            )
+        titles[item] = plain_title(title)
+        texts[item] = describe(titles[item], genres)
+    return titles, texts
 
 
 def read_serendipity_2018(
@@ -110,7 +199,6 @@ def read_serendipity_2018(
 
     A row of ``answers.csv`` has label 1 where the chosen definition of
     serendipity holds. Rows of ``training.csv`` have label 0: nobody asked.
-    Timestamps in milliseconds become seconds.
 
     Args:
         folder: with ``answers.csv``, ``training.csv``, ``movies.csv`` and,
@@ -133,9 +221,8 @@ def read_serendipity_2018(
         raise ConfigError(f"unknown users {users!r}: choose answered or all")
     folder = Path(folder)
     path = folder / "answers.csv"
-    plain = ("userId", "movieId", "timestamp", "rating")
     chosen = LABEL_COLUMNS if label_column == "any" else (label_column,)
-    answers = read_columns(path, (*plain, *chosen))
+    answers = read_columns(path, (*PLAIN, *chosen))
     labels = [_truth(answers[column], path) for column in chosen]
     known = np.logical_or.reduce([there for _, there in labels])
     titles, texts = _films(folder, people=("directedBy", "starring"))
@@ -145,10 +232,12 @@ def read_serendipity_2018(
     keep = set(answers["userId"].str.strip()) if users == "answered" else None
     tables = [check_rows(asked, where=str(path))]
     path = folder / "training.csv"
-    past = _past_ratings(path, plain, keep)
-    if len(past):
-        past = _table(past, texts, path)
-        tables.append(check_rows(past, where=str(path)))
+    for part in open_table(path).parts(PLAIN):  # it has 10 million rows
+        if keep is not None:
+            part = part[part["userId"].str.strip().isin(keep)]
+        if len(part):
+            past = _table(part, texts, path)
+            tables.append(check_rows(past, where=str(path)))
     frame, notes = tidy(pd.concat(tables, ignore_index=True))
     unknown = int((~known).sum())
     if unknown:
@@ -187,6 +276,10 @@ def _films(
     titles, texts = {}, {}
     for row in movies.itertuples(index=False):
         item = row.movieId.strip()
+        if item in titles:
+            raise DataError(
+                f"{folder / 'movies.csv'}: film {shown(item)} stands twice"
+            )
         titles[item] = plain_title(row.title)
         names = ". ".join(getattr(row, column) for column in people)
         texts[item] = describe(
@@ -200,21 +293,15 @@ def _table(
 ) -> pd.DataFrame:
     """Rows in our columns; refuses a film that has no description."""
     items = ratings["movieId"].str.strip()
-    unknown = np.flatnonzero(~items.isin(list(texts)).to_numpy())
-    if len(unknown):
-        row = int(unknown[0])
-        raise row_error(
-            str(path),
-            ratings.index[row],
-            "movieId",
-            items.iloc[row],
-            "does not occur in movies.csv",
-        )
+    unknown = ~items.isin(list(texts)).to_numpy()
+    if unknown.any():
+        problem = "does not occur among the films"
+        raise row_error(str(path), items, unknown, problem)
     return pd.DataFrame(
         {
             "user_id": ratings["userId"],
             "item_id": items,
-            "timestamp": _seconds(ratings["timestamp"]),
+            "timestamp": ratings["timestamp"],
             "review": items.map(texts),
             "rating": ratings["rating"],
             "label": 0,
@@ -228,40 +315,8 @@ def _truth(values: pd.Series, path: Path) -> tuple[np.ndarray, np.ndarray]:
     is_true = words.isin(["true", "1", "1.0"]).to_numpy()
     is_false = words.isin(["false", "0", "0.0"]).to_numpy()
     silent = words.isin(["", "na", "nan", "null"]).to_numpy()
-    strange = np.flatnonzero(~(is_true | is_false | silent))
-    if len(strange):
-        row = int(strange[0])
-        raise row_error(
-            str(path),
-            row,
-            str(values.name),
-            values.iloc[row],
-            "is neither TRUE nor FALSE",
-        )
+    strange = ~(is_true | is_false | silent)
+    if strange.any():
+        problem = "is neither TRUE nor FALSE"
+        raise row_error(str(path), values, strange, problem)
     return is_true, ~silent
-
-
-def _past_ratings(
-    path: Path,
-    columns: tuple[str, ...],
-    users: set[str] | None,
-) -> pd.DataFrame:
-    """Rows of ``training.csv`` to keep, read in parts: it has 10 million."""
-    parts = []
-    for part in read_parts(path, columns):
-        if users is not None:
-            part = part[part["userId"].str.strip().isin(users)]
-        parts.append(part)
-    return pd.concat(parts)
-
-
-def _seconds(values: pd.Series) -> pd.Series:
-    """Milliseconds become seconds; what is no number stays for the schema."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    in_ms = numbers.between(
-        LATEST_SECOND, 1000.0 * LATEST_SECOND, inclusive="right"
-    ).to_numpy()
-    if in_ms.any():
-        values = values.copy()
-        values[in_ms] = (numbers[in_ms] // 1000).astype("int64").astype(str)
-    return values

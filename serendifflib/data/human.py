@@ -19,7 +19,8 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.reading import read_columns, row_error, validate
+from serendifflib.data.reading import read_columns
+from serendifflib.data.schema import row_error, validate
 from serendifflib.errors import DataError
 
 # Taobao, Wang et al. (2020), as `serendipity_counts` counts them: people,
@@ -150,10 +151,10 @@ def read_taobao(path: Path | str) -> pd.DataFrame:
     """
     raw = read_columns(path, tuple(_COLUMNS)).rename(columns=_COLUMNS)
     answers = _typed(raw, TAOBAO, path)
-    again = np.flatnonzero(answers["user_id"].duplicated())
-    if len(again):
-        row, user = int(again[0]), answers["user_id"].iloc[again[0]]
-        raise row_error(str(path), row, "UserId", user, "stands there twice")
+    again = answers["user_id"].duplicated().to_numpy()
+    if again.any():
+        users = answers["user_id"].rename("UserId")
+        raise row_error(str(path), users, again, "stands there twice")
     answers["surprised"] = answers["serendipity"] >= 4
     answers["curiosity"] = answers[list(_CURIOSITY)].mean(axis=1)
     for trait, (plain, reversed_) in TRAITS.items():
@@ -242,12 +243,9 @@ def _typed(
     except SchemaErrors as error:
         first = error.failure_cases.sort_values("index").iloc[0]
         problem = str(first["check"]).replace("not_nullable", "is empty")
+        bad = table.index == first["index"]
         raise row_error(
-            str(path),
-            int(first["index"]),
-            first["column"],
-            first["failure_case"],
-            problem,
+            str(path), table[first["column"]], bad, problem
         ) from error
 
 
@@ -256,12 +254,9 @@ def _numbers(values: pd.Series, path: Path | str) -> pd.Series:
     texts = values.fillna("").str.strip()
     numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
     silent = texts.str.lower().isin(["", "na", "nan", "null"])
-    strange = np.flatnonzero(numbers.isna() & ~silent)
-    if len(strange):
-        row = int(strange[0])
-        raise row_error(
-            str(path), row, str(values.name), texts.iloc[row], "is no number"
-        )
+    strange = (numbers.isna() & ~silent).to_numpy()
+    if strange.any():
+        raise row_error(str(path), texts, strange, "is no number")
     return numbers
 
 

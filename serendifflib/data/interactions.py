@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +30,16 @@ def derived_seed(seed: int, *parts: object) -> int:
     False
     """
     return int(content_hash(seed, *parts)[:32], 16)
+
+
+def plain_id(value: object) -> str:
+    """An id as text: no spaces around it, no point after a whole number.
+
+    >>> plain_id(196.0), plain_id("196.0"), plain_id(" b 1 ")
+    ('196', '196', 'b 1')
+    """
+    text = str(value).strip()
+    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,16 @@ class Interactions:
     notes: tuple[str, ...] = ()
     world: World | None = None
     texts_describe_items: bool = False
+
+    @property
+    def span(self) -> str:
+        """First and last time of the rows, e.g. for a check by eye."""
+        times = self.frame["timestamp"]
+        first, last = (
+            f"{np.datetime64(int(value), 's')}".replace("T", " ")
+            for value in (times.min(), times.max())
+        )
+        return f"{first} to {last} (UTC)"
 
     @cached_property
     def users(self) -> np.ndarray:
@@ -108,7 +129,7 @@ class Interactions:
         Raises:
             UnknownUserError: the id does not occur.
         """
-        wanted = str(user_id)
+        wanted = plain_id(user_id)
         place = int(np.searchsorted(self.users, wanted))
         if place == self.n_users or self.users[place] != wanted:
             raise UnknownUserError(
@@ -123,7 +144,7 @@ class Interactions:
         Raises:
             UnknownItemError: the id does not occur.
         """
-        wanted = str(item_id)
+        wanted = plain_id(item_id)
         place = int(np.searchsorted(self.items, wanted))
         if place == self.n_items or self.items[place] != wanted:
             raise UnknownItemError(

@@ -11,7 +11,9 @@ import dataclasses
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,13 @@ import pandas as pd
 
 from serendifflib.data import table1
 from serendifflib.data.download import download, unpack, verify
-from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
+from serendifflib.data.grouplens import (
+    RELEASES,
+    movielens_parts,
+    read_movielens,
+    read_serendipity_2018,
+    release_of,
+)
 from serendifflib.data.human import (
     read_beliefs,
     read_goodreads_surprise,
@@ -27,7 +35,16 @@ from serendifflib.data.human import (
     read_taobao,
 )
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.reading import read_csv
+from serendifflib.data.layouts import (
+    Source as Opened,
+)
+from serendifflib.data.layouts import (
+    checked_parts,
+    read_file,
+    read_frame,
+    write_parts,
+)
+from serendifflib.data.schema import shown
 from serendifflib.errors import (
     ConfigError,
     DataError,
@@ -265,22 +282,26 @@ WORLDS = {
 
 
 def load_dataset(
-    name_or_path: str | Path,
+    what: str | Path | pd.DataFrame,
     *,
     seed: int = 0,
     profile: Profile | str | None = None,
     **options: object,
 ) -> Interactions:
-    """Load interactions by data id or from a CSV file.
+    """Load interactions by data id, from a file, or from a table in memory.
 
     Args:
-        name_or_path: a data id (see :func:`list_datasets`), or the path of a
-            CSV file in SerenLens' columns.
+        what: a data id (see :func:`list_datasets`), the path of a file, or
+            a table. Files in other columns than ours are read too; see
+            :mod:`serendifflib.data.layouts`.
         seed: seed of a simulated world; real data do not depend on it.
         profile: sizes of a simulated world; the current profile if None.
         **options: ``n_users``, ``n_items`` and other arguments of
             :class:`~serendifflib.data.world.World` for a simulated world;
-            ``label_column`` and ``users`` for ``serendipity-2018``.
+            ``label_column`` and ``users`` for ``serendipity-2018``;
+            ``layout``, ``columns``, ``texts_describe_items`` and ``name``
+            for a file or a table
+            (:func:`~serendifflib.data.layouts.read_file`).
 
     Raises:
         UnknownDatasetError: neither an id nor a file.
@@ -288,7 +309,10 @@ def load_dataset(
         DataError: a file breaks the schema or differs from its checksum.
         DownloadError: the data are not here and cannot be downloaded.
     """
-    name = str(name_or_path)
+    if isinstance(what, pd.DataFrame):
+        _check_options("a table", read_frame, options)
+        return _warned(read_frame(what, **options))
+    name = str(what)
     if name in WORLDS:
         return _load_world(name, seed, profile, options)
     if name in SURVEYS:
@@ -298,9 +322,86 @@ def load_dataset(
         )
     if name in SOURCES:
         return load_source(SOURCES[name], **options)
-    path = _csv_path(name)
-    _check_options(name, read_csv, options, ("name",))
-    return read_csv(path, **options)
+    path = user_path(name)
+    _check_options(name, read_file, options)
+    if (folder := _movielens(path, options.get("layout"))) is not None:
+        return read_movielens(folder, name=options.get("name") or path.name)
+    return _warned(read_file(path, **options))
+
+
+def _warned(data: Interactions) -> Interactions:
+    """Say at once what is probably wrong; it stands in the notes too."""
+    for note in data.notes:
+        if note.startswith("Warning: "):
+            warnings.warn(f"{data.name}: {note[9:]}", stacklevel=3)
+    return data
+
+
+def convert(
+    path: Path | str,
+    out: Path | str,
+    *,
+    layout: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[int, tuple[str, ...]]:
+    """Write a file in the schema's columns, part by part.
+
+    Args:
+        path: file, or folder or archive of MovieLens.
+        out: CSV file to write.
+        layout: ``movielens`` or one of
+            :data:`~serendifflib.data.layouts.LAYOUTS`; None finds out.
+        columns: ours -> theirs, where the choice would be wrong.
+
+    Returns:
+        How many rows were written, and the notes.
+
+    Raises:
+        ConfigError, DataError: see :func:`load_dataset`.
+        CacheError: ``out`` cannot be written.
+    """
+    path = user_path(str(path))
+    parts: Iterator[pd.DataFrame]
+    opened: Opened
+    if (folder := _movielens(path, layout)) is not None:
+        opened, parts = movielens_parts(folder)
+    else:
+        opened, parts = checked_parts(path, layout=layout, columns=columns)
+    rows = write_parts(opened, parts, out)
+    notes = opened.notes()
+    if opened.describes or folder is not None:
+        notes = (
+            *notes,
+            "The texts describe items: read the result with "
+            "texts_describe_items=True (--texts-describe-items).",
+        )
+    return rows, notes
+
+
+def _movielens(path: Path, layout: object) -> Path | None:
+    """The folder of a release of MovieLens, unpacked if it is an archive.
+
+    Raises:
+        DataError: ``layout`` is ``movielens``, but ``path`` is not.
+    """
+    if layout not in (None, "movielens"):
+        return None
+    if path.is_dir():
+        if release_of(os.listdir(path)):
+            return path
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).name for name in archive.namelist()}
+        if release := release_of(names):
+            needed, optional = RELEASES[release][:2], RELEASES[release][2:]
+            return _unpacked(path, path.stem, needed, optional, 4096 * MiB)
+    if layout is None:
+        return None
+    raise DataError(
+        f"{path}: is no folder or zip archive with the files of MovieLens "
+        "(ratings.csv and movies.csv, ratings.dat and movies.dat, or u.data "
+        "and u.item)"
+    )
 
 
 def load_source(
@@ -365,7 +466,6 @@ def _check_options(
     name: str,
     function: Callable[..., object],
     options: Mapping[str, object],
-    also: tuple[str, ...] = (),
 ) -> None:
     """Refuse options that the loader of a data set does not take."""
     taken = [
@@ -375,24 +475,33 @@ def _check_options(
         and parameter.name != "seed"
     ]
     for option in options:
-        if option not in (*taken, *also):
+        if option not in taken:
             known = ", ".join(taken) or "none"
             raise ConfigError(
                 f"{name} has no option {option!r}; its options: {known}"
             )
 
 
-def _csv_path(name: str) -> Path:
-    """The path of a CSV file, or a helpful refusal of an unknown id."""
-    path = Path(name).expanduser()
-    if path.is_file() or path.suffix or path.name != name:
-        return path  # if it does not exist, reading says so
+def user_path(name: str) -> Path:
+    """A path that a user wrote, or a helpful refusal of an unknown id.
+
+    Raises:
+        UnknownDatasetError: it looks like an id, and there is no such file.
+        DataError: no file can be called so.
+    """
+    try:
+        path = Path(name).expanduser()
+        if path.exists() or path.suffix or path.name != name:
+            return path  # if it does not exist, reading says so
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(name)}: cannot be read: {reason}") from error
     known = [*WORLDS, *SOURCES]
     close = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise UnknownDatasetError(
         f"unknown data set {name!r}{hint} (known: {', '.join(known)}, or "
-        "the path of a CSV file)"
+        "the path of a file)"
     )
 
 
@@ -454,13 +563,8 @@ def _readable(source: Source, path: Path) -> Path:
     if not source.members:
         return path
     if path.is_file():
-        folder = f"{source.id}-{sha256_file(path)[:12]}"
-        path = unpack(
-            path,
-            source.members,
-            cache_dir() / "data" / folder,
-            limit=source.limit,
-            optional=source.optional,
+        path = _unpacked(
+            path, source.id, source.members, source.optional, source.limit
         )
     if source.member_sha256:
         files = _member_files(source, path)
@@ -480,9 +584,21 @@ def _member_files(source: Source, folder: Path) -> list[Path | None]:
     ]
 
 
+def _unpacked(
+    path: Path,
+    name: str,
+    members: Sequence[str],
+    optional: Sequence[str],
+    limit: int,
+) -> Path:
+    """Folder of the cache with the members of an archive."""
+    folder = cache_dir() / "data" / f"{name}-{sha256_file(path)[:12]}"
+    return unpack(path, members, folder, limit=limit, optional=optional)
+
+
 def _read_serenlens(source_id: str) -> Callable[[Path], Interactions]:
     def read(path: Path) -> Interactions:
-        data = read_csv(path, name=source_id)
+        data = read_file(path, layout="serendiff", name=source_id)
         differing = table1.differences(data, source_id)
         notes = tuple(f"Not as in Table 1: {line}." for line in differing)
         part = "book" if source_id.endswith("books") else "film"
@@ -525,7 +641,7 @@ def fetch(name: str) -> Path | None:
         return None
     if name in SOURCES:
         return fetch_source(SOURCES[name])
-    path = _csv_path(name)
+    path = user_path(name)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     return path

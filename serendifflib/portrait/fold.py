@@ -95,18 +95,39 @@ class FoldData:
         return list(self.training_items.values())
 
 
-def prepare_fold(
+@dataclass(frozen=True)
+class FoldPlan:
+    """A fold before any text is encoded: who is asked what, with which texts.
+
+    Attributes:
+        kind: ``"serendipity"`` or ``"next-item"``.
+        parts: the examples of ``train``, ``valid`` and ``test`` whose target
+            has an allowed text.
+        dropped: how many others each part had.
+        allowed: rows whose texts may enter item vectors, bool, [R].
+        missing_items: items without an allowed text, int64, sorted.
+        training_rows: rows that models may count, int64.
+    """
+
+    kind: str
+    parts: dict[str, Examples]
+    dropped: dict[str, int]
+    allowed: np.ndarray
+    missing_items: np.ndarray
+    training_rows: np.ndarray
+
+
+def plan_fold(
     interactions: Interactions,
     split: Split,
     *,
     kind: str | None = None,
-    encoder: Encoder | None = None,
     reviews: str = "unlabelled",
     max_history: int = 100,
     train_per_user: int = 20,
     seed: int = 0,
-) -> FoldData:
-    """Examples and item vectors of one fold, with nothing held out inside.
+) -> FoldPlan:
+    """Choose examples and texts of a fold; takes no time.
 
     Args:
         interactions: the data.
@@ -115,7 +136,6 @@ def prepare_fold(
             where the data have labels and the second where not. For next
             items, validation and test take each user's last liked item and
             training takes up to ``train_per_user`` rows of each user.
-        encoder: turns reviews into vectors; None for the packaged one.
         reviews: which reviews make an item's vector. ``"unlabelled"``: those
             that are nobody's label-1 review and no held-out target's;
             ``"train"``: all but held-out targets'; ``"all"``: every review.
@@ -128,7 +148,8 @@ def prepare_fold(
 
     Raises:
         ConfigError: an unknown kind or rule for reviews.
-        DataError: no text is left, or there is nothing to train or test on.
+        DataError: no text is left, or there is nothing to train or test on;
+            says why.
     """
     if kind is None:
         kind = "serendipity" if interactions.has_labels else "next-item"
@@ -161,31 +182,138 @@ def prepare_fold(
         parts["train"] = parts["train"].subset(in_time)
     held_out = np.concatenate([parts["valid"].rows, parts["test"].rows])
     allowed = allowed_reviews(interactions, held_out, reviews)
-    vectors, missing = _item_vectors(interactions, allowed, encoder)
+    _check_texts(interactions, allowed)
+    missing = np.setdiff1d(
+        np.arange(1, interactions.n_items + 1),
+        interactions.item_index[allowed],
+    )
     dropped = {}
     for part, examples in parts.items():
-        has_vector = ~np.isin(examples.targets.numpy(), missing)
-        dropped[part] = int((~has_vector).sum())
-        parts[part] = examples.subset(has_vector)
-    for part in ("train", "test"):
-        asked = part == "train" or len(split.test_users)
+        has_text = ~np.isin(examples.targets.numpy(), missing)
+        dropped[part] = int((~has_text).sum())
+        parts[part] = examples.subset(has_text)
+    for part, users in (
+        ("train", split.train_users),
+        ("test", split.test_users),
+    ):
+        asked = part == "train" or len(users)
         if asked and not len(parts[part]):
+            why = _why_nothing(interactions, users, kind, dropped[part])
             raise DataError(
-                f"{interactions.name}, {split.name}: no {kind} target in "
-                f"its {part} users ({dropped[part]} left out because their "
-                "item has no other review)"
+                f"{interactions.name}, {split.name}: no {kind} target in its "
+                f"{part} users: {why}"
             )
+    return FoldPlan(kind, parts, dropped, allowed, missing, training_rows)
+
+
+def _check_texts(interactions: Interactions, allowed: np.ndarray) -> None:
+    """Refuse data of whose items nothing is known, and say why."""
+    texts = interactions.frame["review"].to_numpy(dtype=object)
+    if not allowed.any():
+        there = int((texts != "").sum())
+        why = "no row has one"
+        if there:
+            why = (
+                f"all {there:,} rows that have one are labelled or held out, "
+                "and such a review stays out of its item's vector"
+            )
+            why += _advice(interactions)
+        raise DataError(
+            f"{interactions.name}: no review may be used for item vectors, "
+            f"so no item gets one: {why}"
+        )
+    if interactions.n_items > 1 and len(set(texts[allowed])) == 1:
+        raise DataError(
+            f"{interactions.name}: all reviews are the same text, so no item "
+            "can be told from another"
+        )
+
+
+def _why_nothing(
+    interactions: Interactions, users: np.ndarray, kind: str, dropped: int
+) -> str:
+    """Why users give no example: no label, no history, or no text."""
+    if dropped:
+        advice = _advice(interactions)
+        return (
+            f"{dropped:,} left out because their item has no other review"
+            f"{advice}"
+        )
+    rows = np.isin(interactions.user_index, users)
+    what = "rows"
+    if kind == "serendipity":
+        rows &= interactions.frame["label"].to_numpy() == 1
+        what = "labels"
+    if not rows.any():
+        return f"they have no {what}"
+    times = interactions.frame["timestamp"].to_numpy()
+    firsts = interactions.row_start[interactions.user_index]
+    if ((np.arange(len(rows)) > firsts) & (times == times[firsts]))[
+        rows
+    ].any():
+        return (
+            f"none of their {int(rows.sum()):,} {what} has a history, because "
+            "the user's rows all have the same time"
+        )
+    return (
+        f"none of their {int(rows.sum()):,} {what} has a history, a row of "
+        "the same user at an earlier time"
+        + (", or a rating of 4 or more" if kind == "next-item" else "")
+    )
+
+
+def _advice(interactions: Interactions) -> str:
+    if interactions.texts_describe_items:
+        return ""
+    return (
+        "; if the texts describe items, and are no reviews, say "
+        "texts_describe_items=True (--texts-describe-items)"
+    )
+
+
+def prepare_fold(
+    interactions: Interactions,
+    split: Split,
+    *,
+    encoder: Encoder | None = None,
+    **options,
+) -> FoldData:
+    """Examples and item vectors of one fold, with nothing held out inside.
+
+    What cannot be fitted is refused before anything is encoded.
+
+    Args:
+        interactions: the data.
+        split: the users of the fold.
+        encoder: turns reviews into vectors; None for the packaged one.
+        **options: see :func:`plan_fold`.
+
+    Raises:
+        ConfigError, DataError: see :func:`plan_fold`.
+    """
+    plan = plan_fold(interactions, split, **options)
+    # Every text is encoded, allowed or not, so that all folds ask the
+    # encoder's cache for the same list.
+    text_index, texts = pd.factorize(
+        interactions.frame["review"].to_numpy(dtype=object)
+    )
+    encoder = encoder or default_encoder()
+    vectors, _ = mean_vectors(
+        encoder.encode(list(texts)),
+        text_index.astype(np.int64),
+        interactions.item_index,
+        plan.allowed,
+        interactions.n_items,
+    )
     return FoldData(
         interactions=interactions,
         split=split,
-        kind=kind,
+        kind=plan.kind,
         raw_vectors=vectors,
-        missing_items=missing,
-        train=parts["train"],
-        valid=parts["valid"],
-        test=parts["test"],
-        train_items=np.unique(interactions.item_index[training_rows]),
-        dropped=dropped,
+        missing_items=plan.missing_items,
+        **plan.parts,
+        train_items=np.unique(interactions.item_index[plan.training_rows]),
+        dropped=plan.dropped,
     )
 
 
@@ -206,26 +334,3 @@ def allowed_reviews(
     if reviews == "unlabelled":
         allowed &= interactions.frame["label"].to_numpy() != 1
     return allowed
-
-
-def _item_vectors(
-    interactions: Interactions, allowed: np.ndarray, encoder: Encoder | None
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Vectors [N + 1, d] from the allowed rows, and the missing items."""
-    if not allowed.any():
-        raise DataError(
-            f"{interactions.name}: no review may be used for item vectors"
-        )
-    # Every text is encoded, allowed or not, so that all folds ask the
-    # encoder's cache for the same list.
-    text_index, texts = pd.factorize(
-        interactions.frame["review"].to_numpy(dtype=object)
-    )
-    encoder = encoder or default_encoder()
-    return mean_vectors(
-        encoder.encode(list(texts)),
-        text_index.astype(np.int64),
-        interactions.item_index,
-        allowed,
-        interactions.n_items,
-    )

@@ -4,7 +4,7 @@ The Amazon Books reviews have tens of millions of rows; their texts do not fit
 in memory, but the numbers of their users and items do. A first pass over
 the file keeps only those, a second one encodes the reviews part by part and
 keeps only a sum per item. Both give what the in-memory path
-(:func:`~serendifflib.data.reading.read_csv`,
+(:func:`~serendifflib.data.layouts.read_file`,
 ``CoOccurrence``,
 :func:`~serendifflib.portrait.items.mean_vectors`) gives for the same file.
 """
@@ -21,8 +21,7 @@ import pandas as pd
 import scipy.sparse
 import torch
 
-from serendifflib.data.interactions import COLUMNS
-from serendifflib.data.reading import check_rows, read_parts
+from serendifflib.data.layouts import checked_parts
 from serendifflib.errors import DataError
 from serendifflib.io import cache_dir
 from serendifflib.portrait.items import Encoder, ReviewEncoder, unit_rows
@@ -200,9 +199,7 @@ class _Lazy:
 
 def _parts(path: Path, part: int) -> Iterator[pd.DataFrame]:
     """Checked parts of the file; it has no rows: no part."""
-    for table in read_parts(path, COLUMNS, rows=part):
-        if len(table):
-            yield check_rows(table, where=str(path))
+    yield from checked_parts(path, layout="serendiff", rows=part)[1]
 
 
 class _Numbers:

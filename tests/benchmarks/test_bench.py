@@ -31,7 +31,7 @@ from benchmarks import (
 )
 from benchmarks.measure import Setting, slope, spread, timed
 from benchmarks.portraits import transcription
-from serendifflib.data.reading import read_csv
+from serendifflib.data.layouts import read_file
 from serendifflib.data.world import World
 from serendifflib.errors import CacheError, ConfigError
 from serendifflib.experiments.prepared import open_bench
@@ -488,7 +488,7 @@ def test_world_slopes_record(monkeypatch):
 def test_the_generated_file_is_valid_and_the_work_is_done(tmp_path):
     path = tmp_path / "rows.csv"
     stream.write_rows(path, 3_000, part=700)
-    data = read_csv(path)
+    data = read_file(path)
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         found = pool.apply(stream._work, (path,))

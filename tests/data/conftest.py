@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from serendifflib.data.interactions import COLUMNS, Interactions
-from serendifflib.data.reading import validate
+from serendifflib.data.schema import validate
 
 
 class FakeEncoder:

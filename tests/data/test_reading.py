@@ -12,13 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serendifflib.data.interactions import COLUMNS, Interactions
-from serendifflib.data.reading import (
-    read_columns,
-    read_csv,
-    read_parts,
-    shown,
-    validate,
-)
+from serendifflib.data.layouts import read_file
+from serendifflib.data.reading import open_table, read_columns
+from serendifflib.data.schema import shown, validate
 from serendifflib.errors import DataError, SerenDiffError
 
 ROW = ("u1", "i1", "1300000000", "good", "4.0", "1")
@@ -36,7 +32,7 @@ def text_file(tmp_path, content):
 def refusal(path):
     """The message of the DataError that reading must end with."""
     with pytest.raises(DataError) as caught:
-        read_csv(path)
+        read_file(path)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -47,7 +43,7 @@ def refusal(path):
 
 
 def test_plain_file(write_csv):
-    data = read_csv(write_csv([ROW, ("u0", "i9", "5", "fine", "3.5", "0")]))
+    data = read_file(write_csv([ROW, ("u0", "i9", "5", "fine", "3.5", "0")]))
     assert data.name == "data.csv"
     assert data.has_labels
     assert data.frame.to_dict("list") == {
@@ -66,12 +62,12 @@ def test_plain_file(write_csv):
 def test_columns_in_any_order_and_extra_ones(write_csv):
     header = ["x", *reversed(COLUMNS), "x"]
     path = write_csv([["?", *reversed(ROW), "!"]], header=header)
-    assert read_csv(path).frame.equals(read_csv(write_csv([ROW])).frame)
+    assert read_file(path).frame.equals(read_file(write_csv([ROW])).frame)
 
 
 def test_byte_order_mark_and_windows_line_ends(tmp_path):
     path = text_file(tmp_path, f"\ufeff{HEADER}\r\nu,i,1,hey,5,0\r\n")
-    assert read_csv(path).frame["review"].tolist() == ["hey"]
+    assert read_file(path).frame["review"].tolist() == ["hey"]
 
 
 @pytest.mark.parametrize(
@@ -91,36 +87,36 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
 )
 def test_reviews_stay_as_they_are(write_csv, review):
     row = ("u", "i", "1", review, "5", "0")
-    assert read_csv(write_csv([row])).frame["review"].tolist() == [review]
+    assert read_file(write_csv([row])).frame["review"].tolist() == [review]
 
 
 def test_empty_review_is_empty_text_and_counted(write_csv):
     rows = [("u", "i", "1", "", "5", "0"), ("u", "j", "2", "  ", "5", "0")]
-    data = read_csv(write_csv(rows))
+    data = read_file(write_csv(rows))
     assert data.frame["review"].tolist() == ["", ""]
     assert any(note.startswith("2 rows have no review") for note in data.notes)
 
 
 def test_zero_bytes_in_a_review_are_replaced(tmp_path):
     path = text_file(tmp_path, f"{HEADER}\nu,i,1,a\0b\u00e9,5,0\n")
-    assert read_csv(path).frame["review"].tolist() == ["a\ufffdb\u00e9"]
+    assert read_file(path).frame["review"].tolist() == ["a\ufffdb\u00e9"]
 
 
 def test_ids_lose_surrounding_spaces_but_not_their_case(write_csv):
-    data = read_csv(write_csv([(" U ", "I\t", "1", "x", "5", "0")]))
+    data = read_file(write_csv([(" U ", "I\t", "1", "x", "5", "0")]))
     assert data.frame["user_id"].tolist() == ["U"]
     assert data.frame["item_id"].tolist() == ["I"]
 
 
 def test_missing_rating_is_unknown_and_counted(write_csv):
     rows = [("u", "i", "1", "x", "", "0"), ("u", "j", "2", "x", "NaN", "0")]
-    data = read_csv(write_csv(rows))
+    data = read_file(write_csv(rows))
     assert data.frame["rating"].isna().all()
     assert "2 rows have no rating." in data.notes
 
 
 def test_no_positive_label_still_loads(write_csv):
-    data = read_csv(write_csv([("u", "i", "1", "x", "5", "0")]))
+    data = read_file(write_csv([("u", "i", "1", "x", "5", "0")]))
     assert not data.has_labels
     assert any("next items" in note for note in data.notes)
 
@@ -132,14 +128,14 @@ def test_rows_are_sorted_and_ties_keep_their_order(write_csv):
         ("a", "i2", "7", "", "5", "0"),
         ("a", "i3", "1", "", "5", "0"),
     ]
-    data = read_csv(write_csv(rows))
+    data = read_file(write_csv(rows))
     assert data.frame["item_id"].tolist() == ["i3", "i4", "i2", "i1"]
     assert any("not in order" in note for note in data.notes)
     assert any(note.startswith("1 rows have the same") for note in data.notes)
 
 
 def test_sorted_rows_need_no_note(write_csv):
-    assert read_csv(write_csv([ROW])).notes == ()
+    assert read_file(write_csv([ROW])).notes == ()
 
 
 def test_repeated_pairs_merge_into_the_earliest(write_csv):
@@ -150,7 +146,7 @@ def test_repeated_pairs_merge_into_the_earliest(write_csv):
         ("u", "j", "15", "other", "4", "0"),
         ("v", "i", "10", "another user", "5", "0"),
     ]
-    data = read_csv(write_csv(rows))
+    data = read_file(write_csv(rows))
     first = data.frame.iloc[0]
     assert len(data.frame) == 3
     assert (first["timestamp"], first["review"]) == (10, "first")
@@ -162,7 +158,7 @@ def test_repeated_pairs_merge_into_the_earliest(write_csv):
 
 def test_numbers_may_carry_a_point(write_csv):
     row = ("u", "i", "1300000000.0", "x", "4", "1.0")
-    frame = read_csv(write_csv([row])).frame
+    frame = read_file(write_csv([row])).frame
     assert frame["timestamp"].tolist() == [1300000000]
     assert frame["label"].tolist() == [1]
 
@@ -179,11 +175,11 @@ def test_numbers_may_carry_a_point(write_csv):
         ("timestamp", "", "number is needed"),
         ("timestamp", "12.5", "whole number of seconds"),
         ("timestamp", "-1", "before 1970"),
-        ("timestamp", "1300000000000", "milliseconds"),
-        ("timestamp", "9" * 40, "milliseconds"),
+        ("timestamp", "9" * 40, "beyond the year 5138"),
+        ("timestamp", "now", "nor a date"),
         ("timestamp", "inf", "is not a number"),
         ("rating", "five", "is not a number"),
-        ("rating", "0", "not within 0.5 to 5"),
+        ("rating", "0.4", "not within 0.5 to 5"),
         ("rating", "5.5", "not within 0.5 to 5"),
         ("label", "2", "neither 0 nor 1"),
         ("label", "0.5", "neither 0 nor 1"),
@@ -223,19 +219,14 @@ def test_long_value_is_cut_in_the_message(write_csv):
     ("header", "words"),
     [
         (
-            ["user_id", "item_id", "time_stamp", "review", "rating", "label"],
-            "column 'timestamp' is missing; is it 'time_stamp'?",
+            ["user_id", "item_id", "when", "review", "rating", "label"],
+            "column 'timestamp' is missing; the file has 'user_id'",
         ),
         (
-            ["User_ID", "item_id", "timestamp", "review", "rating", "label"],
-            "column 'user_id' is missing; is it 'User_ID'?",
+            ["user_id", "item_id", "timestamp", "review", "rating", "lable"],
+            "column 'label' is missing; is it 'lable'?",
         ),
-        (
-            ["user_id", "item_id", "timestamp", "review", "rating", "zzz"],
-            "column 'label' is missing; the header has",
-        ),
-        ([";".join(COLUMNS)], "separated by semicolons"),
-        (["\t".join(COLUMNS)], "separated by tabs"),
+        (["one", "two"], "column 'user_id' is missing"),
         ([*COLUMNS, "label"], "'label' stands twice"),
     ],
 )
@@ -368,10 +359,12 @@ def test_missing_id_in_memory(gap):
 
 
 def test_lone_surrogates_in_memory():
-    frame, _ = validate(memory(review=["a\ud800b", "x"]), where="memory")
+    # what pandas keeps in its own strings, if pyarrow is there, is UTF-8
+    text = pd.Series(["a\ud800b", "x"], dtype=object)
+    frame, _ = validate(memory(review=text), where="memory")
     assert frame["review"].tolist() == ["x", "a\ufffdb"]
     with pytest.raises(DataError, match="item_id"):
-        validate(memory(item_id=["a\ud800", "x"]), where="memory")
+        validate(memory(item_id=text), where="memory")
 
 
 def test_input_table_is_not_changed():
@@ -396,7 +389,7 @@ def test_shown_is_short_and_on_one_line():
 def test_parts_are_the_whole(write_csv):
     rows = [("u", f"i{k}", str(k), "x", "5", "0") for k in range(7)]
     path = write_csv(rows)
-    parts = list(read_parts(path, COLUMNS, rows=3))
+    parts = list(open_table(path).parts(COLUMNS, 3))
     assert [len(part) for part in parts] == [3, 3, 1]
     pd.testing.assert_frame_equal(
         pd.concat(parts), read_columns(path, COLUMNS)
@@ -407,7 +400,7 @@ def test_parts_refuse_a_late_bad_row(tmp_path):
     good = "u,i,1,x,5,0\n" * 10
     path = text_file(tmp_path, f"{HEADER}\n{good}u,i,1,a,b,5,0\n")
     with pytest.raises(DataError, match="line 12 has more fields"):
-        list(read_parts(path, COLUMNS, rows=4))
+        list(open_table(path).parts(COLUMNS, 4))
 
 
 # --- properties ----------------------------------------------------------
@@ -457,7 +450,7 @@ def test_written_and_read_again(tmp_path, rows, order):
         for row in rows:
             text = ["" if value != value else value for value in row]
             writer.writerow([text[place] for place in order])
-    found = read_csv(path).frame.to_numpy(dtype=object).tolist()
+    found = read_file(path).frame.to_numpy(dtype=object).tolist()
     expected = reference(rows)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -498,7 +491,7 @@ def survive(path, content):
     """Reading ends with valid interactions or with a typed error."""
     path.write_bytes(content)
     try:
-        data = read_csv(path)
+        data = read_file(path)
     except SerenDiffError as error:
         assert "\n" not in str(error)
         return

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendifflib.data.reading import read_csv
+from serendifflib.data.layouts import read_file
 from serendifflib.data.world import World
 from serendifflib.errors import DataError
 from serendifflib.portrait.items import ReviewEncoder, mean_vectors, unit_rows
@@ -43,7 +43,7 @@ def same_counts(ours, theirs):
 
 @pytest.mark.parametrize("part", [7, 100, 10**6])
 def test_counts_are_those_in_memory(file, part):
-    data = read_csv(file)
+    data = read_file(file)
     rows = read_rows(file, part=part)
     assert rows.users.tolist() == data.users.tolist()
     assert rows.items.tolist() == data.items.tolist()
@@ -56,7 +56,7 @@ def test_counts_are_those_in_memory(file, part):
 
 
 def test_users_that_do_not_count(file):
-    data = read_csv(file)
+    data = read_file(file)
     rows = read_rows(file)
     counted = rows.user_index % 3 > 0
     histories = [
@@ -71,7 +71,7 @@ def test_users_that_do_not_count(file):
 
 @pytest.mark.parametrize("part", [13, 10**6])
 def test_vectors_are_those_in_memory(file, word_encoder, part):
-    data = read_csv(file)
+    data = read_file(file)
     index, texts = pd.factorize(data.frame["review"].to_numpy(dtype=object))
     allowed = (data.frame["review"] != "").to_numpy()
     wanted, missing = mean_vectors(
@@ -111,7 +111,7 @@ def test_the_earliest_of_a_pair_is_kept(tmp_path_factory, triples):
     path.write_text("\n".join([COLUMNS, *lines]))
     rows = read_rows(path, part=4)
     kept = {f"text {row}" for row in np.flatnonzero(rows.first)}
-    assert kept == set(read_csv(path).frame["review"])
+    assert kept == set(read_file(path).frame["review"])
 
 
 def test_every_part_has_its_cache_and_a_killed_run_goes_on(file, tmp_path):

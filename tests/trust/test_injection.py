@@ -24,7 +24,7 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
 from serendifflib import __main__ as command_line
-from serendifflib.data.reading import read_csv
+from serendifflib.data.layouts import read_file
 from serendifflib.data.splits import user_folds
 from serendifflib.evaluation import tables
 from serendifflib.model.serendiff import SerenDiff
@@ -77,7 +77,7 @@ def model(tmp_path_factory, word_encoder, tiny_settings):
                         int(when == 7),
                     ]
                 )
-    data = read_csv(path)
+    data = read_file(path)
     titles = {item: f"title {item}" for item in data.items}
     data = replace(data, titles=titles)
     split = user_folds(data, 3, seed=0)[0]

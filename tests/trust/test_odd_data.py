@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serendifflib.data.interactions import COLUMNS, Interactions
-from serendifflib.data.reading import validate
+from serendifflib.data.schema import validate
 from serendifflib.data.splits import user_folds
 from serendifflib.errors import SerenDiffError
 from serendifflib.portrait.fold import prepare_fold

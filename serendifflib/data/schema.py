@@ -1,0 +1,388 @@
+"""The schema of interactions: check every row, sort, merge, say what changed.
+
+A row that cannot be right ends with a :class:`DataError` that names file,
+row, column and how many more rows are like it. What can be read in one way
+only is read, and becomes a sentence in the notes:
+
+* ``timestamp`` counts whole seconds since 1970, UTC. Milliseconds (and
+  smaller units) are told by their size; dates are read in the forms of
+  :data:`DATES`.
+* ``rating`` runs from 0.5 to 5 (MovieLens has half stars). An empty one is
+  NaN: nobody knows whether that item was liked. So is 0, which no scale of
+  stars has and many exports write for "unrated".
+* ``label`` is 0 or 1; True and False are 1 and 0.
+* An id is text. ``12.0`` is what a spreadsheet makes of ``12``: the same id.
+* ``review`` may be empty: such a row adds nothing to its item's vector.
+* A zero byte, or half of a surrogate pair, is no text: in a review it
+  becomes the replacement character U+FFFD, in an id it is refused.
+* Of several rows of one user and one item the earliest stays, with its own
+  review and rating, and with label 1 if any of them had it. Since reviews of
+  rows with label 1 never enter an item vector by default, no text written
+  about a serendipitous read can leak through this rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from serendifflib.data.interactions import COLUMNS, plain_id
+from serendifflib.errors import DataError
+
+LATEST_SECOND = 100_000_000_000  # the year 5138; milliseconds lie beyond it
+RATING_RANGE = (0.5, 5.0)
+MISSING = frozenset({"", "nan", "na", "null", "none", "<na>", "nat"})
+NO_TEXT = "\ufffd"  # what Unicode has for what cannot be shown
+DATES = (
+    "ISO8601",
+    "%a %b %d %H:%M:%S %z %Y",  # Goodreads: Fri Jan 01 10:11:12 -0800 2016
+    "%Y/%m/%d",  # a Goodreads library
+    "%m %d, %Y",  # Amazon's reviewTime
+)
+REMARKS = {
+    "dates": "{:,} times were dates; they were read as seconds in UTC.",
+    "units": "{:,} times were in milliseconds or smaller units; they became "
+    "seconds.",
+    "zeros": "{:,} ratings of 0 were read as unrated.",
+    "to read": "{:,} books that are still to be read were left out.",
+    "ids": "{:,} ids were written like 12.0; they were read as 12.",
+}
+
+SCHEMA = pa.DataFrameSchema(
+    {
+        "user_id": pa.Column(object, nullable=False),
+        "item_id": pa.Column(object, nullable=False),
+        "timestamp": pa.Column(
+            "int64",
+            [
+                pa.Check.ge(0, error="is before 1970"),
+                pa.Check.le(LATEST_SECOND, error="lies beyond the year 5138"),
+            ],
+        ),
+        "review": pa.Column(object, nullable=False),
+        "rating": pa.Column(
+            "float64",
+            pa.Check.in_range(*RATING_RANGE, error="is not within 0.5 to 5"),
+            nullable=True,
+        ),
+        "label": pa.Column(
+            "float64", pa.Check.isin([0, 1], error="is neither 0 nor 1")
+        ),
+    }
+)
+
+
+def validate(
+    frame: pd.DataFrame, *, where: str
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Check a table against the schema, sort it, merge duplicate rows.
+
+    Args:
+        frame: table with at least the columns of :data:`COLUMNS`.
+        where: file or source that the messages name.
+
+    Returns:
+        The clean table (columns of :data:`COLUMNS`; strings, int64 seconds,
+        float64 rating, int8 label; sorted by user and time) and one sentence
+        for each thing that cleaning did.
+
+    Raises:
+        DataError: a row breaks the schema; rows are counted from 1.
+    """
+    remarks: Counter = Counter()
+    table, notes = tidy(check_rows(frame, where=where, remarks=remarks))
+    return table, (*sentences(remarks), *notes)
+
+
+def sentences(remarks: Counter) -> tuple[str, ...]:
+    """What :func:`check_rows` counted, one sentence each."""
+    return tuple(
+        sentence.format(remarks[kind])
+        for kind, sentence in REMARKS.items()
+        if remarks[kind]
+    )
+
+
+def check_rows(
+    frame: pd.DataFrame, *, where: str, remarks: Counter | None = None
+) -> pd.DataFrame:
+    """Check a table against the schema; the order of rows stays.
+
+    Args:
+        frame: see :func:`validate`. Rows are named by the index plus one
+            where it holds whole numbers, as after a selection of rows.
+        where: file or source that the messages name.
+        remarks: counts how many values had to be read (:data:`REMARKS`).
+
+    Returns:
+        Table of :data:`COLUMNS` in the types of :func:`validate`.
+
+    Raises:
+        DataError: a row breaks the schema.
+    """
+    if len(frame) == 0:
+        raise DataError(f"{where}: there are no rows below the header")
+    counted = pd.api.types.is_integer_dtype(frame.index.dtype)
+    if not (counted and frame.index.is_unique):
+        frame = frame.reset_index(drop=True)
+    remarks = Counter() if remarks is None else remarks
+    original = frame[list(COLUMNS)]
+    clean = {
+        "user_id": _ids(original["user_id"], where, remarks),
+        "item_id": _ids(original["item_id"], where, remarks),
+        "timestamp": _seconds(original["timestamp"], where, remarks),
+        "review": _reviews(original["review"]),
+        "rating": _ratings(original["rating"], where, remarks),
+        "label": _labels(original["label"], where),
+    }
+    table = pd.DataFrame(
+        {
+            column: pd.Series(values, index=frame.index, dtype=values.dtype)
+            for column, values in clean.items()
+        }
+    )
+    _check_schema(table, original, where)
+    return table.astype({"label": "int8"})
+
+
+def row_error(
+    where: str,
+    values: pd.Series,
+    bad: np.ndarray,
+    problem: str,
+) -> DataError:
+    """One line about the first bad value of a column, and how many there are.
+
+    Args:
+        where: file or source.
+        values: the column as it was read; its index counts rows from 0.
+        bad: which values are bad, bool, [R].
+        problem: what is wrong with the first of them.
+    """
+    first, count = int(np.argmax(bad)), int(np.sum(bad))
+    more = f" (and {count - 1:,} more rows)" if count > 1 else ""
+    return DataError(
+        f"{where}: row {values.index[first] + 1}, column {values.name!r}: "
+        f"{shown(values.iloc[first])} {problem}{more}"
+    )
+
+
+def shown(value: object) -> str:
+    """A value as it can stand in a message: quoted and at most 40 long.
+
+    >>> print(shown("x" * 50))
+    'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...
+    """
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _is_missing(values: pd.Series) -> np.ndarray:
+    """Which values say nothing, bool, [R]."""
+    return np.array(
+        [
+            value is None or value is pd.NA or value != value
+            or str(value).strip().lower() in MISSING
+            for value in values
+        ],
+        dtype=bool,
+    )  # fmt: skip
+
+
+def _ids(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
+    """Ids as text without surrounding spaces, object, [R]."""
+    codes, distinct = pd.factorize(values.astype(object))
+    texts = np.empty(len(distinct), dtype=object)
+    texts[:] = [plain_id(value) for value in distinct]
+    for problem, is_bad in (
+        ("is not an id", lambda text: text.lower() in ("", "nan", "<na>")),
+        ("holds a character that is no text", _BROKEN.search),
+    ):
+        bad = np.array([bool(is_bad(text)) for text in texts], dtype=bool)
+        # factorize gives -1 to what is missing: the last place
+        rows = np.append(bad, problem == "is not an id")[codes]
+        if rows.any():
+            raise row_error(where, values, rows, problem)
+    pointed = np.array(
+        [
+            isinstance(value, str) and value.strip() != text
+            for value, text in zip(distinct, texts, strict=True)
+        ],
+        dtype=bool,
+    )
+    remarks["ids"] += int(pointed[codes].sum())
+    return texts[codes]
+
+
+_BROKEN = re.compile(f"[\x00\ud800-\udfff{NO_TEXT}]")
+
+
+def _reviews(values: pd.Series) -> np.ndarray:
+    """Reviews as text, object, [R]; a missing or blank one is empty."""
+    texts = np.empty(len(values), dtype=object)
+    missing = values.isna().to_numpy()
+    for row, value in enumerate(values):
+        text = "" if missing[row] else str(value)
+        if not text.isascii() or "\x00" in text:
+            text = _BROKEN.sub(NO_TEXT, text)
+        texts[row] = text if text.strip() else ""
+    return texts
+
+
+def _numbers(
+    values: pd.Series, where: str, problem: str, may_miss: bool = False
+) -> np.ndarray:
+    """Finite numbers, float64, [R]; NaN for what may be missing.
+
+    Raises:
+        DataError: a value that is no finite number, or is missing.
+    """
+    found = pd.to_numeric(values, errors="coerce").astype("float64")
+    numbers = found.to_numpy(copy=True)
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        missing = np.zeros(len(bad), dtype=bool)
+        missing[bad] = _is_missing(values[bad])
+        if (bad & ~missing).any():
+            raise row_error(where, values, bad & ~missing, problem)
+        if not may_miss:
+            raise row_error(
+                where, values, missing, "stands where a number is needed"
+            )
+    return numbers
+
+
+def _seconds(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
+    """Whole seconds since 1970, int64, [R]; see the module's text."""
+    given, values = values, values.astype(object)
+    texts = pd.to_numeric(values, errors="coerce").isna().to_numpy()
+    if pd.api.types.is_datetime64_any_dtype(given):
+        texts = given.notna().to_numpy()
+    read = _dates(values[texts]) if texts.any() else pd.Series(dtype="int64")
+    if len(read):
+        remarks["dates"] += len(read)
+        values = values.copy()
+        values[read.index] = read
+    numbers = _numbers(
+        values.rename(given.name),
+        where,
+        "is not a number of seconds since 1970, nor a date such as "
+        "2023-11-14T22:13:20Z",
+    )
+    units = np.ones(len(numbers))
+    for unit in (1e3, 1e6, 1e9):
+        units[numbers > LATEST_SECOND * unit / 1e3] = unit
+    units[numbers > LATEST_SECOND * 1e9] = 1.0  # nothing that we know
+    remarks["units"] += int((units > 1).sum())
+    numbers = np.where(units > 1, numbers // units, numbers)
+    if (numbers % 1).any():
+        raise row_error(
+            where, given, numbers % 1 != 0, "is not a whole number of seconds"
+        )
+    # Clipped, because int64 does not hold every float; the schema refuses
+    # both ends.
+    return np.clip(numbers, -1, LATEST_SECOND + 1).astype("int64")
+
+
+def _dates(values: pd.Series) -> pd.Series:
+    """Seconds of those values that are dates, int64, by their index."""
+    left = values[[bool(re.search(r"\d", str(v))) for v in values]]
+    parts = []
+    for form in DATES:
+        read = pd.to_datetime(left, format=form, errors="coerce", utc=True)
+        known = read[read.notna()].dt.tz_localize(None)
+        parts.append(known.astype("datetime64[s]").astype("int64"))
+        left = left[read.isna()]
+        if left.empty:
+            break
+    return pd.concat(parts)
+
+
+def _ratings(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
+    """Ratings, float64, [R]; NaN where nobody rated."""
+    numbers = _numbers(values, where, "is not a number", may_miss=True)
+    remarks["zeros"] += int((numbers == 0).sum())
+    numbers[numbers == 0] = np.nan
+    return numbers
+
+
+def _labels(values: pd.Series, where: str) -> np.ndarray:
+    """Labels as float64, [R]; the schema refuses all but 0 and 1."""
+    if values.dtype != bool:
+        words = values.astype(str).str.strip().str.lower()
+        truth = words.map({"true": 1.0, "false": 0.0})
+        values = values.astype(object).where(truth.isna(), truth)
+    return _numbers(values, where, "is not a number")
+
+
+def _check_schema(
+    table: pd.DataFrame, original: pd.DataFrame, where: str
+) -> None:
+    """Run the pandera schema; report the first row that breaks it."""
+    try:
+        SCHEMA.validate(table, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        cases = errors.failure_cases
+        rows = cases["index"].to_numpy().astype(np.int64)
+        # the first row counts, wherever pandera lists it
+        first = cases.iloc[int(np.argmin(rows))]
+        raise row_error(
+            where,
+            original[str(first["column"])],
+            original.index.isin(rows),
+            str(first["check"]),
+        ) from errors
+
+
+def tidy(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Sort by user, time and order of input; merge repeated pairs.
+
+    Args:
+        table: what :func:`check_rows` returned.
+
+    Returns:
+        See :func:`validate`.
+    """
+    notes: list[str] = []
+    users = np.unique(
+        table["user_id"].to_numpy(dtype=object), return_inverse=True
+    )[1]
+    seconds = table["timestamp"].to_numpy()
+    order = np.lexsort((seconds, users))  # stable: ties keep the file's order
+    if np.any(np.diff(order) < 0):
+        notes.append("The rows were not in order of user and time; sorted.")
+    table = table.iloc[order].reset_index(drop=True)
+    pair = ["user_id", "item_id"]
+    repeated = table.duplicated(pair, keep="first")
+    if repeated.any():
+        in_time_order = table["label"].groupby(
+            [table["user_id"], table["item_id"]], sort=False
+        )
+        table["label"] = in_time_order.transform("max").astype("int8")
+        table = table[~repeated].reset_index(drop=True)
+        notes.append(
+            f"{int(repeated.sum()):,} repeated rows of a user and an item "
+            "were merged into the earliest, which has label 1 if any had it."
+        )
+    same_user = table["user_id"].eq(table["user_id"].shift())
+    same_time = table["timestamp"].eq(table["timestamp"].shift())
+    ties = int((same_user & same_time).sum())
+    if ties:
+        notes.append(
+            f"{ties:,} rows have the same timestamp as the user's row before "
+            "them; they keep the order of the source."
+        )
+    empty = int((table["review"] == "").sum())
+    if empty:
+        notes.append(
+            f"{empty:,} rows have no review text; they add nothing to an "
+            "item's vector."
+        )
+    unrated = int(table["rating"].isna().sum())
+    if unrated:
+        notes.append(f"{unrated:,} rows have no rating.")
+    return table, tuple(notes)

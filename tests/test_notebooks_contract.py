@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -157,12 +159,70 @@ def test_reading_time_counts_words_code_and_pictures():
 
 
 @each_notebook
-def test_ends_with_what_to_read_next(path):
+def test_says_what_to_read_next(path):
     if path.stem == "30_solutions":
         return
-    last = [c for c in read(path).cells if c.cell_type == "markdown"][-1]
-    after = last.source.partition("**Read next.** ")[2]
-    assert re.search(r"\{(nb|doc)\}`", after)
+    prose = [c.source for c in read(path).cells if c.cell_type == "markdown"]
+    after = "\n".join(prose).partition("**Read next.** ")[2]
+    assert re.search(r"\{(nb|doc)\}`", after.split("\n\n")[0])
+
+
+NOT_ON_THE_PAGE = {"remove-cell", "remove-input"}
+TOY = ROOT / "notebooks/00_serendiff_in_100_lines.ipynb"
+PASTED = """
+import sys
+for name in ("serendifflib", "myst_nb", "pandas", "sklearn", "seaborn"):
+    sys.modules[name] = None  # importing it fails
+exec(compile(sys.stdin.read(), "pasted", "exec"), {"__name__": "pasted"})
+"""
+
+
+def shown_code(path, *, folded):
+    """Sources of the code cells that a page shows."""
+    unseen = NOT_ON_THE_PAGE if folded else NOT_ON_THE_PAGE | {"hide-input"}
+    return [
+        cell.source
+        for cell in code_cells(path)
+        if not unseen & set(cell.metadata.get("tags", []))
+    ]
+
+
+def test_the_first_chapter_can_be_pasted_into_an_empty_notebook(tmp_path):
+    """Its cells, in a new process that has torch and matplotlib alone."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PASTED],
+        input="\n".join(shown_code(TOY, folded=True)),
+        cwd=tmp_path,
+        env={"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "neighbours" in done.stdout
+
+
+def test_the_first_chapter_imports_nothing_else():
+    for source in shown_code(TOY, folded=True):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [getattr(node, "module", None) or node.names[0].name]
+                assert {n.split(".")[0] for n in names} <= {
+                    "math",
+                    "matplotlib",
+                    "torch",
+                }
+
+
+def test_the_model_of_the_first_chapter_has_at_most_100_lines():
+    cells = []
+    for cell in read(TOY).cells:
+        if "## The regression" in cell.source:
+            break
+        tags = set(cell.metadata.get("tags", []))
+        if cell.cell_type == "code" and not tags:
+            cells.append(cell.source)
+    lines = [line for c in cells for line in c.splitlines() if line.strip()]
+    assert 50 < len(lines) <= 100
 
 
 @each_notebook

@@ -18,22 +18,31 @@ WORDS = 150  # a minute, equations to be thought about in between
 LINES = 15  # of code a minute
 PICTURES = 2  # a minute
 STEP = 5  # minutes are rounded to this
+HIDDEN = {"launch", "remove-cell", "remove-input", "hide-input"}
+HEADING = re.compile(r"#+ (.*)")
 HEADER = re.compile(r"(- \*\*Time\.\*\* )(\d+)( minutes to\s+read)")
 
 
 def minutes(notebook: nbformat.NotebookNode) -> int:
     """Reading time in minutes, a multiple of five, at least five.
 
-    Display equations and the cell that installs the library do not count.
+    What a reader does not see at first does not count: solutions, folded
+    code, hidden cells. Nor do display equations.
     """
     words = lines = pictures = 0
+    folded = False
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            heading = HEADING.match(cell.source)
+            folded = heading[1] == "Solution" if heading else folded
+            if folded:
+                continue
             prose = re.sub(r"\$\$.*?\$\$", "", cell.source, flags=re.DOTALL)
             words += len(re.findall(r"\w[\w'’-]*", prose))
-        elif "launch" not in cell.metadata.get("tags", []):
-            code = cell.source.splitlines()
-            lines += sum(bool(line.strip()) for line in code)
+        elif not folded:
+            if not HIDDEN & set(cell.metadata.get("tags", [])):
+                code = cell.source.splitlines()
+                lines += sum(bool(line.strip()) for line in code)
             pictures += "figure" in cell.metadata.get("mystnb", {})
     taken = words / WORDS + lines / LINES + pictures / PICTURES
     return max(STEP, STEP * round(taken / STEP))

@@ -305,4 +305,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", plain_citations)
     app.connect("build-finished", write_site_files)
     app.add_role("nb", NotebookRole())
+    app.setup_extension("serendiff_pages")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

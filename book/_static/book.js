@@ -29,6 +29,10 @@ const nameControls = () => {
     const chapter = link?.textContent.trim() ?? "this chapter";
     summary.setAttribute("aria-label", `Pages below ${chapter}`);
   }
+  // folded code says what it is; "Toggle hidden content" would hide that
+  for (const summary of document.querySelectorAll("details.hide > summary")) {
+    summary.removeAttribute("aria-label");
+  }
 };
 
 // The handle of a slider says what it moves and what is shown now.

@@ -40,6 +40,7 @@ from serendifflib.baselines.trainer import (
 from serendifflib.data.splits import make_examples
 from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.portrait import cell_of
 
 if TYPE_CHECKING:
     from serendifflib.data.splits import Examples
@@ -112,7 +113,7 @@ class SetRankerNetwork(nn.Module):
             u [B, A, width] and biases [B, A, L * L].
         """
         real = items != 0
-        cells = (positions * self.side).long().clamp(0, self.side - 1)
+        cells = cell_of(positions, self.side)
         x = self.content(self.drop(self.vectors[items]))
         x = x + self.place(2.0 * positions - 1.0)
         x = x + self.row(cells[..., 0]) + self.column(cells[..., 1])
@@ -282,18 +283,21 @@ class SetRanker(TorchRival):
         random = np.random.default_rng(seed)
         pool, data = catalogue_items(fold), fold.interactions
         m, n = examples.histories.shape
-        positions = np.zeros((m, n, 2), dtype=np.float32)
         items = np.zeros((m, 1 + POOL), dtype=np.int64)
         items[:, 0] = examples.targets.numpy()
-        cells = np.zeros((m, 1 + POOL), dtype=np.int16)
-        looks = self.grid.training_looks(fold, examples)
-        for row, look in enumerate(looks):
-            positions[row, n - len(look.past) :] = look.past
-            own = data.item_index[data.rows(int(examples.users[row]))]
+        for row, user in enumerate(examples.users):
+            own = data.item_index[data.rows(int(user))]
+            cells = None
+            if self.draw == "cells":
+                cells = self.grid.training_look(fold, examples, row).cells
             items[row, 1:] = draw_negatives(
-                look, pool, own, POOL, self.draw, random
+                cells, pool, own, POOL, self.draw, random
             )
-            cells[row] = look.cells[items[row]]
+        placed = self.grid.place_training(fold, examples, items)
+        positions = np.zeros((m, n, 2), dtype=np.float32)
+        for row, past in enumerate(placed.past):
+            positions[row, n - len(past) :] = past
+        cells = self.grid.cells_of(placed).astype(np.int16)
         return Placed(
             examples.histories,
             torch.from_numpy(positions),

@@ -55,6 +55,8 @@ class FoldData:
         train_items: items that occur in training rows, int64, sorted.
         dropped: how many examples of each part were left out because their
             target is a missing item.
+        store: portrait spaces that models of this fold share, by their
+            options; a fold that is made from it starts with an empty one.
     """
 
     interactions: Interactions
@@ -67,6 +69,9 @@ class FoldData:
     test: Examples
     train_items: np.ndarray
     dropped: Mapping[str, int] = field(default_factory=dict)
+    store: dict = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def training_rows(self) -> np.ndarray:

@@ -23,11 +23,9 @@ from serendifflib.data.splits import (
     training_rows_of,
 )
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.portrait.items import default_encoder, mean_vectors
+from serendifflib.portrait import items as vectors_of_items
 
 KINDS = ("serendipity", "next-item")
-
-
 REVIEWS = ("unlabelled", "train", "all")
 
 
@@ -302,8 +300,8 @@ def prepare_fold(
     text_index, texts = pd.factorize(
         interactions.frame["review"].to_numpy(dtype=object)
     )
-    encoder = encoder or default_encoder()
-    vectors, _ = mean_vectors(
+    encoder = encoder or vectors_of_items.default_encoder()
+    vectors, _ = vectors_of_items.mean_vectors(
         encoder.encode(list(texts)),
         text_index.astype(np.int64),
         interactions.item_index,

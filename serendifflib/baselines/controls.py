@@ -30,8 +30,7 @@ from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.grid import Grid
-from serendifflib.portrait.scores import has_vector
+from serendifflib.portrait.grid import Grid, Look
 from serendifflib.recommender import check_request, check_scores
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 NEGATIVES = ("uniform", "cells")
-ROWS = 32  # users whose candidates' vectors are gathered at a time
 
 
 def history_means(
@@ -73,7 +71,7 @@ def reaches(histories: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def draw_negatives(
-    cells: np.ndarray | None,
+    look: Look,
     pool: np.ndarray,
     avoid: np.ndarray,
     count: int,
@@ -83,8 +81,7 @@ def draw_negatives(
     """Items to learn against, with replacement.
 
     Args:
-        cells: flat cell of every item for the user, [N + 1]; ``uniform``
-            needs none.
+        look: of the user.
         pool: item numbers to draw from.
         avoid: item numbers that are no negatives (the user's own).
         count: K.
@@ -98,7 +95,7 @@ def draw_negatives(
     allowed = pool[~np.isin(pool, avoid)]
     if how == "uniform":
         return allowed[random.integers(len(allowed), size=count)]
-    cells = cells[allowed].astype(np.int64)
+    cells = look.cells[allowed].astype(np.int64)
     order = np.argsort(cells, kind="stable")
     held = np.bincount(cells)
     filled = np.flatnonzero(held)
@@ -218,7 +215,7 @@ class MeanCosine(Control):
     ) -> torch.Tensor:
         """Cosines in [-1, 1]."""
         mean = F.normalize(history_means(histories, self.vectors), dim=1)
-        return inner(mean, candidates, self.vectors)
+        return _inner(mean, candidates, self.vectors)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -234,9 +231,6 @@ class MaxCosine(Control):
         rows = []
         for history, wanted in zip(histories, candidates, strict=True):
             known = self.vectors[history[history > 0]]
-            known = known[has_vector(known)]
-            if not len(known):
-                known = self.vectors[:1]  # zeros: all are alike
             rows.append((self.vectors[wanted] @ known.T).amax(dim=1))
         return torch.stack(rows)
 
@@ -316,9 +310,11 @@ class LabelCell(Control):
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Count the cells of the training targets."""
         counts = np.zeros(self.grid.side**2)
-        targets = fold.train.targets.numpy()[:, None]
-        placed = self.grid.place_training(fold, fold.train, targets)
-        np.add.at(counts, self.grid.cells_of(placed), 1)
+        looks = self.grid.training_looks(fold, fold.train)
+        for look, target in zip(
+            looks, fold.train.targets.tolist(), strict=True
+        ):
+            counts[look.cells[target]] += 1
         self.log_frequency = torch.from_numpy(cell_log_frequency(counts))
         self.parameters = len(counts)
 
@@ -448,25 +444,17 @@ def _linear(
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     def score(histories: torch.Tensor, candidates: torch.Tensor):
         wanted = history_means(histories, vectors) @ weights[:-1]
-        return inner(wanted + weights[-1], candidates, vectors)
+        return _inner(wanted + weights[-1], candidates, vectors)
 
     return score
 
 
-def inner(
-    queries: torch.Tensor, items: torch.Tensor, vectors: torch.Tensor
+def _inner(
+    queries: torch.Tensor, candidates: torch.Tensor, vectors: torch.Tensor
 ) -> torch.Tensor:
-    """Inner products of queries [B, d] with vectors of items [B, C]; [B, C].
-
-    Some rows at a time: neither [B, N] nor [B, C, d] is ever held.
-    """
-    parts = [
-        torch.bmm(vectors[wanted], query[..., None])[..., 0]
-        for query, wanted in zip(
-            queries.split(ROWS), items.split(ROWS), strict=True
-        )
-    ]
-    return torch.cat(parts)
+    """Inner products of queries [B, d] with candidates [B, C]; [B, C]."""
+    distinct, place = candidates.unique(return_inverse=True)
+    return (queries @ vectors[distinct].T).gather(1, place)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -531,21 +519,19 @@ class LinearRadius(LinearMap):
         train = fold.train
         targets = train.targets.numpy()
         items = np.zeros((len(targets), 1 + self.negatives), dtype=np.int64)
-        items[:, 0] = targets
-        for row, user in enumerate(train.users.tolist()):
-            seen = None
-            if self.draw == "cells":
-                seen = self.grid.training_look(fold, train, row).cells
+        cells = np.zeros_like(items)
+        looks = self.grid.training_looks(fold, train)
+        for row, look in enumerate(looks):
+            items[row, 0] = targets[row]
             items[row, 1:] = draw_negatives(
-                seen,
+                look,
                 pool,
-                np.append(own[user], targets[row]),
+                np.append(own[int(train.users[row])], targets[row]),
                 self.negatives,
                 self.draw,
                 random,
             )
-        placed = self.grid.place_training(fold, train, items)
-        cells = self.grid.cells_of(placed)
+            cells[row] = look.cells[items[row]]
         counts = np.bincount(cells[:, 0], minlength=self.grid.side**2)
         return targets, torch.from_numpy(items), cells, counts.astype(float)
 
@@ -561,11 +547,11 @@ class LinearRadius(LinearMap):
         if match == "cosine":
             predicted = F.normalize(predicted, dim=1)
         mean = F.normalize(history_means(histories, self.vectors), dim=1)
-        radius = 1.0 - inner(mean, items, self.vectors)
+        radius = 1.0 - _inner(mean, items, self.vectors)
         reach = reaches(histories, self.vectors)[:, None]
         return torch.stack(
             [
-                inner(predicted, items, self.vectors),
+                _inner(predicted, items, self.vectors),
                 radius,
                 radius**2,
                 radius * reach,

@@ -33,7 +33,6 @@ from serendifflib.baselines.controls import (
     conditional_logit,
     draw_negatives,
     history_means,
-    inner,
     reaches,
 )
 from serendifflib.baselines.draws import mean_of_draws
@@ -50,7 +49,6 @@ from serendifflib.portrait.items import memberships
 if TYPE_CHECKING:
     from serendifflib.data.splits import Examples
     from serendifflib.portrait.fold import FoldData
-    from serendifflib.portrait.portrait import Placement
 
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
@@ -176,9 +174,10 @@ class PointNetwork(nn.Module):
         """
         width = self.vectors.shape[1]
         place = (place - self.place_middle) / self.place_spread
-        size = self.points.shape[1]
+        distinct, where = items.unique(return_inverse=True)
+        known, size = self.points[distinct], self.points.shape[1]
         parts = [
-            inner(made[:, part], items, self.points[:, part])
+            (made[:, part] @ known[:, part].T).gather(1, where)
             for part in (slice(0, width), slice(width, size))
         ]
         for axis in range(AXES):
@@ -252,7 +251,8 @@ class PointDiffusion(TorchRival):
         items = self._choices(fold, generator)
         statistics, place = self._seen(
             examples.histories,
-            self.grid.place_training(fold, examples, items.numpy()),
+            items,
+            self.grid.training_views(fold, examples),
         )
         points = self._start(examples, statistics, place[:, 0])
         user = network.condition(
@@ -294,9 +294,12 @@ class PointDiffusion(TorchRival):
             rows.append(np.append(target, drawn))
         return torch.from_numpy(np.array(rows).astype(np.int64))
 
-    def _seen(self, histories: torch.Tensor, placed: Placement):
+    def _seen(self, histories: torch.Tensor, items: torch.Tensor, views):
         """Statistics [M, 7] of users and places [M, C, 2] of items."""
-        statistics = [_summary(past) for past in placed.past]
+        statistics, places = [], []
+        for wanted, (past, scores) in zip(items.numpy(), views, strict=True):
+            places.append(scores[:, wanted].T)
+            statistics.append(_summary(past))
         vectors = self.network.vectors.cpu()
         means = history_means(histories, vectors)
         more = torch.stack(
@@ -304,7 +307,7 @@ class PointDiffusion(TorchRival):
         )
         return (
             torch.cat([torch.tensor(np.array(statistics)), more], 1).float(),
-            torch.from_numpy(np.nan_to_num(placed.scores)).float(),
+            torch.from_numpy(np.array(places)).float(),
         )
 
     def _start(
@@ -373,7 +376,9 @@ class PointDiffusion(TorchRival):
         """Utilities of candidates [B, C] given the generated points."""
         own = histories.cpu()
         statistics, place = self._seen(
-            own, self.grid.place(own, candidates.cpu())
+            own,
+            candidates.cpu(),
+            (self.grid.view(row) for row in own.numpy()),
         )
         made = self.generate(histories, statistics.to(self.place))
         features = self.network.features(

@@ -439,8 +439,21 @@ def load_survey(name: str) -> pd.DataFrame:
         raise UnknownDatasetError(
             f"unknown survey {name!r} (known: {', '.join(SURVEYS)})"
         )
-    source = SOURCES[name]
-    return SURVEYS[name](_readable(source, fetch_source(source)))
+    return SURVEYS[name](source_path(name))
+
+
+def source_path(name: str) -> Path:
+    """The verified file of a data set, or the folder of its members.
+
+    Raises:
+        UnknownDatasetError: no such id among :data:`SOURCES`.
+        DataError, DownloadError: see :func:`fetch_source`.
+    """
+    if name not in SOURCES:
+        raise UnknownDatasetError(
+            f"unknown source {name!r} (known: {', '.join(SOURCES)})"
+        )
+    return _readable(SOURCES[name], fetch_source(SOURCES[name]))
 
 
 def _load_world(

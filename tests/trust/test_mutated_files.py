@@ -5,6 +5,7 @@ else. CSV files of reviews have such a test in tests/data/test_reading.py.
 """
 
 import csv
+import json
 import random
 import zipfile
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from toy_units import make_unit
+from toy_units import make_unit, old_record
 
 from serendifflib.data.download import unpack
 from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
@@ -93,14 +94,24 @@ def record(folder):
         lambda unit: runs.Outcome(cases={"serendipity": cases}),
         store,
     )
-    return store.path("table4"), lambda: store.runs("table4"), False
+    path = store.path(make_unit())
+    return path, lambda: runs.Run.load(path), True
+
+
+def old_file(folder):
+    """Version 0 had no checksum: it may change, but only into a record."""
+    path = folder / "fold3.json"
+    path.write_text(json.dumps(old_record()))
+    return path, lambda: runs.Run.load(path), False
 
 
 def failure(folder):
     store = runs.RecordStore(folder)
-    failed = runs.Failure("u", "E", "m", ("a.py:3",), "now", (1, 2))
-    store.save_failure(make_unit(), failed)
-    return store.path("table4"), lambda: store.failures("table4"), False
+    store.save_failure(
+        make_unit(), runs.Failure("u", "E", "m", ("a.py:3",), "now")
+    )
+    (path,) = folder.rglob("*.failed.json")
+    return path, lambda: store.failures("table4"), False
 
 
 def candidates(folder):
@@ -258,6 +269,7 @@ def serendipity(folder):
 
 KINDS = {
     "record": record,
+    "old record": old_file,
     "failure": failure,
     "candidates": candidates,
     "vectors": vectors,

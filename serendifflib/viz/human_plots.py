@@ -1,0 +1,187 @@
+"""Plots of what people said: shares with intervals, laws, one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from serendifflib.viz.plots import (
+    GRID,
+    HISTORY,
+    INK,
+    MUTED,
+    PALETTE,
+    POINT,
+    SHADE,
+    draw_plane,
+    new_figure,
+)
+
+
+def plot_shares(table: pd.DataFrame) -> Figure:
+    """Share of surprised people by two answers: as a map and as lines.
+
+    Args:
+        table: ``relevance``, ``unexpectedness``, ``n``, ``value``, ``low``,
+            ``high`` (:func:`~serendifflib.experiments.premise.shares`).
+    """
+    figure, (left, right) = _row(2, 3.7)
+    values = table.pivot(
+        index="relevance", columns="unexpectedness", values="value"
+    )
+    sns.heatmap(
+        values.iloc[::-1],
+        annot=True,
+        fmt=".0%",
+        cmap=SHADE,
+        vmin=0,
+        vmax=1.15,  # dark figures stay readable on the darkest cell
+        square=True,
+        cbar=False,
+        annot_kws={"color": INK},
+        ax=left,
+    )
+    left.set_title("called a pleasant surprise", fontsize=10)
+    levels = sorted(table["relevance"].unique(), reverse=True)
+    colours = sns.color_palette("crest", len(levels))[::-1]
+    for level, colour in zip(levels, colours, strict=True):
+        rows = table[table["relevance"] == level]
+        x = rows["unexpectedness"]
+        right.fill_between(
+            x, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0
+        )
+        sns.lineplot(x=x, y=rows["value"], marker="o", color=colour, ax=right)
+        right.annotate(
+            f" {level}",
+            (x.iloc[-1], rows["value"].iloc[-1]),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+        )
+    right.set_title("the same by relevance (at the right end)", fontsize=10)
+    right.set(ylabel="", ylim=(0, 1), xlim=(0.8, 5.5), xlabel="unexpectedness")
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    right.grid(axis="y", color=GRID, lw=0.6)
+    return figure
+
+
+def plot_laws(
+    observed: np.ndarray, laws: Mapping[str, np.ndarray], sizes: np.ndarray
+) -> Figure:
+    """Shares under each law against those that were observed.
+
+    Args:
+        observed: shares of the cells, [5, 5].
+        laws: title -> shares under the law, [5, 5].
+        sizes: people per cell, [5, 5]; the area of a dot.
+    """
+    figure, panels = _row(len(laws), 2.9)
+    for ax, (title, share) in zip(panels, laws.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--")
+        sns.scatterplot(
+            x=share.ravel(),
+            y=observed.ravel(),
+            size=sizes.ravel(),
+            sizes=(20, 160),
+            color=PALETTE[0],
+            alpha=0.7,
+            legend=False,
+            ax=ax,
+        )
+        ax.set_title(title, fontsize=10)
+        ax.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
+        ax.set(xlabel="share under the law", ylabel="")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+    panels[0].set_ylabel("share observed")
+    return figure
+
+
+def plot_answers(correlation: pd.DataFrame) -> Axes:
+    """Correlations of the answers, lower triangle.
+
+    Args:
+        correlation: square, names as rows and columns.
+    """
+    ax = new_figure(6.4, 4.4)[1][0, 0]
+    sns.heatmap(
+        correlation.iloc[1:, :-1],
+        mask=np.triu(np.ones_like(correlation, dtype=bool), 0)[1:, :-1],
+        annot=True,
+        fmt=".2f",
+        cmap=sns.diverging_palette(30, 245, s=60, l=75, as_cmap=True),
+        vmin=-1,
+        vmax=1,
+        cbar=False,
+        annot_kws={"color": INK, "fontsize": 9},
+        ax=ax,
+    )
+    ax.tick_params(length=0)
+    return ax
+
+
+def plot_reader(
+    familiar: Sequence[float], surprising: Sequence[int | None], *, ylabel: str
+) -> Axes:
+    """One reader's books in order, with what somebody said about each.
+
+    Args:
+        familiar: a score per book.
+        surprising: 1, 0 or None (nobody said).
+        ylabel: of the score.
+    """
+    ax = new_figure(7.2, 3.0)[1][0, 0]
+    said = {None: "not judged", 0: "not surprising", 1: "surprising"}
+    table = pd.DataFrame(
+        {
+            "book, in reading order": np.arange(1, len(familiar) + 1),
+            ylabel: np.asarray(familiar, dtype=float),
+            "judged": [said[value] for value in surprising],
+        }
+    ).iloc[1:]
+    sns.scatterplot(
+        table,
+        x="book, in reading order",
+        y=ylabel,
+        hue="judged",
+        style="judged",
+        hue_order=list(said.values()),
+        style_order=list(said.values()),
+        palette=[MUTED, HISTORY, POINT],
+        markers=["X", "o", "D"],
+        s=45,
+        ax=ax,
+    )
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title=""
+    )
+    return ax
+
+
+def plot_reader_plane(
+    positions: np.ndarray, surprising: Sequence[int | None], side: int = 10
+) -> Axes:
+    """A reader's portrait; books that surprised are diamonds.
+
+    Args:
+        positions: [n, 2] in [0, 1], the first at (1, 1).
+        surprising: 1, 0 or None per book.
+        side: L.
+    """
+    places = np.asarray(positions, dtype=float)
+    ax = draw_plane(places, side)
+    yes = np.array([value == 1 for value in surprising])
+    ax.plot(*places[yes].T, "D", color=POINT, ms=9, mec="white", zorder=5)
+    return ax
+
+
+def _row(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure, axes = new_figure(7.2, height, columns=count)
+    return figure, axes[0]

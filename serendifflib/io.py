@@ -10,8 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import filelock
 import numpy as np
 import pooch
 from safetensors import SafetensorError
@@ -98,6 +99,70 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically (see :func:`atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def append_line(path: Path | str, line: str) -> None:
+    """Append one line to a file that several processes may write.
+
+    What a killed writer left unfinished at the end is cut off first.
+
+    Raises:
+        CacheError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path), open(path, "ab+") as stream:
+            end = _end_of_last_line(stream)
+            stream.truncate(end)
+            try:
+                stream.write(line.encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)
+                raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _end_of_last_line(stream: IO[bytes]) -> int:
+    """Where the last whole line of a file ends."""
+    end = stream.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        stream.seek(start)
+        found = stream.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+@contextlib.contextmanager
+def locked(path: Path | str, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a path; a killed process lets go of it at once.
+
+    The lock is a file in the cache, so the path's folder may be read-only.
+
+    Raises:
+        CacheError: the cache cannot be written.
+        filelock.Timeout: another process holds it, and ``wait`` is False.
+    """
+    folder = cache_dir() / "locks"
+    name = content_hash(os.path.realpath(path))[:32]
+    lock = filelock.FileLock(folder / f"{name}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+        raise  # an OSError too, but it means "busy"
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path | str, value: Any) -> None:

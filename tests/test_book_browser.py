@@ -106,6 +106,63 @@ def test_everybody_can_read_a_page(page, server, browser):
     assert {k: v for k, v in found.items() if v} == {}
 
 
+# Displayed equations that begin left of their box, where no scrollbar leads,
+# or end right of it although the box does not scroll.
+CLIPPED = """
+const clipped = [];
+const scrolls = (box) => /auto|scroll/.test(getComputedStyle(box).overflowX);
+for (const set of document.querySelectorAll("mjx-container[display=true]")) {
+  const box = set.closest("div.math") ?? set.parentElement;
+  const edge = box.getBoundingClientRect();
+  for (const sign of set.querySelectorAll("mjx-c")) {
+    const place = sign.getBoundingClientRect();
+    const right = place.right > edge.right + 1;
+    if (place.width && (place.left < edge.left - 1
+        || (right && !scrolls(box) && !scrolls(set)))) {
+      clipped.push(set.textContent.slice(0, 40) || set.outerHTML.slice(0, 80));
+      break;
+    }
+  }
+}
+return clipped;
+"""
+
+# Text of cells that runs out of its column.
+TOO_LONG = """
+const column = document.querySelector(".bd-article").clientWidth;
+return [...document.querySelectorAll(".cell_output pre")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 1
+    || box.clientWidth > column)
+  .map((box) => box.textContent.slice(0, 60));
+"""
+
+
+@each_page
+def test_no_equation_is_cut_and_no_line_too_long(page, server, browser):
+    for device, width in web.WIDTHS.items():
+        web.resize(browser, width)
+        web.visit(browser, f"{server[0]}/{page}.html")
+        assert browser.execute_script(CLIPPED) == [], device
+        assert browser.execute_script(TOO_LONG) == [], device
+
+
+def with_term(page):
+    path = HTML / f"{page}.html"
+    return path.is_file() and "glossary.html#term-" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if with_term(page)])
+def test_a_link_to_the_glossary_tells_its_meaning(page, server, browser):
+    web.resize(browser, web.WIDTHS["phone"])
+    web.visit(browser, f"{server[0]}/{page}.html")
+    links = browser.find_elements("css selector", "a.tip")
+    assert links
+    browser.execute_script("arguments[0].focus()", links[0])
+    box = browser.find_element("id", "tip-box")
+    assert box.is_displayed() and len(box.text) > 10
+    assert links[0].get_attribute("aria-describedby") == "tip-box"
+
+
 def with_slider(page):
     path = HTML / f"{page}.html"
     return path.is_file() and "frame-slider" in path.read_text("utf-8")

@@ -174,6 +174,86 @@ def test_the_test_knows_a_typed_result(text, found):
     assert typed_decimals(text) == found
 
 
+def prose_of(path):
+    """Markdown of a page or of a notebook, without fenced code."""
+    if path.suffix == ".md":
+        text = path.read_text("utf-8")
+    else:
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n\n".join(c.source for c in cells if c.cell_type != "code")
+    return re.sub(r"^```(?!\{).*?^```", "", text, flags=re.S | re.M)
+
+
+INLINE_MATH = re.compile(r"(?<![\\$])\$(?!\$)((?:[^$`]|\n(?!\n))+?)\$(?!\$)")
+LIST_ITEM = re.compile(r"\n\s*(?:[-+*]|\d+[.)])\s")
+
+
+def broken_formulas(text):
+    """Formulas of which a line begins like an item of a list."""
+    return [m[0] for m in INLINE_MATH.finditer(text) if LIST_ITEM.search(m[1])]
+
+
+def test_the_test_knows_a_broken_formula():
+    assert broken_formulas("so $a\n+ b$ holds") == ["$a\n+ b$"]
+    assert broken_formulas("so $a +\nb$ holds\n- an item\n- $x$") == []
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda p: p.stem)
+def test_no_formula_becomes_a_list(path):
+    assert broken_formulas(prose_of(path)) == []
+
+
+# A page that is said to measure or to test something must show where.
+PROMISE = re.compile(
+    r"\{(?:nb|doc)\}`[\w/]+`\s+(?:measures|tests|has\s+a\s+row|runs)\b"
+)
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda p: p.stem)
+def test_what_another_page_measures_has_an_anchor(path):
+    """The build checks that an anchor exists; a page's name promises less."""
+    found = [m[0] for m in PROMISE.finditer(prose_of(path))]
+    assert found == [], "use {ref} and an anchor at the place that shows it"
+
+
+def test_the_test_knows_a_promise_without_a_place():
+    assert PROMISE.search("{nb}`17_x`\nmeasures the cost")
+    assert not PROMISE.search("{ref}`Readings <readings>` measure the cost")
+
+
+CAPTION_NUMBER = re.compile(r"(?<![\w.@])\d[\d,]*(?![\w%.]|\.\d)")
+NAMED = re.compile(r"(?:Figure|Table|Eq\.|Section|Sec\.) \d+|95%")
+WIDTHS = {"384", "512"}  # of a sentence vector, of the audit
+
+
+def numbers_without_code(caption, code):
+    """Numbers of a caption that no code cell contains."""
+    numbers = CAPTION_NUMBER.findall(NAMED.sub("", caption))
+    return [
+        number
+        for number in (n.replace(",", "") for n in numbers)
+        if number not in WIDTHS
+        and not re.search(rf"(?<!\d){number}(?!\d)", code)
+    ]
+
+
+def test_the_test_knows_a_number_that_the_code_lacks():
+    code = "tried = (1, 2, 50)"
+    assert numbers_without_code("Up to 100 calls.", code) == ["100"]
+    assert numbers_without_code("Figure 4: up to 50 calls.", code) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_captions_do_not_contradict_the_code(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = "\n".join(c.source for c in cells if c.cell_type == "code")
+    code = code.replace("_", "")
+    for cell in cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        caption = figure.get("caption", "")
+        assert numbers_without_code(caption, code) == [], caption
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_chapter_can_be_opened_on_colab(path):
     notebook = nbformat.read(path, as_version=4)
@@ -416,6 +496,17 @@ def test_every_image_has_a_text_alternative(path):
         or image["alt"] == image.get("src")
     ]
     assert lacking == []
+
+
+@each_page
+def test_no_dollar_sign_is_left_in_the_text(path):
+    article = soup_of(path).find("article")
+    for tag in article.find_all(["pre", "code", "script", "style"]):
+        tag.decompose()
+    for tag in article.select(".math, mjx-container"):
+        tag.decompose()
+    text = article.get_text(" ")
+    assert re.findall(r".{0,30}\$.{0,30}", text) == []
 
 
 @each_page

@@ -10,17 +10,17 @@ from serendifflib import profiles
 from serendifflib.__main__ import main
 from serendifflib.baselines import controls
 from serendifflib.errors import ModelError
-from serendifflib.experiments import evaluate as judging
+from serendifflib.experiments import recipes
 from serendifflib.experiments import runner as runs
 
-REAL_LOAD = judging.load
+REAL_LOAD = recipes.load
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tiny_data, word_encoder, empty_cache, tmp_path):
     """A tiny world under every id, and a results folder of the test's."""
     monkeypatch.setenv("SERENDIFF_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(judging, "load", lambda source, profile: tiny_data)
+    monkeypatch.setattr(recipes, "load", lambda source, profile: tiny_data)
     monkeypatch.setattr(
         "serendifflib.portrait.items.default_encoder", lambda: word_encoder
     )
@@ -29,9 +29,9 @@ def tiny(monkeypatch, tiny_data, word_encoder, empty_cache, tmp_path):
     )
     monkeypatch.setitem(profiles.PROFILES, "smoke", small)
     monkeypatch.delenv("SERENDIFF_PROFILE", raising=False)
-    judging._open.cache_clear()
+    recipes._open.cache_clear()
     yield
-    judging._open.cache_clear()
+    recipes._open.cache_clear()
 
 
 def test_runs_and_resumes(capsys):
@@ -50,7 +50,7 @@ def test_runs_and_resumes(capsys):
 
 
 def test_a_csv_of_ones_own(tmp_path, tiny_data, monkeypatch, capsys):
-    monkeypatch.setattr(judging, "load", REAL_LOAD)
+    monkeypatch.setattr(recipes, "load", REAL_LOAD)
     path = tmp_path / "my books.csv"
     tiny_data.frame.to_csv(path, index=False)
     arguments = ["run", "controls", "--data", str(path), "--folds", "0"]

@@ -65,20 +65,68 @@ const nameSliders = () => {
 // A box that scrolls sideways can be reached by keyboard, or the arrow keys
 // would not scroll it.
 const reachScrollers = () => {
-  const boxes = ".pst-scrollable-table-container, .cell_output .text_html";
-  for (const box of document.querySelectorAll(boxes)) {
-    if (box.scrollWidth > box.clientWidth) {
-      box.tabIndex = 0;
-      box.setAttribute("role", "group");
-      box.setAttribute("aria-label", "Table that scrolls sideways");
+  const kinds = {
+    ".pst-scrollable-table-container, .cell_output .text_html": "Table",
+    "div.math, div.math > mjx-container": "Equation",
+  };
+  for (const [boxes, kind] of Object.entries(kinds)) {
+    for (const box of document.querySelectorAll(boxes)) {
+      if (box.scrollWidth > box.clientWidth) {
+        box.tabIndex = 0;
+        box.setAttribute("role", "group");
+        box.setAttribute("aria-label", `${kind} that scrolls sideways`);
+      }
     }
   }
 };
-window.addEventListener("load", reachScrollers);
+window.addEventListener("load", () => {
+  reachScrollers();
+  window.MathJax?.startup?.promise?.then(reachScrollers);
+});
 window.addEventListener("resize", reachScrollers);
+
+// The first sentence of a glossary entry appears beside the link to it, for
+// the pointer and for the keyboard; Escape sends it away.
+const explainTerms = () => {
+  const box = document.createElement("div");
+  box.className = "tip-box";
+  box.id = "tip-box";
+  box.setAttribute("role", "tooltip");
+  box.hidden = true;
+  const links = document.querySelectorAll(
+    ".bd-article a[href*='glossary.html#term-'][title]",
+  );
+  if (!links.length) return;
+  document.body.append(box);
+  const hide = () => {
+    box.hidden = true;
+  };
+  for (const link of links) {
+    const text = link.title;
+    link.removeAttribute("title"); // it would appear a second time
+    link.classList.add("tip");
+    const show = () => {
+      box.textContent = text;
+      box.hidden = false;
+      const place = link.getBoundingClientRect();
+      const room = document.documentElement.clientWidth - box.offsetWidth - 16;
+      box.style.left = `${Math.max(16, Math.min(place.left, room))}px`;
+      box.style.top = `${place.bottom + window.scrollY + 6}px`;
+    };
+    link.setAttribute("aria-describedby", box.id);
+    link.addEventListener("mouseenter", show);
+    link.addEventListener("focus", show);
+    link.addEventListener("mouseleave", hide);
+    link.addEventListener("blur", hide);
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hide();
+  });
+};
 
 document.addEventListener("DOMContentLoaded", () => {
   nameControls();
+  explainTerms();
   if (document.querySelector("script[type*='widget-view']")) {
     new MutationObserver(nameSliders).observe(document.body, {
       childList: true,

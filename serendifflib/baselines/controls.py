@@ -30,7 +30,8 @@ from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.grid import Grid, Look
+from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.scores import has_vector
 from serendifflib.recommender import check_request, check_scores
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 NEGATIVES = ("uniform", "cells")
+ROWS = 32  # users whose candidates' vectors are gathered at a time
 
 
 def history_means(
@@ -71,7 +73,7 @@ def reaches(histories: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def draw_negatives(
-    look: Look,
+    cells: np.ndarray | None,
     pool: np.ndarray,
     avoid: np.ndarray,
     count: int,
@@ -81,7 +83,8 @@ def draw_negatives(
     """Items to learn against, with replacement.
 
     Args:
-        look: of the user.
+        cells: flat cell of every item for the user, [N + 1]; ``uniform``
+            needs none.
         pool: item numbers to draw from.
         avoid: item numbers that are no negatives (the user's own).
         count: K.
@@ -95,7 +98,7 @@ def draw_negatives(
     allowed = pool[~np.isin(pool, avoid)]
     if how == "uniform":
         return allowed[random.integers(len(allowed), size=count)]
-    cells = look.cells[allowed].astype(np.int64)
+    cells = cells[allowed].astype(np.int64)
     order = np.argsort(cells, kind="stable")
     held = np.bincount(cells)
     filled = np.flatnonzero(held)
@@ -215,7 +218,7 @@ class MeanCosine(Control):
     ) -> torch.Tensor:
         """Cosines in [-1, 1]."""
         mean = F.normalize(history_means(histories, self.vectors), dim=1)
-        return _inner(mean, candidates, self.vectors)
+        return inner(mean, candidates, self.vectors)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -231,6 +234,9 @@ class MaxCosine(Control):
         rows = []
         for history, wanted in zip(histories, candidates, strict=True):
             known = self.vectors[history[history > 0]]
+            known = known[has_vector(known)]
+            if not len(known):
+                known = self.vectors[:1]  # zeros: all are alike
             rows.append((self.vectors[wanted] @ known.T).amax(dim=1))
         return torch.stack(rows)
 
@@ -310,11 +316,9 @@ class LabelCell(Control):
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Count the cells of the training targets."""
         counts = np.zeros(self.grid.side**2)
-        looks = self.grid.training_looks(fold, fold.train)
-        for look, target in zip(
-            looks, fold.train.targets.tolist(), strict=True
-        ):
-            counts[look.cells[target]] += 1
+        targets = fold.train.targets.numpy()[:, None]
+        placed = self.grid.place_training(fold, fold.train, targets)
+        np.add.at(counts, self.grid.cells_of(placed), 1)
         self.log_frequency = torch.from_numpy(cell_log_frequency(counts))
         self.parameters = len(counts)
 
@@ -444,17 +448,25 @@ def _linear(
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     def score(histories: torch.Tensor, candidates: torch.Tensor):
         wanted = history_means(histories, vectors) @ weights[:-1]
-        return _inner(wanted + weights[-1], candidates, vectors)
+        return inner(wanted + weights[-1], candidates, vectors)
 
     return score
 
 
-def _inner(
-    queries: torch.Tensor, candidates: torch.Tensor, vectors: torch.Tensor
+def inner(
+    queries: torch.Tensor, items: torch.Tensor, vectors: torch.Tensor
 ) -> torch.Tensor:
-    """Inner products of queries [B, d] with candidates [B, C]; [B, C]."""
-    distinct, place = candidates.unique(return_inverse=True)
-    return (queries @ vectors[distinct].T).gather(1, place)
+    """Inner products of queries [B, d] with vectors of items [B, C]; [B, C].
+
+    Some rows at a time: neither [B, N] nor [B, C, d] is ever held.
+    """
+    parts = [
+        torch.bmm(vectors[wanted], query[..., None])[..., 0]
+        for query, wanted in zip(
+            queries.split(ROWS), items.split(ROWS), strict=True
+        )
+    ]
+    return torch.cat(parts)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -519,19 +531,21 @@ class LinearRadius(LinearMap):
         train = fold.train
         targets = train.targets.numpy()
         items = np.zeros((len(targets), 1 + self.negatives), dtype=np.int64)
-        cells = np.zeros_like(items)
-        looks = self.grid.training_looks(fold, train)
-        for row, look in enumerate(looks):
-            items[row, 0] = targets[row]
+        items[:, 0] = targets
+        for row, user in enumerate(train.users.tolist()):
+            seen = None
+            if self.draw == "cells":
+                seen = self.grid.training_look(fold, train, row).cells
             items[row, 1:] = draw_negatives(
-                look,
+                seen,
                 pool,
-                np.append(own[int(train.users[row])], targets[row]),
+                np.append(own[user], targets[row]),
                 self.negatives,
                 self.draw,
                 random,
             )
-            cells[row] = look.cells[items[row]]
+        placed = self.grid.place_training(fold, train, items)
+        cells = self.grid.cells_of(placed)
         counts = np.bincount(cells[:, 0], minlength=self.grid.side**2)
         return targets, torch.from_numpy(items), cells, counts.astype(float)
 
@@ -547,11 +561,11 @@ class LinearRadius(LinearMap):
         if match == "cosine":
             predicted = F.normalize(predicted, dim=1)
         mean = F.normalize(history_means(histories, self.vectors), dim=1)
-        radius = 1.0 - _inner(mean, items, self.vectors)
+        radius = 1.0 - inner(mean, items, self.vectors)
         reach = reaches(histories, self.vectors)[:, None]
         return torch.stack(
             [
-                _inner(predicted, items, self.vectors),
+                inner(predicted, items, self.vectors),
                 radius,
                 radius**2,
                 radius * reach,

@@ -33,6 +33,7 @@ from serendifflib.baselines.controls import (
     conditional_logit,
     draw_negatives,
     history_means,
+    inner,
     reaches,
 )
 from serendifflib.baselines.draws import mean_of_draws
@@ -49,6 +50,7 @@ from serendifflib.portrait.items import memberships
 if TYPE_CHECKING:
     from serendifflib.data.splits import Examples
     from serendifflib.portrait.fold import FoldData
+    from serendifflib.portrait.portrait import Placement
 
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
@@ -174,10 +176,9 @@ class PointNetwork(nn.Module):
         """
         width = self.vectors.shape[1]
         place = (place - self.place_middle) / self.place_spread
-        distinct, where = items.unique(return_inverse=True)
-        known, size = self.points[distinct], self.points.shape[1]
+        size = self.points.shape[1]
         parts = [
-            (made[:, part] @ known[:, part].T).gather(1, where)
+            inner(made[:, part], items, self.points[:, part])
             for part in (slice(0, width), slice(width, size))
         ]
         for axis in range(AXES):
@@ -251,8 +252,7 @@ class PointDiffusion(TorchRival):
         items = self._choices(fold, generator)
         statistics, place = self._seen(
             examples.histories,
-            items,
-            self.grid.training_views(fold, examples),
+            self.grid.place_training(fold, examples, items.numpy()),
         )
         points = self._start(examples, statistics, place[:, 0])
         user = network.condition(
@@ -294,12 +294,9 @@ class PointDiffusion(TorchRival):
             rows.append(np.append(target, drawn))
         return torch.from_numpy(np.array(rows).astype(np.int64))
 
-    def _seen(self, histories: torch.Tensor, items: torch.Tensor, views):
+    def _seen(self, histories: torch.Tensor, placed: Placement):
         """Statistics [M, 7] of users and places [M, C, 2] of items."""
-        statistics, places = [], []
-        for wanted, (past, scores) in zip(items.numpy(), views, strict=True):
-            places.append(scores[:, wanted].T)
-            statistics.append(_summary(past))
+        statistics = [_summary(past) for past in placed.past]
         vectors = self.network.vectors.cpu()
         means = history_means(histories, vectors)
         more = torch.stack(
@@ -307,7 +304,7 @@ class PointDiffusion(TorchRival):
         )
         return (
             torch.cat([torch.tensor(np.array(statistics)), more], 1).float(),
-            torch.from_numpy(np.array(places)).float(),
+            torch.from_numpy(np.nan_to_num(placed.scores)).float(),
         )
 
     def _start(
@@ -376,9 +373,7 @@ class PointDiffusion(TorchRival):
         """Utilities of candidates [B, C] given the generated points."""
         own = histories.cpu()
         statistics, place = self._seen(
-            own,
-            candidates.cpu(),
-            (self.grid.view(row) for row in own.numpy()),
+            own, self.grid.place(own, candidates.cpu())
         )
         made = self.generate(histories, statistics.to(self.place))
         features = self.network.features(

@@ -6,10 +6,13 @@ directly: a two-layer set transformer makes a user vector u, and
 
     score(c) = <W e_c, u> + bias_u[cell of c],
 
-trained by softmax over the labelled item and random negatives.
+trained by softmax over the labelled item and random negatives. One user
+vector is one answer. With ``answers`` A > 1 there are A of them, each with
+its own cells, and the score is the log-sum-exp of theirs: the control for
+everything that claims to help by having several answers.
 
 Shapes: B users, n history length, C candidates, N items, d width of the item
-vectors, M examples, K negatives, L side of the grid.
+vectors, M examples, K negatives, L side of the grid, A answers.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from serendifflib.baselines.trainer import (
 )
 from serendifflib.data.splits import make_examples
 from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.portrait import cell_of
 
 if TYPE_CHECKING:
     from serendifflib.data.splits import Examples
@@ -46,7 +51,7 @@ PER_USER = 5  # next-item targets per user, as SerenDiff's pre-training
 
 
 class SetRankerNetwork(nn.Module):
-    """History tokens -> user vector and a bias per cell.
+    """History tokens -> user vectors and a bias per cell.
 
     A token is the item's vector, the cell of its position and the position
     itself; the order in time is not used, as in a portrait. The user vector
@@ -58,6 +63,7 @@ class SetRankerNetwork(nn.Module):
         width: of the tokens and of u.
         side: L.
         layers, heads, dropout: of the transformer.
+        answers: A.
     """
 
     def __init__(
@@ -68,10 +74,11 @@ class SetRankerNetwork(nn.Module):
         layers: int,
         heads: int,
         dropout: float,
+        answers: int = 1,
     ):
         super().__init__()
         channels = vectors.shape[1]
-        self.side = side
+        self.side, self.answers = side, answers
         # rows of length sqrt(d): the linear layers see unit variance
         scaled = vectors * channels**0.5
         self.register_buffer("vectors", scaled, persistent=False)
@@ -85,9 +92,9 @@ class SetRankerNetwork(nn.Module):
             Block(width, heads, 2 * width, dropout) for _ in range(layers)
         )
         self.last = nn.LayerNorm(width)
-        self.user = nn.Linear(width, width)
-        self.linear = nn.Linear(channels, width)
-        self.cell = nn.Linear(width, side * side)
+        self.user = nn.Linear(width, answers * width)
+        self.linear = nn.Linear(channels, answers * width)
+        self.cell = nn.Linear(width, answers * side * side)
         nn.init.zeros_(self.cell.weight)
         nn.init.zeros_(self.cell.bias)
         self.item = nn.Linear(channels, width, bias=False)
@@ -103,10 +110,10 @@ class SetRankerNetwork(nn.Module):
             positions: (expectedness, relevance) in [0, 1], [B, n, 2].
 
         Returns:
-            u [B, width] and biases [B, L * L].
+            u [B, A, width] and biases [B, A, L * L].
         """
         real = items != 0
-        cells = (positions * self.side).long().clamp(0, self.side - 1)
+        cells = cell_of(positions, self.side)
         x = self.content(self.drop(self.vectors[items]))
         x = x + self.place(2.0 * positions - 1.0)
         x = x + self.row(cells[..., 0]) + self.column(cells[..., 1])
@@ -115,7 +122,11 @@ class SetRankerNetwork(nn.Module):
             x = block(x, mask)
         x = masked_mean(self.last(x), real)
         mean = history_means(items, self.vectors)
-        return self.user(x) + self.linear(self.drop(mean)), self.cell(x)
+        users = self.user(x) + self.linear(self.drop(mean))
+        return tuple(
+            state.unflatten(1, (self.answers, -1))
+            for state in (users, self.cell(x))
+        )
 
     def rate(
         self,
@@ -127,8 +138,14 @@ class SetRankerNetwork(nn.Module):
         """Scores [B, C] of items in cells, for users from :meth:`forward`."""
         distinct, place = items.unique(return_inverse=True)
         keys = self.item(self.vectors[distinct])
-        inner = (users @ keys.T / keys.shape[1]).gather(1, place)
-        return inner + biases.gather(1, cells)
+        scores = [
+            (user @ keys.T / keys.shape[1]).gather(1, place)
+            + bias.gather(1, cells)
+            for user, bias in zip(
+                users.unbind(1), biases.unbind(1), strict=True
+            )
+        ]
+        return torch.stack(scores).logsumexp(dim=0)
 
 
 @dataclass(frozen=True)
@@ -154,6 +171,9 @@ class SetRanker(TorchRival):
 
     Attributes:
         layers, heads: of the transformer.
+        answers: A; several are several heads, joined by log-sum-exp.
+        prototypes: memberships in so many stand beside each item vector, as
+            for SerenDiff; 0 is none.
         negatives: K, negatives per example and step.
         draw: how to draw them, ``uniform`` over the catalogue or over
             ``cells`` first (:func:`~serendifflib.baselines.controls.
@@ -169,6 +189,8 @@ class SetRanker(TorchRival):
     weight_decay: float = 1e-2
     layers: int = 2
     heads: int = 2
+    answers: int = 1
+    prototypes: int = 0
     negatives: int = 200
     draw: str = "uniform"
     per_user: int = PER_USER
@@ -183,12 +205,13 @@ class SetRanker(TorchRival):
         if self.grid is None:
             self.grid = Grid.of(fold)
         return SetRankerNetwork(
-            vectors,
+            join(vectors, memberships(vectors, self.prototypes)),
             self.width,
             self.grid.side,
             self.layers,
             self.heads,
             self.dropout,
+            self.answers,
         )
 
     def stages(
@@ -246,8 +269,8 @@ class SetRanker(TorchRival):
                 placed.positions[index].to(self.place),
             )
             logits = self.network.rate(*state, items, cells)
-            wrong = items[:, 1:] == items[:, :1]
-            logits[:, 1:] = logits[:, 1:].masked_fill(wrong, -1e9)
+            wrong = F.pad(items[:, 1:] == items[:, :1], (1, 0))
+            logits = logits.masked_fill(wrong, -1e9)
             return F.cross_entropy(logits, torch.zeros_like(items[:, 0]))
 
         return Stage(name, len(examples), loss, steps, self.lr)
@@ -260,18 +283,21 @@ class SetRanker(TorchRival):
         random = np.random.default_rng(seed)
         pool, data = catalogue_items(fold), fold.interactions
         m, n = examples.histories.shape
-        positions = np.zeros((m, n, 2), dtype=np.float32)
         items = np.zeros((m, 1 + POOL), dtype=np.int64)
         items[:, 0] = examples.targets.numpy()
-        cells = np.zeros((m, 1 + POOL), dtype=np.int16)
-        looks = self.grid.training_looks(fold, examples)
-        for row, look in enumerate(looks):
-            positions[row, n - len(look.past) :] = look.past
-            own = data.item_index[data.rows(int(examples.users[row]))]
+        for row, user in enumerate(examples.users):
+            own = data.item_index[data.rows(int(user))]
+            cells = None
+            if self.draw == "cells":
+                cells = self.grid.training_look(fold, examples, row).cells
             items[row, 1:] = draw_negatives(
-                look, pool, own, POOL, self.draw, random
+                cells, pool, own, POOL, self.draw, random
             )
-            cells[row] = look.cells[items[row]]
+        placed = self.grid.place_training(fold, examples, items)
+        positions = np.zeros((m, n, 2), dtype=np.float32)
+        for row, past in enumerate(placed.past):
+            positions[row, n - len(past) :] = past
+        cells = self.grid.cells_of(placed).astype(np.int16)
         return Placed(
             examples.histories,
             torch.from_numpy(positions),

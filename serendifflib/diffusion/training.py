@@ -26,7 +26,7 @@ from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.diffusion.team import Team, current_team
 from serendifflib.errors import CheckpointError, ConfigError, ModelError
 from serendifflib.io import atomic_path, content_hash
-from serendifflib.portrait.portrait import Portraits
+from serendifflib.portrait.portrait import Portraits, cell_of
 
 CHECKPOINT_VERSION = 2
 
@@ -51,7 +51,7 @@ class TrainingSet:
 
     def target_cells(self, side: int) -> torch.Tensor:
         """Grid indices of the targets, int64, [M, 2]."""
-        return (self.positions * side).long().clamp(0, side - 1)
+        return cell_of(self.positions, side)
 
     def to(self, device: torch.device) -> TrainingSet:
         """The same on a device."""

@@ -30,6 +30,7 @@ from serendifflib.errors import (
 )
 from serendifflib.io import content_hash, write_bytes
 from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.portrait import cell_number, cell_of
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,7 @@ def _cells(positions: np.ndarray | torch.Tensor, side: int) -> np.ndarray:
             f"the position of item {item} is {places[item].tolist()}: both "
             "coordinates must lie in [0, 1]"
         )
-    grid = np.minimum((places * side).astype(np.int64), side - 1)
-    return grid[:, 0] * side + grid[:, 1]
+    return cell_number(cell_of(places, side), side)
 
 
 def _ring_table(side: int) -> list[list[np.ndarray]]:

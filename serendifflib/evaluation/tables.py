@@ -525,7 +525,7 @@ def provenance(frame: pd.DataFrame) -> str:
     text += f", on {several('device')}, {days[0]}"
     if days[-1] != days[0]:
         text += f" to {days[-1]}"
-    if not frame["code_current"].all():
+    if not frame["current"].all():
         text += "; the code has changed since"
     return text + "."
 

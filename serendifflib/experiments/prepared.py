@@ -1,8 +1,9 @@
 """The bench that all notebooks share: one fold, its candidates, its models.
 
 What one notebook trains, the next one loads. Everything on the bench is
-cached under the hash of what it was made from - data, settings, seed and the
-source code - so that a change in any of them makes it again.
+cached under the hash of what it was made from - data, settings, seed, the
+declared versions of the parts on the way, and those of the libraries - so
+that a change in any of them makes it again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from serendifflib.data.download import locked
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import (
@@ -25,8 +26,8 @@ from serendifflib.data.splits import (
 )
 from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.evaluation.candidates import Candidates, fold_candidates
-from serendifflib.experiments.provenance import code_hash
-from serendifflib.io import cache_dir, content_hash
+from serendifflib.experiments import versions
+from serendifflib.io import cache_dir, content_hash, locked
 from serendifflib.model.serendiff import (
     SerenDiff,
     checkpoint_files,
@@ -37,14 +38,6 @@ from serendifflib.portrait.fold import FoldData, prepare_fold
 from serendifflib.portrait.items import Encoder
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import Profile, current_profile
-
-# The code that decides about a trained model and about a list of candidates:
-# these modules and all that they import.
-MODEL_CODE = ("serendifflib.model.serendiff",)
-CANDIDATE_CODE = (
-    "serendifflib.evaluation.candidates",
-    "serendifflib.portrait.portrait",
-)
 
 
 @dataclass(frozen=True)
@@ -187,17 +180,21 @@ def _load_or_fit(
     fold: FoldData, profile, preset, seed, progress, device, changes
 ) -> SerenDiff:
     settings = make_settings(preset, profile, **changes)
+    data = fold.interactions
     key = content_hash(
         settings.as_dict(),
         seed,
-        fold.interactions.checksum,
+        data.checksum,
+        # shown by a loaded model, though no number depends on them
+        [data.name, data.source, dict(sorted(data.titles.items()))],
         fold.raw_vectors.numpy(),
         fold.split.train_users,
         fold.train.histories.numpy(),
         fold.train.targets.numpy(),
         fold.valid.histories.numpy(),
         fold.valid.targets.numpy(),
-        code_hash(MODEL_CODE),
+        _versions("items", "portrait", "training"),
+        versions.of_model("serendiff", preset),
     )
     folder = cache_dir() / "models" / key[:32]
     saved = _load_saved(folder, progress, device)
@@ -282,7 +279,11 @@ def _candidates(
         examples.histories.numpy(),
         examples.targets.numpy(),
         fold.split.train_users,
-        code_hash(CANDIDATE_CODE),
+        space.bins,
+        space.vectors.numpy(),
+        space.weights,
+        space.co_occurrence.mu,
+        _versions("items", "portrait", "candidates"),
     )
     path = cache_dir() / "candidates" / f"{key[:32]}.npz"
     if path.exists():
@@ -300,6 +301,12 @@ def _candidates(
     )
     drawn.save(path)
     return drawn
+
+
+def _versions(*parts: str) -> list[dict[str, Any]]:
+    """Declared versions of parts, and of the libraries that decide."""
+    declared = {part: versions.PARTS[part] for part in parts}
+    return [declared, versions.libraries()]
 
 
 def _positions_of(

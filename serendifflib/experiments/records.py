@@ -4,14 +4,18 @@ A unit is one fold of one row of a table on one data set. Its record holds
 the rank of every test case, so that every metric, interval and test can be
 computed again, and everything needed to say where the numbers come from.
 
-Layout of a store: ``<root>/<table>/<data>/<profile>/<row>/fold<k>.json``.
+A store keeps one file of JSON lines per table, ``<root>/<table>.jsonl``.
+Lines are only ever appended; the newest line of a unit counts. There are
+three kinds: ``cases`` (users and targets, shared by all rows that ranked
+them), ``run`` (one record) and ``failure``. Each line holds its own checksum.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,18 +23,16 @@ from typing import Any
 import pandas as pd
 
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.experiments import provenance
+from serendifflib.experiments import versions
 from serendifflib.io import (
+    append_line,
     cache_dir,
     content_hash,
-    read_json,
     results_dir,
-    write_bytes,
-    write_json,
 )
 from serendifflib.profiles import Profile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -63,6 +65,11 @@ class Cases:
             ranks=tuple(int(rank) for rank in table["rank"]),
         )
 
+    @property
+    def id(self) -> str:
+        """Names users and targets, which many rows have in common."""
+        return content_hash(list(self.users), list(self.targets))[:16]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,7 +93,7 @@ class Unit:
     """One fold of one row of a table on one data set.
 
     Attributes:
-        table, data, row: ids that become folder names.
+        table, data, row: ids of letters, digits, ``.``, ``_`` and ``-``.
         fold: 0-based.
         data_checksum: ``Interactions.checksum``.
         source: one sentence about the data (``Interactions.source``).
@@ -94,8 +101,8 @@ class Unit:
         seed: seed of everything random in the unit.
         label: how the row prints; default the row id.
         settings: whatever else decides the result, as JSON values.
-        code: modules whose sources decide the result, with all that they
-            import (see ``provenance.code_files``).
+        parts: declared version of every part on the way from the data to
+            the ranks (:func:`serendifflib.experiments.versions.parts_of`).
     """
 
     table: str
@@ -108,21 +115,21 @@ class Unit:
     seed: int = 0
     label: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    code: tuple[str, ...] = ("serendifflib",)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (self.table, self.data, self.row):
             if not _NAME.fullmatch(name):
                 raise ConfigError(
-                    f"{name!r} cannot name a folder of results: use letters, "
-                    "digits, '.', '_' and '-'"
+                    f"{name!r} cannot name results: use letters, digits, "
+                    "'.', '_' and '-'"
                 )
 
     def key(self) -> str:
-        """Hash of all that decides the result: data, settings, sizes, code.
+        """Hash of all that decides the result.
 
-        A finished unit is skipped only while this stays the same, so that
-        no result outlives a change of the data or the code.
+        A finished unit is skipped only while this stays the same and the
+        libraries that decide numbers have the versions of its record.
         """
         return content_hash(
             self.table,
@@ -133,8 +140,13 @@ class Unit:
             asdict(self.profile),
             self.seed,
             dict(self.settings),
-            provenance.code_hash(self.code),
+            dict(self.parts),
         )
+
+    @property
+    def place(self) -> tuple[str, str, str, int]:
+        """What one record of a table belongs to; a newer one replaces it."""
+        return self.data, self.profile.name, self.row, self.fold
 
     def __str__(self) -> str:
         return f"{self.table} {self.data} {self.row} fold {self.fold}"
@@ -147,154 +159,56 @@ class Run:
     Attributes:
         key: :meth:`Unit.key` at the time of the run.
         sizes: the profile's numbers.
+        parts: as in :class:`Unit`.
         commit, dirty: git commit, and whether library code was changed.
-        code, code_roots: hash of the sources and the modules it covers.
         threads: CPU threads of torch.
+        versions: of Python and of libraries.
         seconds: wall time of the unit.
         created: UTC, ISO 8601.
         cases: task -> ranks.
         extra: other numbers.
+        line: where it stands, 1-based; 0 for a record that is not stored.
     """
 
     table: str
     data: str
+    profile: str
     row: str
-    label: str
     fold: int
+    seed: int
+    label: str
     key: str
+    parts: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    sizes: Mapping[str, Any]
     data_checksum: str
     source: str
-    profile: str
-    sizes: Mapping[str, Any]
-    seed: int
-    settings: Mapping[str, Any]
+    candidates: str
     commit: str
     dirty: bool
-    code: str
-    code_roots: tuple[str, ...]
     device: str
     threads: int
     versions: Mapping[str, str]
     seconds: float
     created: str
-    candidates: str
-    cases: Mapping[str, Cases]
     extra: Mapping[str, float]
-    schema_version: int = SCHEMA_VERSION
+    cases: Mapping[str, Cases]
+    line: int = field(default=0, compare=False)
 
     @property
-    def code_current(self) -> bool:
-        """Whether the code that made this record is the code at hand."""
-        try:
-            return provenance.code_hash(tuple(self.code_roots)) == self.code
-        except ConfigError:  # the module is gone
-            return False
+    def outdated(self) -> tuple[str, ...]:
+        """Parts and libraries that have another version now, in words."""
+        return versions.differences(self.parts, self.versions)
 
-    def save(self, path: Path) -> None:
-        """Write the record whole or not at all, with its own checksum.
+    @property
+    def current(self) -> bool:
+        """Whether the code and the libraries at hand would repeat it."""
+        return not self.outdated
 
-        Raises:
-            CacheError: the folder cannot be written.
-            DataError: a number is NaN or infinite.
-        """
-        content = {f.name: getattr(self, f.name) for f in fields(self)}
-        content["cases"] = {k: asdict(v) for k, v in self.cases.items()}
-        try:
-            content = json.loads(json.dumps(content, allow_nan=False))
-        except ValueError as error:
-            raise DataError(
-                f"{path.name}: a number is NaN or infinite"
-            ) from error
-        content["checksum"] = content_hash(content)
-        # one line per field: small, and a diff still reads well
-        lines = [
-            f" {json.dumps(name)}: {json.dumps(value, sort_keys=True)}"
-            for name, value in content.items()
-        ]
-        text = "{\n" + ",\n".join(lines) + "\n}\n"
-        write_bytes(path, text.encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Run:
-        """Read a record of this or an older schema version.
-
-        Raises:
-            DataError: damaged, edited by hand, or of a newer version.
-        """
-        try:
-            raw = read_json(path)
-        except (ValueError, OSError) as error:
-            raise DataError(
-                f"{path}: not a readable record ({error}); run the unit again"
-            ) from error
-        try:
-            checksum = raw.pop("checksum", None)
-            if raw["schema_version"] > 0 and checksum != content_hash(raw):
-                raise DataError(
-                    f"{path}: the content does not match its checksum; "
-                    "restore the file or run the unit again"
-                )
-            raw = migrate(raw)
-            raw["cases"] = {
-                task: Cases(**{k: tuple(v) for k, v in cases.items()})
-                for task, cases in raw["cases"].items()
-            }
-            raw["code_roots"] = tuple(raw["code_roots"])
-            return cls(**raw)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}: not a record of a run ({error}); run the unit again"
-            ) from error
-
-
-def _from_version_0(raw: dict[str, Any]) -> dict[str, Any]:
-    """Version 0 knew one task and no provenance beyond the commit."""
-    new = {
-        "label": raw["row"],
-        "key": "",
-        "sizes": {},
-        "settings": {},
-        "dirty": True,
-        "code": "unknown",
-        "code_roots": ["serendifflib"],
-        "device": "unknown",
-        "threads": 0,
-        "versions": {},
-        "candidates": "",
-        "extra": {},
-        "source": "unknown",
-        **raw,
-    }
-    names = ("users", "targets", "ranks")
-    new["cases"] = {"serendipity": {name: new.pop(name) for name in names}}
-    new["schema_version"] = 1
-    return new
-
-
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    0: _from_version_0,
-}
-
-
-def migrate(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the content of a record to the current schema version.
-
-    Args:
-        raw: the JSON object of a record, without its checksum.
-
-    Raises:
-        DataError: the version is newer than this package, or unknown.
-    """
-    content = dict(raw)
-    while content["schema_version"] != SCHEMA_VERSION:
-        version = content["schema_version"]
-        if version not in _MIGRATIONS:
-            raise DataError(
-                f"a record has schema version {version!r}, this package "
-                f"reads up to {SCHEMA_VERSION}: update the package"
-            )
-        content = _MIGRATIONS[version](content)
-    return content
+    @property
+    def place(self) -> tuple[str, str, str, int]:
+        """See :attr:`Unit.place`."""
+        return self.data, self.profile, self.row, self.fold
 
 
 @dataclass(frozen=True)
@@ -307,6 +221,7 @@ class Failure:
         message: what it said.
         where: the library's lines it passed, outermost first.
         created: UTC, ISO 8601.
+        place: as in :attr:`Unit.place`.
     """
 
     unit: str
@@ -314,98 +229,188 @@ class Failure:
     message: str
     where: tuple[str, ...] = ()
     created: str = ""
+    place: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What one file holds: the newest record or failure of every unit."""
+
+    runs: Mapping[tuple[Any, ...], Run]
+    failures: Mapping[tuple[Any, ...], Failure]
+    cases: frozenset[str]
+    damaged: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RecordStore:
-    """A folder of records.
+    """A folder of records; :func:`recorded` and :func:`live` are the book's.
 
     Attributes:
-        root: the folder; :func:`recorded` and :func:`live` give the two
-            that the book uses.
-        keep_old: keep a record that a new one replaces, as
-            ``fold<k>.<key>.old.json``: hours of work are not overwritten.
+        root: the folder.
     """
 
     root: Path
-    keep_old: bool = True
 
-    def path(self, unit: Unit) -> Path:
-        """File of a unit's record."""
-        return (
-            self.root
-            / unit.table
-            / unit.data
-            / unit.profile.name
-            / unit.row
-            / f"fold{unit.fold}.json"
-        )
+    def path(self, table: str) -> Path:
+        """File of a table's records."""
+        return self.root / f"{table}.jsonl"
 
     def finished(self, unit: Unit) -> Run | None:
         """The unit's record if it was made from this very data and code."""
-        path = self.path(unit)
-        if not path.is_file():
+        run = self._read(unit.table).runs.get(unit.place)
+        if run is None or run.key != unit.key() or not run.current:
             return None
-        try:
-            run = Run.load(path)
-        except DataError:
-            return None  # it will be replaced, and kept as old
-        return run if run.key == unit.key() else None
+        return run
 
-    def save(self, unit: Unit, run: Run) -> None:
-        """Store a record; a different older one is kept beside it."""
-        path = self.path(unit)
-        if self.keep_old and path.is_file():
-            old = path.read_bytes()
-            try:
-                name = Run.load(path).key[:8]
-            except DataError:
-                name = content_hash(old)[:8]
-            if name != run.key[:8]:
-                write_bytes(path.with_suffix(f".{name or '0'}.old.json"), old)
-        run.save(path)
-        self._failure_path(unit).unlink(missing_ok=True)
+    def save(self, run: Run) -> None:
+        """Append a record, and the users and targets if they are new.
+
+        Raises:
+            CacheError: the file cannot be written.
+            DataError: a number is NaN or infinite.
+        """
+        known = self._read(run.table).cases
+        for cases in run.cases.values():
+            if cases.id not in known:
+                line = {"record": "cases", "id": cases.id}
+                line |= {"users": cases.users, "targets": cases.targets}
+                self._append(run.table, line)
+        content = {
+            f.name: getattr(run, f.name)
+            for f in fields(run)
+            if f.name not in ("table", "line", "cases")
+        }
+        content["ranks"] = {
+            task: {"cases": cases.id, "ranks": cases.ranks}
+            for task, cases in run.cases.items()
+        }
+        head = {"record": "run", "schema": SCHEMA_VERSION}
+        self._append(run.table, head | content)
 
     def save_failure(self, unit: Unit, failure: Failure) -> None:
-        """Store why a unit failed; an earlier record stays."""
-        write_json(self._failure_path(unit), asdict(failure))
+        """Append why a unit failed; an earlier record stays."""
+        self._append(unit.table, {"record": "failure"} | asdict(failure))
 
-    def _failure_path(self, unit: Unit) -> Path:
-        return self.path(unit).with_suffix(".failed.json")
+    def _append(self, table: str, content: Mapping[str, Any]) -> None:
+        try:
+            plain = json.loads(json.dumps(content, allow_nan=False))
+        except ValueError as error:
+            raise DataError(
+                f"{self.path(table).name}: a number is NaN or infinite"
+            ) from error
+        plain["checksum"] = content_hash(plain)[:16]
+        append_line(self.path(table), json.dumps(plain))
 
     def runs(
         self, table: str, data: str | None = None, profile: str | None = None
     ) -> list[Run]:
-        """All records of a table, in the order of their paths.
+        """The newest record of every unit, by data, profile, row and fold.
 
         Raises:
-            DataError: a record is damaged.
+            DataError: a line is damaged; the message names it.
         """
-        pattern = f"{data or '*'}/{profile or '*'}/*/fold*.json"
+        found = self._sound(table).runs
         return [
-            Run.load(path)
-            for path in sorted((self.root / table).glob(pattern))
-            if re.fullmatch(r"fold\d+\.json", path.name)
+            run
+            for place, run in sorted(found.items())
+            if data in (None, place[0]) and profile in (None, place[1])
         ]
 
     def failures(self, table: str) -> list[Failure]:
         """Units of a table whose last attempt failed.
 
         Raises:
-            DataError: the note about a failure is damaged.
+            DataError: a line is damaged; the message names it.
         """
-        paths = (self.root / table).glob("*/*/*/fold*.failed.json")
-        return [_load_failure(path) for path in sorted(paths)]
+        return [one for _, one in sorted(self._sound(table).failures.items())]
+
+    def _sound(self, table: str) -> _Table:
+        content = self._read(table)
+        if content.damaged:
+            raise DataError(
+                f"{content.damaged[0]} ({len(content.damaged)} damaged in "
+                "all): restore the file, or delete the lines and run their "
+                "units again"
+            )
+        return content
+
+    def _read(self, table: str) -> _Table:
+        path = self.path(table)
+        try:
+            state = path.stat()
+        except OSError:
+            return _Table({}, {}, frozenset(), ())
+        return _parse(path, table, state.st_size, state.st_mtime_ns)
 
 
-def _load_failure(path: Path) -> Failure:
+@functools.lru_cache(maxsize=32)
+def _parse(path: Path, table: str, size: int, mtime: int) -> _Table:
+    """The content of a file as it was at that size and time."""
+    runs: dict[tuple[Any, ...], Run] = {}
+    failures: dict[tuple[Any, ...], Failure] = {}
+    cases: dict[str, tuple[Any, Any]] = {}
+    damaged = []
+    for number, line in _lines(path):
+        try:
+            content = _checked(line)
+            kind = content.pop("record")
+            if kind == "cases":
+                cases[content["id"]] = content["users"], content["targets"]
+            elif kind == "run":
+                run = _run(content, table, cases, number)
+                runs[run.place] = run
+                failures.pop(run.place, None)
+            elif kind == "failure":
+                content["where"] = tuple(content["where"])
+                content["place"] = tuple(content["place"])
+                failures[content["place"]] = Failure(**content)
+            else:
+                raise DataError(f"unknown kind of line {kind!r}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            damaged.append(f"{path}: line {number} is no record ({error})")
+        except DataError as error:
+            damaged.append(f"{path}: line {number}: {error}")
+    return _Table(runs, failures, frozenset(cases), tuple(damaged))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines; the unfinished line of a killed writer is no line."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    whole = text[: text.rfind("\n") + 1]
+    yield from enumerate(whole.split("\n")[:-1], start=1)
+
+
+def _checked(line: str) -> dict[str, Any]:
     try:
-        raw = read_json(path)
-        return Failure(**{**raw, "where": tuple(raw["where"])})
-    except (ValueError, OSError, KeyError, TypeError) as error:
+        content = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    checksum = content.pop("checksum", None)
+    if checksum != content_hash(content)[:16]:
+        raise DataError("its content does not match its checksum")
+    return content
+
+
+def _run(
+    content: dict[str, Any],
+    table: str,
+    cases: Mapping[str, tuple[Any, Any]],
+    line: int,
+) -> Run:
+    schema = content.pop("schema")
+    if schema != SCHEMA_VERSION:
         raise DataError(
-            f"{path}: not a note about a failure ({error}); delete it"
-        ) from error
+            f"schema version {schema!r}, this package reads {SCHEMA_VERSION}"
+        )
+    ranked = {
+        task: Cases(
+            *(tuple(part) for part in cases[one["cases"]]),
+            tuple(one["ranks"]),
+        )
+        for task, one in content.pop("ranks").items()
+    }
+    return Run(table=table, cases=ranked, line=line, **content)
 
 
 def recorded() -> RecordStore:
@@ -415,4 +420,4 @@ def recorded() -> RecordStore:
 
 def live() -> RecordStore:
     """What executions on this machine computed (in the cache)."""
-    return RecordStore(cache_dir() / "runs", keep_old=False)
+    return RecordStore(cache_dir() / "runs")

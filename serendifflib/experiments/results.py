@@ -70,7 +70,7 @@ def case_frame(
 
 _COLLECTED = (
     "row label data profile task fold metric value low high n seed commit "
-    "dirty device created code_current"
+    "dirty device created current outdated"
 ).split()
 
 
@@ -142,7 +142,8 @@ def _origin(runs: Sequence[Run]) -> dict[str, Any]:
         "dirty": any(run.dirty for run in runs),
         "device": joined({run.device for run in runs}),
         "created": max(run.created for run in runs),
-        "code_current": all(run.code_current for run in runs),
+        "current": all(run.current for run in runs),
+        "outdated": joined({one for run in runs for one in run.outdated}),
     }
 
 
@@ -349,11 +350,10 @@ def _mean_first(folds: pd.Series) -> pd.Series:
 
 def _origin_lines(run: Run) -> list[str]:
     changed = " with uncommitted changes" if run.dirty else ""
-    current = "the code at hand" if run.code_current else "older code"
     versions = ", ".join(f"{k} {v}" for k, v in run.versions.items())
+    now = "; ".join(run.outdated) or "all as now"
     shown = {
-        "file": f"{run.table}/{run.data}/{run.profile}/{run.row}/"
-        f"fold{run.fold}.json (schema {run.schema_version})",
+        "record": f"{run.table}.jsonl, line {run.line}, fold {run.fold}",
         "made": f"{run.created} in {run.seconds:g} s",
         "data": f"{run.source} SHA-256 {run.data_checksum}",
         "candidates": run.candidates or "none",
@@ -361,8 +361,9 @@ def _origin_lines(run: Run) -> list[str]:
         "settings": json.dumps(dict(run.settings), sort_keys=True),
         "sizes": json.dumps(dict(run.sizes), sort_keys=True),
         "commit": f"{run.commit}{changed}",
-        "code": f"{run.code} ({current}; {', '.join(run.code_roots)})",
-        "device": f"{run.device}, {run.threads} threads",
+        "parts": json.dumps(dict(run.parts), sort_keys=True),
         "versions": versions,
+        "since then": now,
+        "device": f"{run.device}, {run.threads} threads",
     }
     return [f"  {name}: {value}" for name, value in shown.items()]

@@ -7,13 +7,11 @@ names that a caller needs are all here.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +21,7 @@ import joblib
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from serendifflib.errors import CacheError, ConfigError, DataError
+from serendifflib.errors import ConfigError, DataError
 from serendifflib.experiments import provenance
 from serendifflib.experiments.records import (
     Cases,
@@ -33,11 +31,10 @@ from serendifflib.experiments.records import (
     Run,
     Unit,
     live,
-    migrate,
     recorded,
 )
 from serendifflib.experiments.results import case_frame, collect, trace
-from serendifflib.io import cache_dir, content_hash
+from serendifflib.io import locked
 
 __all__ = [
     "Cases",
@@ -50,7 +47,6 @@ __all__ = [
     "case_frame",
     "collect",
     "live",
-    "migrate",
     "recorded",
     "run_units",
     "trace",
@@ -111,9 +107,9 @@ def run_units(
         What was computed, skipped and failed.
 
     Raises:
-        ConfigError: two different units would write the same file.
+        ConfigError: two different units have the same place.
     """
-    _check_distinct(units, store)
+    _check_distinct(units)
     states: dict[int, str | Failure] = {
         i: "there" for i, unit in enumerate(units) if store.finished(unit)
     }
@@ -139,11 +135,11 @@ def run_units(
     )
 
 
-def _check_distinct(units: Sequence[Unit], store: RecordStore) -> None:
-    seen: dict[Path, str] = {}
+def _check_distinct(units: Sequence[Unit]) -> None:
+    seen: dict[tuple[str, ...], str] = {}
     for unit in units:
-        path = store.path(unit)
-        if seen.setdefault(path, unit.key()) != unit.key():
+        place = (unit.table, *map(str, unit.place))
+        if seen.setdefault(place, unit.key()) != unit.key():
             raise ConfigError(
                 f"two different units are both called {unit}: give one of "
                 "them another row id"
@@ -159,7 +155,7 @@ def _run_unit(
 ) -> str | Failure:
     """One unit in one process: "there", "busy", "done" or the failure."""
     try:
-        with _locked(store.path(unit), wait):
+        with locked(store.root / str(unit) / unit.profile.name, wait=wait):
             if store.finished(unit):  # by another program, meanwhile
                 return "there"
             return _compute_unit(unit, compute, store, progress)
@@ -178,7 +174,7 @@ def _compute_unit(
     try:
         outcome = compute(unit)
         run = _record(unit, outcome, commit, time.perf_counter() - start)
-        store.save(unit, run)
+        store.save(run)
     # a model may fail in any way; the other units must not suffer
     except Exception as error:
         failure = _failure(unit, error)
@@ -214,8 +210,7 @@ def _record(
         settings=dict(unit.settings),
         commit=commit[0],
         dirty=commit[1],
-        code=provenance.code_hash(unit.code),
-        code_roots=unit.code,
+        parts=dict(unit.parts),
         device=outcome.device or provenance.device_name(),
         threads=torch.get_num_threads(),
         versions=provenance.versions(),
@@ -240,6 +235,7 @@ def _failure(unit: Unit, error: Exception) -> Failure:
             if Path(frame.filename).is_relative_to(package)
         ),
         created=_now(),
+        place=unit.place,
     )
 
 
@@ -253,29 +249,8 @@ def _after_a_death(unit: Unit, store: RecordStore) -> str | Failure:
         message="a worker process died (killed, or out of memory) before "
         "this unit was done: run again, with fewer jobs",
         created=_now(),
+        place=unit.place,
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[None]:
-    """Hold a lock that the system frees when its process dies."""
-    folder = cache_dir() / "locks"
-    name = content_hash(os.path.realpath(path))[:32]
-    lock = filelock.FileLock(folder / f"{name}.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
-    except filelock.Timeout:
-        raise  # an OSError too, but it means "busy"
-    except OSError as error:
-        raise CacheError(
-            f"cannot write {folder}: {error.strerror or error}; point "
-            "SERENDIFF_CACHE at a folder that can be written"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _now() -> str:

@@ -1,26 +1,30 @@
 """What each table consists of, as data, and how to run one.
 
 A table is a list of rows for a profile; a row is an id, a label and the
-recipe that ``evaluate`` follows. ``run_table`` makes one unit of work per row
+recipe that ``recipes`` follows. ``run_table`` makes one unit of work per row
 and fold and leaves resuming, parallel work and failures to ``runner``.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
 from serendifflib.errors import ConfigError
 from serendifflib.evaluation.tables import row_key
-from serendifflib.experiments import evaluate as judging
+from serendifflib.experiments import recipes
 from serendifflib.experiments.records import RecordStore, Unit, recorded
 from serendifflib.experiments.runner import Report, run_units
+from serendifflib.experiments.versions import parts_of
+from serendifflib.io import content_hash
+from serendifflib.model.settings import make_settings
+from serendifflib.portrait import items
 from serendifflib.profiles import Profile, current_profile
 
 N_CANDIDATES = 1000
@@ -34,7 +38,7 @@ class Row:
     Attributes:
         id: names its records and is what ``--models`` selects by.
         label: how it prints.
-        model, name: see :class:`serendifflib.experiments.evaluate.Recipe`.
+        model, name: see :class:`serendifflib.experiments.recipes.Recipe`.
         recipe: its other settings, those that differ from the defaults.
         needs_world: whether it makes sense on simulated data alone.
         tasks: what it can be judged on.
@@ -423,8 +427,6 @@ def _leaks(profile: Profile) -> tuple[Row, ...]:
 
 
 def _table4(profile: Profile) -> tuple[Row, ...]:
-    # by name: the registry imports every rival, a table of controls none
-    registry = importlib.import_module("serendifflib.baselines.registry")
     # on a busy machine the clock may not decide how far a rival is trained
     budget = replace(registry.budget_of(profile), seconds=14_400.0)
     rivals = {
@@ -623,7 +625,7 @@ def make_units(
     for fold in folds:
         if not 0 <= fold < 5:
             raise ConfigError(f"unknown fold {fold}: choose 0 to 4")
-    loaded = judging.load(data or chosen.data[0], profile)
+    loaded = recipes.load(data or chosen.data[0], profile)
     tasks = [
         task
         for task in chosen.tasks
@@ -663,6 +665,15 @@ def _unit(
         "tasks": [task for task in tasks if task in row.tasks],
     } | row.recipe
     temporal = row.recipe.get("fold") == "temporal"
+    parts = parts_of(
+        row.model,
+        row.name,
+        simulated=data.world is not None,
+        encoder=items.default_encoder().fingerprint,
+    )
+    if row.model == "serendiff":
+        chosen = make_settings(row.name, profile, **settings["options"])
+        parts["settings"] = content_hash(chosen.as_dict())[:16]
     return Unit(
         table=table.id,
         data=_folder(data.name),
@@ -674,7 +685,7 @@ def _unit(
         profile=profile,
         seed=seed,
         settings=settings,
-        code=judging.code_of(row.model, row.name),
+        parts=parts,
     )
 
 
@@ -730,7 +741,7 @@ def run_table(
         source = str(Path(source).resolve())  # for other processes
     return run_units(
         units,
-        functools.partial(judging.compute, source=source),
+        functools.partial(recipes.evaluate_row, source=source),
         store or recorded(),
         n_jobs=n_jobs,
         progress=progress,

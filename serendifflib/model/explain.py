@@ -16,6 +16,7 @@ import torch
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.matching import zone_map
 from serendifflib.portrait.portrait import PortraitSpace, cell_of
+from serendifflib.portrait.scores import has_vector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,11 +113,17 @@ def direction(change: np.ndarray) -> str:
 
 def nearest_history(
     item: int, history: np.ndarray, vectors: torch.Tensor
-) -> tuple[int, float]:
-    """Place in the history of the most similar item, and its cosine."""
+) -> tuple[int | None, float]:
+    """Place in the history of the most similar item, and its cosine.
+
+    None and NaN where the item, or all of the history, has no text.
+    """
     known = vectors[torch.as_tensor(history)]
     cosines = known @ vectors[item]
+    cosines[~has_vector(known)] = -torch.inf
     best = int(cosines.argmax())
+    if not has_vector(vectors[item]) or torch.isinf(cosines[best]):
+        return None, float("nan")
     return best, float(cosines[best])
 
 
@@ -144,7 +151,9 @@ def recommendation_table(
                 "cell": tuple(int(c) for c in cell),
                 "distance": float(np.linalg.norm(step)),
                 "direction": direction(step),
-                "nearest history item": portrait.titles[nearest],
+                "nearest history item": (
+                    "" if nearest is None else portrait.titles[nearest]
+                ),
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -162,8 +171,9 @@ class Explanation:
         distance: from the user's centre, in sides of the plane.
         radius: distance of the item from the anchor (1, 1).
         direction: in words, see :func:`direction`.
-        nearest: title of the most similar history item.
-        cosine: its cosine to the item.
+        nearest: title of the most similar history item; empty where no
+            text can be compared.
+        cosine: its cosine to the item, or NaN.
         zone: length of the generated vector per cell, [L, L].
     """
 
@@ -201,7 +211,7 @@ class Explanation:
             distance=float(np.linalg.norm(step)),
             radius=float(np.linalg.norm(position - ANCHOR)),
             direction=direction(step),
-            nearest=portrait.titles[place],
+            nearest="" if place is None else portrait.titles[place],
             cosine=cosine,
             zone=zone_map(generated[None])[0].numpy(),
         )
@@ -209,6 +219,12 @@ class Explanation:
     @property
     def text(self) -> str:
         """The explanation in plain sentences."""
+        if not self.nearest:
+            return (
+                f"“{self.title}” or all of the history has no text, so that "
+                "nothing can be said of its relevance; such an item is never "
+                "recommended."
+            )
         reach = self.portrait.reach
         farther = self.radius - reach
         if abs(farther) < SAME:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from serendifflib.errors import ConfigError
+from serendifflib.portrait.portrait import cell_number
 
 MATCHES = ("own-cell", "zone", "field")
 
@@ -54,7 +55,7 @@ def match(
         centre = torch.stack([best // side, best % side], dim=-1)
         ring = (cells - centre[:, None]).abs().amax(dim=-1)
         return cosine - 2.0 * ring
-    flat = cells[..., 0] * side + cells[..., 1]
+    flat = cell_number(cells, side)
     own = points.gather(1, flat[..., None].expand(-1, -1, points.shape[-1]))
     if how == "own-cell":
         return F.cosine_similarity(own, vectors, dim=-1)

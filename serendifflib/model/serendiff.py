@@ -42,6 +42,7 @@ from serendifflib.portrait.portrait import (
     Portraits,
     PortraitSpace,
     cell_of,
+    place_training,
 )
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import check_request, check_scores
@@ -255,19 +256,11 @@ class SerenDiff:
         The user's own rows are left out of the co-occurrence counts, so that
         a training user looks like a user never seen.
         """
-        own_items = fold.training_items
-        portraits, targets = [], []
-        for row in range(len(examples)):
-            history = examples.histories[row].numpy()
-            history = history[history > 0]
-            own = own_items.get(int(examples.users[row]))
-            past, everything = self.space.both_positions(history, own=own)
-            portraits.append(past)
-            targets.append(everything[int(examples.targets[row])])
+        placed = place_training(self.space, fold, examples)
         return TrainingSet(
-            self.represent(examples.histories, portraits),
+            self.represent(examples.histories, placed.past),
             examples.targets,
-            torch.from_numpy(np.array(targets).reshape(-1, 2)),
+            torch.from_numpy(placed.positions[:, 0]),
         )
 
     def _validator(self, fold: FoldData):
@@ -326,15 +319,11 @@ class SerenDiff:
         self, histories: torch.Tensor, candidates: torch.Tensor
     ) -> tuple[Portraits, torch.Tensor]:
         """Portraits of users and the cells of their candidates [B, C, 2]."""
-        placed, cells = [], []
-        for history, wanted in zip(
-            histories.numpy(), candidates.numpy(), strict=True
-        ):
-            past, everything = self.space.both_positions(history[history > 0])
-            placed.append(past)
-            cells.append(cell_of(everything[wanted], self.settings.side))
-        portraits = self.represent(histories, placed)
-        return portraits, torch.from_numpy(np.array(cells))
+        rows = [history[history > 0] for history in histories.numpy()]
+        placed = self.space.place(rows, candidates.numpy())
+        cells = cell_of(placed.positions, self.settings.side)
+        portraits = self.represent(histories, placed.past)
+        return portraits, torch.from_numpy(cells)
 
     def represent(
         self, histories: torch.Tensor, placed: Sequence[np.ndarray]

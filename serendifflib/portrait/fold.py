@@ -23,11 +23,9 @@ from serendifflib.data.splits import (
     training_rows_of,
 )
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.portrait.items import default_encoder, mean_vectors
+from serendifflib.portrait import items as vectors_of_items
 
 KINDS = ("serendipity", "next-item")
-
-
 REVIEWS = ("unlabelled", "train", "all")
 
 
@@ -55,6 +53,8 @@ class FoldData:
         train_items: items that occur in training rows, int64, sorted.
         dropped: how many examples of each part were left out because their
             target is a missing item.
+        store: portrait spaces that models of this fold share, by their
+            options; a fold that is made from it starts with an empty one.
     """
 
     interactions: Interactions
@@ -67,6 +67,9 @@ class FoldData:
     test: Examples
     train_items: np.ndarray
     dropped: Mapping[str, int] = field(default_factory=dict)
+    store: dict = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def training_rows(self) -> np.ndarray:
@@ -297,8 +300,8 @@ def prepare_fold(
     text_index, texts = pd.factorize(
         interactions.frame["review"].to_numpy(dtype=object)
     )
-    encoder = encoder or default_encoder()
-    vectors, _ = mean_vectors(
+    encoder = encoder or vectors_of_items.default_encoder()
+    vectors, _ = vectors_of_items.mean_vectors(
         encoder.encode(list(texts)),
         text_index.astype(np.int64),
         interactions.item_index,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +10,13 @@ import torch
 from serendifflib.data.splits import Examples
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import PortraitSpace, cell_of
+from serendifflib.portrait.portrait import (
+    Placement,
+    PortraitSpace,
+    cell_number,
+    cell_of,
+    place_training,
+)
 
 MEMO_BYTES = 400_000_000  # what a grid may remember
 
@@ -45,6 +50,7 @@ class Grid:
     space: PortraitSpace
     side: int = 10
     _memo: dict[str, Look] = field(default_factory=dict, repr=False)
+    _placed: dict[str, Placement] = field(default_factory=dict, repr=False)
     _bytes: int = field(default=0, repr=False)
 
     @classmethod
@@ -72,8 +78,7 @@ class Grid:
 
     def _look(self, history: np.ndarray, own: np.ndarray | None) -> Look:
         past, everything = self.space.both_positions(history, own=own)
-        cells = cell_of(everything, self.side)
-        flat = cells[:, 0] * self.side + cells[:, 1]
+        flat = cell_number(cell_of(everything, self.side), self.side)
         small = np.uint8 if self.side <= 16 else np.uint16
         return Look(past, flat.astype(small))
 
@@ -89,38 +94,32 @@ class Grid:
         ]
         return torch.from_numpy(np.array(rows).reshape(candidates.shape))
 
-    def view(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where a history [n] puts its items, and what it says of all.
+    def training_look(
+        self, fold: FoldData, examples: Examples, row: int
+    ) -> Look:
+        """Look of a training example; its user's own rows do not count."""
+        own = fold.training_items.get(int(examples.users[row]))
+        return self.look(examples.histories[row].numpy(), own=own)
 
-        Returns:
-            positions of the history items in [0, 1], [n, 2], and the raw
-            log-expectedness and relevance of every item, [2, N + 1].
-        """
-        history = history[history > 0]
-        scores = self.space.catalogue_scores(history, own=own)
-        past = self.space.positions(history, own=own, catalogue=scores)
-        return past, np.stack(scores)
+    def place(self, histories: torch.Tensor, items: torch.Tensor) -> Placement:
+        """Histories [B, n] of unknown users, and items [B, K]; remembered."""
+        key = content_hash(histories.numpy(), items.numpy())
+        if key not in self._placed:
+            rows = [row[row > 0] for row in histories.numpy()]
+            found = self.space.place(rows, items.numpy())
+            size = found.scores.nbytes + found.positions.nbytes
+            if self._bytes + size > MEMO_BYTES:
+                return found
+            self._placed[key] = found
+            self._bytes += size
+        return self._placed[key]
 
-    def training_views(
-        self, fold: FoldData, examples: Examples
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Views of training examples; their users' own rows do not count."""
-        own = fold.training_items
-        for row in range(len(examples)):
-            yield self.view(
-                examples.histories[row].numpy(),
-                own=own.get(int(examples.users[row])),
-            )
+    def place_training(
+        self, fold: FoldData, examples: Examples, items: np.ndarray
+    ) -> Placement:
+        """Training examples and items [M, K]: their own rows do not count."""
+        return place_training(self.space, fold, examples, items)
 
-    def training_looks(
-        self, fold: FoldData, examples: Examples
-    ) -> Iterator[Look]:
-        """Looks of training examples; their users' own rows do not count."""
-        own = fold.training_items
-        for row in range(len(examples)):
-            yield self.look(
-                examples.histories[row].numpy(),
-                own=own.get(int(examples.users[row])),
-            )
+    def cells_of(self, placed: Placement) -> np.ndarray:
+        """Flat cells of what was placed, [M, K]."""
+        return cell_number(cell_of(placed.positions, self.side), self.side)

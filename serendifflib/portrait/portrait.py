@@ -9,19 +9,26 @@ grid axis is expectedness and second is relevance (index L-1 = high).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import scipy.sparse
 import torch
 
+from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError
+from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.scores import (
     CoOccurrence,
     MinMax,
+    find,
+    has_vector,
     history_weights,
+    largest_cosines,
     relevance_catalogue,
     relevance_prefix,
 )
@@ -29,6 +36,8 @@ from serendifflib.portrait.scores import (
 BINS = ("interactions", "catalogue")
 GOLDEN = 0.6180339887498949
 REFERENCE = 10_001  # quantiles that stand for the training scores
+SAMPLE = 8_192  # items whose scores stand for those of the catalogue
+CHAIN = 32  # histories that are placed in one pass, at most
 DECIMALS = 9  # scores that differ by less differ by rounding: they are tied
 
 
@@ -56,13 +65,20 @@ class QuantileMap:
         return cls(finite)
 
     def positions(self, scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Positions in [0, 1] of ``scores``, shape [n]."""
+        """Positions in [0, 1] of ``scores``, shape [n].
+
+        What has no score (NaN), or nothing to compare with, is in the
+        middle.
+        """
         if not len(self.reference):
             return np.full(len(scores), 0.5)
-        scores = _rounded(scores)
-        low = np.searchsorted(self.reference, scores, side="left")
-        high = np.searchsorted(self.reference, scores, side="right")
-        return (low + keys * (high - low)) / len(self.reference)
+        order = np.argsort(scores, kind="stable")  # neighbours are found fast
+        ordered = _rounded(scores[order])
+        low = np.searchsorted(self.reference, ordered, side="left")
+        high = np.searchsorted(self.reference, ordered, side="right")
+        found = np.empty(len(scores))
+        found[order] = low + keys[order] * (high - low)
+        return np.where(np.isnan(scores), 0.5, found / len(self.reference))
 
 
 def _rounded(scores: np.ndarray) -> np.ndarray:
@@ -74,18 +90,65 @@ def item_keys(items: np.ndarray) -> np.ndarray:
     return np.mod(np.asarray(items) * GOLDEN, 1.0)
 
 
-def cell_of(positions: np.ndarray, side: int) -> np.ndarray:
+def cell_of(positions, side: int):
     """Grid indices of positions in [0, 1]; position 1 is in the last cell.
 
     Args:
-        positions: [..., 2] or any shape.
+        positions: array or tensor, [..., 2] or any shape.
         side: L.
 
     Returns:
-        int64 of the same shape, values 0..L-1.
+        int64 of the same kind and shape, values 0..L-1.
     """
+    if isinstance(positions, torch.Tensor):
+        return (positions * side).floor().long().clamp(0, side - 1)
     cells = np.floor(np.asarray(positions) * side).astype(np.int64)
     return np.clip(cells, 0, side - 1)
+
+
+def cell_number(cells, side: int):
+    """One number per cell: expectedness index times L plus relevance index.
+
+    Args:
+        cells: grid indices of :func:`cell_of`, [..., 2].
+        side: L.
+
+    Returns:
+        [...], values 0..L^2-1.
+    """
+    return cells[..., 0] * side + cells[..., 1]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where users see the items of their histories, and some other items.
+
+    Attributes:
+        past: positions of each history's items, M times [n_m, 2].
+        scores: log-expectedness and cosine of the other items, [M, K, 2].
+        positions: the same as positions in [0, 1], [M, K, 2].
+    """
+
+    past: list[np.ndarray]
+    scores: np.ndarray
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some items of the catalogue, with what their scores need.
+
+    Attributes:
+        items: their numbers, ascending, [K].
+        vectors: [K, d].
+        owners: rows ``items`` of ``CoOccurrence.owners``.
+        without_vector: bool, [K].
+    """
+
+    items: np.ndarray
+    vectors: torch.Tensor
+    owners: scipy.sparse.csr_array
+    without_vector: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -126,17 +189,24 @@ class PortraitSpace:
     ) -> PortraitSpace:
         """Count, transform and bin on the training users of ``fold``.
 
+        The fold keeps the space for other models with the same options.
+
         Raises:
             ConfigError: an option has an unknown value.
         """
-        transform = Isotropy.fit(fold.raw_vectors, fold.train_items, isotropy)
-        return cls.from_histories(
-            fold.training_histories(),
-            transform.apply(fold.raw_vectors),
-            bins=bins,
-            weights=weights,
-            mu=mu,
-        )
+        key = ("space", bins, isotropy, weights, mu)
+        if key not in fold.store:
+            transform = Isotropy.fit(
+                fold.raw_vectors, fold.train_items, isotropy
+            )
+            fold.store[key] = cls.from_histories(
+                fold.training_histories(),
+                transform.apply(fold.raw_vectors),
+                bins=bins,
+                weights=weights,
+                mu=mu,
+            )
+        return fold.store[key]
 
     @classmethod
     def from_histories(
@@ -183,7 +253,9 @@ class PortraitSpace:
         Returns:
             log-expectedness [n] and cosine relevance [n]; first is NaN.
         """
-        weights = self._history_weights(history)[:-1]
+        weights = None  # uniform weights need no table of all pairs
+        if self.weights != "uniform":
+            weights = self._history_weights(history)[:-1]
         return (
             self.co_occurrence.log_prefix(history, own=own, weights=weights),
             relevance_prefix(history, self.vectors),
@@ -197,7 +269,7 @@ class PortraitSpace:
         Returns:
             log-expectedness [N + 1] and cosine relevance [N + 1].
         """
-        weights = self._history_weights(history)[-1]
+        weights = self._history_weights(history, [len(history)])[0]
         return (
             self.co_occurrence.log_catalogue(
                 history, own=own, weights=weights
@@ -206,22 +278,11 @@ class PortraitSpace:
         )
 
     def positions(
-        self,
-        history: np.ndarray,
-        *,
-        own: np.ndarray | None = None,
-        catalogue: tuple[np.ndarray, np.ndarray] | None = None,
+        self, history: np.ndarray, *, own: np.ndarray | None = None
     ) -> np.ndarray:
-        """Positions of the history items, [n, 2]; the first is (1, 1).
-
-        ``catalogue``: the :meth:`catalogue_scores`, where they are at hand.
-        """
-        maps = (self.expectedness_map, self.relevance_map)
-        if self.bins == "catalogue":
-            if catalogue is None:
-                catalogue = self.catalogue_scores(history, own=own)
-            maps = self._catalogue_maps(catalogue)
-        return self._place(self.scores(history, own=own), history, maps)
+        """Positions of the history items, [n, 2]; the first is (1, 1)."""
+        none = np.zeros((1, 0), dtype=np.int64)
+        return self.place([history], none, own=[own]).past[0]
 
     def catalogue_positions(
         self, history: np.ndarray, *, own: np.ndarray | None = None
@@ -234,46 +295,214 @@ class PortraitSpace:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the history [n, 2] and of the catalogue [N + 1, 2]."""
         catalogue = self.catalogue_scores(history, own=own)
-        maps = (self.expectedness_map, self.relevance_map)
-        if self.bins == "catalogue":
-            maps = self._catalogue_maps(catalogue)
-        items = np.arange(len(self.vectors))
-        everything = np.stack(
-            [
-                quantiles.positions(score, item_keys(items))
-                for quantiles, score in zip(maps, catalogue, strict=True)
-            ],
-            axis=1,
-        )
+        maps = self._maps([score[self.known] for score in catalogue])
+        everything = _positions(maps, catalogue, np.arange(len(self.vectors)))
         past = self._place(self.scores(history, own=own), history, maps)
         return past, everything
 
-    def _history_weights(self, history: np.ndarray) -> np.ndarray:
+    def place(
+        self,
+        histories: Sequence[np.ndarray],
+        items: np.ndarray,
+        *,
+        own: Sequence[np.ndarray | None] | None = None,
+        sample: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> Placement:
+        """Positions of histories and of a few items, for many users.
+
+        What :meth:`both_positions` says of these items. Histories that are
+        prefixes of the next one share one pass over the catalogue.
+
+        Args:
+            histories: item numbers in time order, M arrays, none empty.
+            items: item numbers that each user is asked about, [M, K].
+            own: all items of each user, as in :meth:`catalogue_scores`.
+            sample: the quantiles of catalogue bins come from
+                :data:`SAMPLE` fixed items, where there are more; positions
+                then move by a standard error of at most 0.006.
+            device: computes the cosines.
+        """
+        own = own or [None] * len(histories)
+        past: list[np.ndarray] = []
+        scores = np.empty((*items.shape, 2))
+        positions = np.empty_like(scores)
+        reference = self._columns(self.known[:0])
+        if self.bins == "catalogue":
+            reference = self._sample if sample else self._catalogue
+        reference = replace(reference, vectors=reference.vectors.to(device))
+        for rows in _chains(histories, own):
+            history, its = histories[rows[-1]], own[rows[-1]]
+            lengths = [len(histories[row]) for row in rows]
+            prefix = self.scores(history, own=its)
+            known, found = self._look(
+                history, lengths, items[rows], its, reference
+            )
+            for place, row in enumerate(rows):
+                cut = lengths[place]
+                maps = self._maps(known[:, place])
+                past.append(
+                    self._place([s[:cut] for s in prefix], history[:cut], maps)
+                )
+                scores[row] = found[:, place].T
+                positions[row] = _positions(maps, scores[row].T, items[row])
+        return Placement(past, scores, positions)
+
+    def _look(
+        self, history, lengths, items, own, reference
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Raw scores given B prefixes of a history.
+
+        Returns:
+            of the reference, [2, B, S], and of ``items`` [B, K], [2, B, K].
+        """
+        weights = self._history_weights(history, lengths).T
+        given = self.vectors[torch.from_numpy(history)]
+        given = given.to(reference.vectors.device)
+
+        def ask(columns: Columns) -> np.ndarray:
+            expected = self.co_occurrence.log_items(
+                history,
+                weights,
+                items=columns.items,
+                owners=columns.owners,
+                own=own,
+            )
+            vectors = columns.vectors.to(given.device)
+            close = largest_cosines(given, lengths, vectors)
+            close[:, columns.without_vector] = np.nan
+            return np.stack([expected.T, close])
+
+        known = ask(reference)
+        distinct, where = np.unique(items, return_inverse=True)
+        # an item of the reference has the very score that it has there
+        place, there = find(reference.items, distinct)
+        found = np.empty((2, len(lengths), len(distinct)))
+        found[:, :, there] = known[:, :, place[there]]
+        found[:, :, ~there] = ask(self._columns(distinct[~there]))
+        where = np.stack([where.reshape(items.shape)] * 2)
+        return known, np.take_along_axis(found, where, axis=2)
+
+    @cached_property
+    def placed(self) -> dict[str, Placement]:
+        """What :func:`place_training` found, for whoever asks again."""
+        return {}
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """Numbers of the items that have a vector, ascending."""
+        return np.flatnonzero(has_vector(self.vectors).numpy())
+
+    @cached_property
+    def _catalogue(self) -> Columns:
+        return self._columns(self.known)
+
+    @cached_property
+    def _sample(self) -> Columns:
+        if len(self.known) <= SAMPLE:
+            return self._catalogue
+        chosen = np.random.default_rng(0).permutation(len(self.known))
+        return self._columns(np.sort(self.known[chosen[:SAMPLE]]))
+
+    def _columns(self, items: np.ndarray) -> Columns:
+        vectors = self.vectors[1:]
+        if len(items) < len(vectors):  # all of them need not be copied
+            vectors = self.vectors[torch.from_numpy(items)]
+        owners = self.co_occurrence.owners[items]
+        return Columns(items, vectors, owners, ~has_vector(vectors).numpy())
+
+    def _history_weights(
+        self, history: np.ndarray, rows: Sequence[int] | None = None
+    ) -> np.ndarray:
         known = None
         if self.weights == "similarity":
             known = self.vectors[torch.as_tensor(history)].numpy()
-        return history_weights(len(history), self.weights, known)
+        return history_weights(len(history), self.weights, known, rows)
 
-    @staticmethod
-    def _catalogue_maps(scores) -> tuple[QuantileMap, QuantileMap]:
-        # all of the catalogue, not a thinned reference: with it each row
-        # and column of the grid holds the same number of items, up to ties
-        return tuple(  # type: ignore
-            QuantileMap(np.sort(_rounded(score[1:]))) for score in scores
-        )
+    def _maps(self, known: Sequence[np.ndarray]) -> list[QuantileMap]:
+        """Quantile maps of both axes, given scores of the reference."""
+        if self.bins != "catalogue":
+            return [self.expectedness_map, self.relevance_map]
+        # all of them, not a thinned reference: with the whole catalogue
+        # rows and columns of the grid hold the same number of items, but
+        # for ties
+        return [
+            QuantileMap(np.sort(_rounded(score[~np.isnan(score)])))
+            for score in known
+        ]
 
     @staticmethod
     def _place(scores, history, maps) -> np.ndarray:
-        keys = item_keys(history)
-        placed = np.stack(
-            [
-                quantiles.positions(score, keys)
-                for quantiles, score in zip(maps, scores, strict=True)
-            ],
-            axis=1,
-        )
+        placed = _positions(maps, scores, history)
         placed[:1] = 1.0  # the first item is the anchor (Sec. 4.2)
         return placed
+
+
+def _positions(maps, scores, items: np.ndarray) -> np.ndarray:
+    """Positions [K, 2] of items, from both maps and both scores."""
+    keys = item_keys(items)
+    return np.stack(
+        [
+            quantiles.positions(score, keys)
+            for quantiles, score in zip(maps, scores, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def _chains(
+    histories: Sequence[np.ndarray], own: Sequence[np.ndarray | None]
+) -> Iterator[list[int]]:
+    """Runs of rows of one user in which each history begins the next one."""
+    rows: list[int] = []
+    for row, history in enumerate(histories):
+        if rows:
+            last = histories[rows[-1]]
+            same = own[row] is own[rows[-1]]
+            begins = np.array_equal(history[: len(last)], last)
+            if not (same and begins) or len(rows) == CHAIN:
+                yield rows
+                rows = []
+        rows.append(row)
+    if rows:
+        yield rows
+
+
+def place_training(
+    space: PortraitSpace,
+    fold: FoldData,
+    examples: Examples,
+    items: np.ndarray | None = None,
+) -> Placement:
+    """Place training examples as if their users had never been seen.
+
+    Their own rows are left out of the counts. The space keeps the places of
+    targets: all models of a fold that have this space share them.
+
+    Args:
+        space: of the fold.
+        fold: whose training users the examples belong to.
+        examples: M of them.
+        items: item numbers, [M, K]; None is the targets, [M, 1].
+    """
+    kept = items is None
+    if items is None:
+        items = examples.targets.numpy()[:, None]
+    histories = examples.histories.numpy()
+    key = content_hash(fold.training_rows, examples.users, histories, items)
+    if kept and key in space.placed:
+        return space.placed[key]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    placed = space.place(
+        [history[history > 0] for history in histories],
+        items,
+        own=[fold.training_items.get(int(user)) for user in examples.users],
+        sample=True,
+        device=device,
+    )
+    if kept:
+        space.placed[key] = placed
+    return placed
 
 
 def rasterise(
@@ -284,7 +513,8 @@ def rasterise(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Dense portraits of a batch from the sparse form (App. B).
 
-    Items that share a cell are averaged.
+    Items that share a cell are averaged; items without a vector are left
+    out.
 
     Args:
         items: item numbers, 0 is padding, [B, n].
@@ -296,14 +526,12 @@ def rasterise(
         portraits [B, d, L, L] and counts of items per cell [B, L, L].
     """
     batch = len(items)
-    real = (items > 0).to(vectors.dtype)
-    flat = cells[..., 0] * side + cells[..., 1]
+    given = vectors[items]
+    real = ((items > 0) & has_vector(given)).to(vectors.dtype)
     offset = torch.arange(batch, device=items.device)[:, None] * side * side
-    places = (flat + offset).reshape(-1)
+    places = (cell_number(cells, side) + offset).reshape(-1)
     sums = vectors.new_zeros(batch * side * side, vectors.shape[1])
-    sums.index_add_(
-        0, places, (vectors[items] * real[..., None]).flatten(0, 1)
-    )
+    sums.index_add_(0, places, (given * real[..., None]).flatten(0, 1))
     counts = vectors.new_zeros(batch * side * side)
     counts.index_add_(0, places, real.reshape(-1))
     means = sums / counts.clamp(min=1.0)[:, None]
@@ -337,11 +565,11 @@ class Portraits:
 
     def cells(self, side: int) -> torch.Tensor:
         """Grid indices on an L x L grid, int64, [M, n, 2]."""
-        return (self.positions * side).long().clamp(0, side - 1)
+        return cell_of(self.positions, side)
 
     def dense(
         self, index: torch.Tensor, vectors: torch.Tensor, side: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Dense portraits of the rows ``index``: see :func:`rasterise`."""
-        cells = (self.positions[index] * side).long().clamp(0, side - 1)
+        cells = cell_of(self.positions[index], side)
         return rasterise(self.items[index], cells, vectors, side)

@@ -26,7 +26,8 @@ from serendifflib.portrait.items import unit_rows
 WEIGHTS = ("uniform", "recency", "similarity")
 RECENCY = 0.9  # weight of an item falls by this factor per step into the past
 TEMPERATURE = 0.1  # of the softmax over cosines
-BLOCK = 1024  # catalogue items compared at a time
+BLOCK = 1024  # catalogue items compared at a time: they stay in the cache
+ROWS = 512  # of a history that are compared with what came before
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ class CoOccurrence:
         return self.matrix.shape[1] - 1
 
     @cached_property
-    def _by_item(self) -> scipy.sparse.csc_array:
-        # X by columns: taking the columns of a history is then quick
-        return self.matrix.tocsc()
+    def owners(self) -> scipy.sparse.csr_array:
+        """Who has each item: X by items, [N + 1, users]."""
+        return self.matrix.T.tocsr()
 
     @property
     def popularity(self) -> np.ndarray:
@@ -138,24 +139,56 @@ class CoOccurrence:
             float64, shape [N + 1]; padding has -inf. With ``mu=0`` an item
             that never co-occurs has -inf too.
         """
+        if weights is None:
+            weights = np.full(len(history), 1.0 / max(1, len(history)))
+        return self.log_items(history, weights[:, None], own=own)[:, 0]
+
+    def log_items(
+        self,
+        history: np.ndarray,
+        weights: np.ndarray,
+        *,
+        items: np.ndarray | None = None,
+        owners: scipy.sparse.csr_array | None = None,
+        own: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Log p(i | T) of some items for many histories of one user.
+
+        Args:
+            history: item numbers of the longest T, shape [n].
+            weights: p(i_h | T), a column per history, [n, B]; what is not
+                in a history weighs 0.
+            items: the items i, ascending, [K]; None is all of 0..N.
+            owners: rows ``items`` of :attr:`owners`, where they are at hand.
+            own: see :meth:`log_catalogue`.
+
+        Returns:
+            float64, shape [K, B]; padding has -inf.
+        """
         history = np.asarray(history, dtype=np.int64)
         own = None if own is None else np.unique(own)
-        if weights is None:
-            weights = np.full(len(history), 1.0 / len(history))
-        share = _divide(weights, self._denominator(history, own))
-        row = np.bincount(history, share, minlength=self.n_items + 1)
+        if items is None:
+            items, owners = np.arange(self.n_items + 1), self.owners
+        elif owners is None:
+            owners = self.owners[items]
+        weights = np.asarray(weights, dtype=np.float64)
+        share = _divide(weights, self._denominator(history, own)[:, None])
         # sum_j share_j n(i, j): first to the users, then back to the items
-        gross = np.asarray(self.matrix.T @ (self.matrix @ row)).ravel()
+        gross = owners @ (self.owners[history].T @ share)
+        sums = gross.copy()
         # an item does not co-occur with itself
-        sums = gross - row * self.users_of
+        place, asked = find(items, history)
+        itself = share * self.users_of[history][:, None]
+        np.subtract.at(sums, place[asked], itself[asked])
         if own is not None:
             mine = np.isin(history, own)
-            sums[own] -= share[mine].sum()
-            np.add.at(sums, history[mine], share[mine])
+            rows, known = find(items, own)
+            sums[rows[known]] -= share[mine].sum(axis=0)
+            np.add.at(sums, place[asked & mine], share[asked & mine])
         sums[sums < 1e-11 * gross] = 0.0  # what rounding leaves of nothing
-        background = self._popularity(own) * self.mu * share.sum()
+        background = self._popularity(own)[items] * self.mu
         with np.errstate(divide="ignore"):
-            return np.log(sums + background)
+            return np.log(sums + background[:, None] * share.sum(axis=0))
 
     def pair_probability(
         self, history: np.ndarray, *, own: np.ndarray | None = None
@@ -166,8 +199,8 @@ class CoOccurrence:
         """
         history = np.asarray(history, dtype=np.int64)
         own = None if own is None else np.unique(own)
-        part = self._by_item[:, history]
-        counts = np.asarray((part.T @ part).todense())
+        part = self.owners[history]
+        counts = np.asarray((part @ part.T).todense())
         if own is not None:
             mine = np.isin(history, own).astype(float)
             counts -= np.outer(mine, mine)
@@ -198,17 +231,49 @@ class CoOccurrence:
         Returns:
             float64, shape [n]; the first item has no past: NaN.
         """
+        history = np.asarray(history, dtype=np.int64)
         if weights is None:
-            weights = history_weights(len(history))[:-1]
-        pairs = self.pair_probability(history, own=own)
+            scores = self._uniform_prefix(history, own)
+        else:
+            pairs = self.pair_probability(history, own=own)
+            scores = (weights * pairs).sum(axis=1)
         with np.errstate(divide="ignore"):
-            scores = np.log((weights * pairs).sum(axis=1))
+            scores = np.log(scores)
         scores[:1] = np.nan
         return scores
 
+    def _uniform_prefix(
+        self, history: np.ndarray, own: np.ndarray | None
+    ) -> np.ndarray:
+        """Mean of p(i_m | i_h) over the earlier h, without all pairs, [n].
+
+        The counts n(i_m, i_h) are sums over the users who have both, so the
+        sum over h is a running total per user: n log n instead of n^2.
+        """
+        own = None if own is None else np.unique(own)
+        share = _divide(np.ones(len(history)), self._denominator(history, own))
+        part = self.owners[history]
+        place = np.repeat(np.arange(len(history)), np.diff(part.indptr))
+        before = _running(part.indices, share[place])
+        gross = np.bincount(place, before, minlength=len(history))
+        # an item does not co-occur with itself, nor within the user's rows
+        sums = gross - _running(history, share) * self.users_of[history]
+        if own is not None:
+            mine = np.isin(history, own)
+            total = np.cumsum(share * mine) - share * mine
+            again = _running(history, share * mine)
+            sums -= mine * (total - again)
+        sums[sums < 1e-11 * gross] = 0.0  # what rounding leaves of nothing
+        earlier = np.cumsum(share) - share
+        background = self._popularity(own)[history] * self.mu
+        return _divide(sums + background * earlier, np.arange(len(history)))
+
 
 def history_weights(
-    n: int, kind: str = "uniform", vectors: np.ndarray | None = None
+    n: int,
+    kind: str = "uniform",
+    vectors: np.ndarray | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
 ) -> np.ndarray:
     """p(i_h | T) for every prefix T of a history of n items.
 
@@ -219,24 +284,28 @@ def history_weights(
             ``similarity`` (softmax, temperature 0.1, of the cosine between
             i_h and the mean of T: typical items weigh more).
         vectors: vectors of the history items, [n, d], for ``similarity``.
+        rows: lengths m of the prefixes that are asked for; None is 0..n.
 
     Returns:
-        [n + 1, n]; row m holds the weights of the first m items and sums to
-        1, row 0 (nothing seen yet) is zero, row n weighs the whole history.
+        [n + 1, n], or the rows asked for; row m holds the weights of the
+        first m items and sums to 1, row 0 (nothing seen yet) is zero, row n
+        weighs the whole history.
 
     Raises:
         ConfigError: ``kind`` is not known.
     """
-    rows, columns = np.arange(n + 1)[:, None], np.arange(n)[None, :]
+    rows = np.arange(n + 1) if rows is None else np.asarray(rows)
+    rows, columns = rows[:, None], np.arange(n)[None, :]
     if kind == "uniform":
-        logits = np.zeros((n + 1, n))
+        logits = np.zeros((len(rows), n))
     elif kind == "recency":
         logits = (columns - rows) * -np.log(RECENCY)
     elif kind == "similarity":
         known = np.asarray(vectors, dtype=np.float64)
-        means = unit_rows(np.cumsum(known, axis=0))
-        logits = np.zeros((n + 1, n))
-        logits[1:] = means @ unit_rows(known).T / TEMPERATURE
+        totals = np.cumsum(known, axis=0)
+        totals = np.concatenate([np.zeros((1, known.shape[1])), totals])
+        means = unit_rows(totals[rows[:, 0]])
+        logits = means @ unit_rows(known).T / TEMPERATURE
     else:
         raise ConfigError(
             f"unknown weights {kind!r}: choose one of {', '.join(WEIGHTS)}"
@@ -251,18 +320,29 @@ def history_weights(
 def relevance_prefix(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
     """Largest cosine of each item to the items before it (Eq. 8).
 
+    An item without a vector has no cosine to anything: it has no relevance,
+    and gives none to others.
+
     Args:
         history: item numbers in time order, shape [n].
-        vectors: unit item vectors, shape [N + 1, d].
+        vectors: unit item vectors, shape [N + 1, d]; zeros are no vector.
 
     Returns:
-        float64, shape [n], in [-1, 1]; the first item has no past: NaN.
+        float64, shape [n], in [-1, 1]; NaN where nothing before the item
+        has a vector (the first item), or it has none itself.
     """
-    cosines = history_cosines(history, vectors)
-    past = np.tri(len(history), k=-1, dtype=bool)
-    best = np.where(past, cosines, -np.inf).max(axis=1, initial=-np.inf)
-    best[:1] = np.nan
-    return best
+    history = torch.as_tensor(np.asarray(history), dtype=torch.long)
+    known = vectors[history].double()  # rounding follows no matrix's shape
+    real = has_vector(known)
+    best = known.new_full((len(known),), -torch.inf)
+    for start in range(0, len(known), ROWS):
+        rows = slice(start, start + ROWS)
+        cosines = known[rows] @ known[: start + ROWS].T
+        past = torch.ones_like(cosines, dtype=torch.bool).tril(start - 1)
+        cosines.masked_fill_(~(past & real[: start + ROWS]), -torch.inf)
+        best[rows] = cosines.amax(dim=1)
+    best[~real | torch.isinf(best)] = torch.nan
+    return best.numpy()
 
 
 def history_cosines(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
@@ -282,16 +362,51 @@ def relevance_catalogue(
         vectors: unit item vectors, shape [N + 1, d].
 
     Returns:
-        float64, shape [N + 1], in [-1, 1]; padding has -inf.
+        float64, shape [N + 1], in [-1, 1]; NaN for items without a vector
+        (padding has -inf).
     """
     given = vectors[torch.as_tensor(np.asarray(history), dtype=torch.long)]
-    # in blocks that stay in the processor's cache
-    best = torch.cat(
-        [(given @ part.T).amax(dim=0) for part in vectors.split(BLOCK)]
-    )
-    scores = best.numpy().astype(np.float64)
+    scores = largest_cosines(given, [len(given)], vectors)[0]
+    scores[~has_vector(vectors).numpy()] = np.nan
     scores[0] = -np.inf
     return scores
+
+
+def largest_cosines(
+    given: torch.Tensor, lengths: Sequence[int], vectors: torch.Tensor
+) -> np.ndarray:
+    """Largest cosine of each vector to the first items of a history.
+
+    One pass over the vectors serves all prefixes of the history.
+
+    Args:
+        given: vectors of the history items, [n, d]; zeros are left out.
+        lengths: ascending lengths of B prefixes, each 1..n.
+        vectors: unit vectors, on the same device, [K, d].
+
+    Returns:
+        float64, [B, K]; NaN for a prefix in which nothing has a vector.
+    """
+    real = has_vector(given)
+    ends = real.cumsum(0)[torch.as_tensor(lengths) - 1].tolist()
+    given, best = given[real], given.new_empty(len(ends), len(vectors))
+    width = BLOCK if given.device.type == "cpu" else len(vectors)
+    for start in range(0, len(vectors), max(1, width)):
+        part = slice(start, start + width)
+        cosines = given @ vectors[part].T
+        running, begin = cosines.new_full((cosines.shape[1],), -torch.inf), 0
+        for row, end in enumerate(ends):
+            if end > begin:
+                latest = cosines[begin:end].amax(dim=0)
+                running, begin = torch.maximum(running, latest), end
+            best[row, part] = running
+    best[torch.isinf(best)] = torch.nan
+    return best.cpu().numpy().astype(np.float64)
+
+
+def has_vector(vectors: torch.Tensor) -> torch.Tensor:
+    """Which rows of [..., d] are vectors: zeros stand for none."""
+    return (vectors != 0).any(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -313,6 +428,31 @@ class MinMax:
         """Scaled values; those outside the training range are clipped."""
         width = max(self.high - self.low, 1e-12)
         return np.clip((values - self.low) / width, 0.0, 1.0)
+
+
+def find(items: np.ndarray, wanted: np.ndarray):
+    """Places of ``wanted`` in ascending ``items``, and which are there."""
+    if not len(items):
+        return np.zeros(len(wanted), dtype=int), np.zeros(len(wanted), bool)
+    place = np.minimum(np.searchsorted(items, wanted), len(items) - 1)
+    return place, items[place] == wanted
+
+
+def _running(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sum of the earlier ``values`` of the same group, [n] and [n] -> [n].
+
+    >>> _running(np.array([7, 3, 7, 7]), np.array([1.0, 5.0, 2.0, 4.0]))
+    array([0., 0., 1., 3.])
+    """
+    order = np.argsort(groups, kind="stable")
+    # extended precision: a small sum is the difference of large ones
+    ordered = values[order].astype(np.longdouble)
+    total = np.cumsum(ordered) - ordered
+    sizes = np.unique(groups, return_counts=True)[1]
+    starts = np.cumsum(sizes) - sizes
+    found = np.empty(len(values))
+    found[order] = total - np.repeat(total[starts], sizes)
+    return found
 
 
 def _divide(values: np.ndarray, by: np.ndarray) -> np.ndarray:

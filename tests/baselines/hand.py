@@ -60,3 +60,9 @@ class FixedGrid(Grid):
     def look(self, history, *, own=None):
         past = np.zeros((int((history > 0).sum()), 2))
         return Look(past, self.fixed)
+
+    def place_training(self, fold, examples, items):
+        return items
+
+    def cells_of(self, placed):
+        return self.fixed[placed]

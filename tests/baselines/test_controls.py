@@ -35,7 +35,7 @@ from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.candidates import draw_candidates
 from serendifflib.evaluation.metrics import ranks, summary
-from serendifflib.portrait.grid import Grid, Look
+from serendifflib.portrait.grid import Grid
 from serendifflib.recommender import Recommender, check_inductive
 
 from .hand import (
@@ -376,10 +376,10 @@ def test_linear_radius_finds_a_radius_that_follows_the_reach():
 
 @pytest.mark.parametrize("draw", controls.NEGATIVES)
 def test_negatives_are_never_the_users_own(draw):
-    look = Look(np.zeros((1, 2)), np.array([0, 0, 0, 0, 0, 1, 2]))
+    cells = np.array([0, 0, 0, 0, 0, 1, 2])
     pool = np.arange(1, 7)
     drawn = draw_negatives(
-        look, pool, np.array([1, 6]), 4000, draw, np.random.default_rng(0)
+        cells, pool, np.array([1, 6]), 4000, draw, np.random.default_rng(0)
     )
     share = np.bincount(drawn, minlength=7) / 4000
     assert share[[0, 1, 6]].sum() == 0

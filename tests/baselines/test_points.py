@@ -120,21 +120,31 @@ def test_the_start_is_the_ridge_regression(toy, start):
 
 
 def test_the_place_of_candidates_is_that_of_the_portrait_space(toy, grid):
-    history = toy.test.histories[0]
-    past, scores = grid.view(history.numpy())
-    real = history[history > 0].numpy()
-    assert np.allclose(past, grid.space.positions(real))
-    for axis, expected in enumerate(grid.space.catalogue_scores(real)):
-        assert np.array_equal(scores[axis], expected)
+    histories = toy.test.histories[:3]
+    items = torch.tensor([[5, 1, 9]]).repeat(3, 1)
+    placed = grid.place(histories, items)
+    assert grid.place(histories, items) is placed  # asked for once
+    for row, history in enumerate(histories.numpy()):
+        real = history[history > 0]
+        assert np.allclose(placed.past[row], grid.space.positions(real))
+        for axis, expected in enumerate(grid.space.catalogue_scores(real)):
+            assert np.allclose(
+                placed.scores[row, :, axis], expected[items[row]], atol=1e-6
+            )
 
 
 def test_a_training_users_own_rows_do_not_count(toy, grid):
-    views = list(grid.training_views(toy, toy.train))
-    data = toy.interactions
-    own = data.item_index[data.rows(int(toy.train.users[0]))]
+    items = toy.train.targets.numpy()[:, None]
+    placed = grid.place_training(toy, toy.train, items)
+    own = toy.training_items[int(toy.train.users[0])]
     history = toy.train.histories[0].numpy()
-    assert np.array_equal(views[0][1], grid.view(history, own=own)[1])
-    assert not np.array_equal(views[0][1], grid.view(history)[1])
+    history = history[history > 0]
+    with_own, without = (
+        grid.space.catalogue_scores(history, own=rows)[0][items[0, 0]]
+        for rows in (None, own)
+    )
+    assert placed.scores[0, 0, 0] == pytest.approx(without, abs=1e-12)
+    assert abs(with_own - without) > 1e-6
 
 
 def test_learns_the_partner_topic(toy, model, start):

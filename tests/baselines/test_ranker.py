@@ -55,14 +55,40 @@ def test_scores_by_hand():
     network = SetRankerNetwork(COMPASS, 2, 2, 1, 1, 0.0)
     with torch.no_grad():
         network.item.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
-    users = torch.tensor([[2.0, 1.0]])
-    biases = torch.tensor([[0.0, 10.0, 20.0, 30.0]])
+    users = torch.tensor([[[2.0, 1.0]]])
+    biases = torch.tensor([[[0.0, 10.0, 20.0, 30.0]]])
     items = torch.tensor([[EAST, WEST, NORTH, SOUTH]])
     cells = torch.tensor([[0, 1, 2, 3]])
     found = network.rate(users, biases, items, cells)[0].tolist()
     root = 2**0.5  # items enter with length sqrt(d), u . k is over width 2
     expected = [root, 10 - root, 20 + 1.5 * root, 30 - 1.5 * root]
     assert found == pytest.approx(expected)
+
+
+def test_several_answers_are_joined_by_log_sum_exp():
+    network = SetRankerNetwork(COMPASS, 2, 2, 1, 1, 0.0, answers=2)
+    with torch.no_grad():
+        network.item.weight.copy_(torch.eye(2))
+    root = 2**0.5
+    users = torch.tensor([[[4.0, 0.0], [0.0, 4.0]]])
+    biases = torch.tensor([[[0.0, 9.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0]]])
+    # east belongs in cell 1, north in cell 2; the others are hybrids
+    items = torch.tensor([[EAST, NORTH, EAST, NORTH]])
+    found = network.rate(users, biases, items, torch.tensor([[1, 2, 2, 1]]))
+    right = np.logaddexp(2 * root + 9, 0.0)
+    hybrid = np.logaddexp(2 * root, 9.0)
+    expected = [right, right, hybrid, hybrid]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_ranker_of_several_answers_and_memberships(toy, grid):
+    budget = dataclasses.replace(SMALL, max_steps=2)
+    ranker = SetRanker(
+        budget=budget, grid=grid, width=8, answers=3, prototypes=5
+    ).fit(toy, generator=seeded())
+    assert ranker.network.vectors.shape[1] == 16 + 5
+    candidates = torch.randperm(200, generator=seeded())[:30] + 1
+    check_inductive(ranker, toy.test.histories[:3], candidates.repeat(3, 1))
 
 
 def test_a_portrait_is_a_set_and_padding_is_nothing():
@@ -79,7 +105,7 @@ def test_a_portrait_is_a_set_and_padding_is_nothing():
         torch.cat([torch.rand(1, 2, 2), places], 1),
     )
     assert torch.allclose(padded[0], user, atol=1e-5)
-    assert torch.equal(bias, torch.zeros(1, 25))  # cells start alike
+    assert torch.equal(bias, torch.zeros(1, 1, 25))  # cells start alike
     moved = network(items, places.flip(1))
     assert not torch.allclose(moved[0], user, atol=1e-3)
 

@@ -72,7 +72,7 @@ DEBUG = "from accelerate import debug_launcher; debug_launcher(work, (), 2)"
 
 def write(folder, start="work()"):
     path = folder / "script.py"
-    tests = str(Path(__file__).parent / "diffusion")
+    tests = str(Path(__file__).parent)
     path.write_text(
         SCRIPT.format(tests=tests, folder=str(folder), start=start)
     )

@@ -18,7 +18,7 @@ ORIGIN = {
     "dirty": False,
     "device": "cpu (test)",
     "created": "2026-11-23T10:00:00+00:00",
-    "code_current": True,
+    "current": True,
 }
 
 

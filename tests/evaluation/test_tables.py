@@ -150,7 +150,7 @@ def collected(values, *, data="toy", fold="mean", task="serendipity", **more):
                 "dirty": False,
                 "device": "cpu (test)",
                 "created": "2026-11-23T10:00:00+00:00",
-                "code_current": True,
+                "current": True,
                 **more,
             }
         )
@@ -313,9 +313,7 @@ def test_nothing_recorded_at_all():
 
 
 def test_caption_says_where_numbers_come_from():
-    recorded = collected(
-        {("desr", "H@1"): 0.1}, dirty=True, code_current=False
-    )
+    recorded = collected({("desr", "H@1"): 0.1}, dirty=True, current=False)
     paper = tables.load_paper_table(4)
     caption = tables.comparison_table(paper, recorded, data="toy").caption
     for part in (

@@ -13,12 +13,12 @@ from serendifflib.data.splits import make_examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.protocol import evaluate
 from serendifflib.evaluation.tables import row_key
-from serendifflib.experiments import evaluate as judging
-from serendifflib.experiments import provenance
+from serendifflib.experiments import recipes, versions
 from serendifflib.experiments import runner as runs
 from serendifflib.experiments import tables as experiments
 from serendifflib.experiments.prepared import open_bench
 from serendifflib.io import cache_dir
+from serendifflib.model import settings
 from serendifflib.model.settings import make_settings
 from serendifflib.profiles import PROFILES
 
@@ -32,13 +32,13 @@ TABLE_IDS = list(experiments.TABLES)
 @pytest.fixture
 def tiny(monkeypatch, tiny_data, word_encoder, empty_cache):
     """Every data set is the tiny world, every encoder the cheap one."""
-    monkeypatch.setattr(judging, "load", lambda source, profile: tiny_data)
+    monkeypatch.setattr(recipes, "load", lambda source, profile: tiny_data)
     monkeypatch.setattr(
         "serendifflib.portrait.items.default_encoder", lambda: word_encoder
     )
-    judging._open.cache_clear()
+    recipes._open.cache_clear()
     yield tiny_data
-    judging._open.cache_clear()
+    recipes._open.cache_clear()
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def unlabelled(monkeypatch, tiny, tiny_data):
         has_labels=False,
         world=None,
     )
-    monkeypatch.setattr(judging, "load", lambda source, profile: data)
+    monkeypatch.setattr(recipes, "load", lambda source, profile: data)
     return data
 
 
@@ -83,7 +83,7 @@ def test_every_row_can_be_a_unit(table, profile, tiny_data):
         )
         settings = dict(unit.settings)
         assert set(settings.pop("tasks")) <= {"serendipity", "relevance"}
-        recipe = judging.Recipe(**settings)
+        recipe = recipes.Recipe(**settings)
         if recipe.model == "control":
             controls.CONTROLS[recipe.name](**recipe.options)
         elif recipe.model == "serendiff":
@@ -114,10 +114,6 @@ def test_table_4_has_the_nine_rivals_and_all_controls():
     assert {row.id for row in experiments.CONTROL_ROWS} <= {
         row.id for row in rows
     }
-    for name in judging.RIVAL_MODULES:
-        module = judging.RIVAL_MODULES[name]
-        maker = registry.MAKERS[name]
-        assert maker.__module__ == f"serendifflib.baselines.{module}"
 
 
 def test_leaks_are_looked_for_among_uniform_candidates():
@@ -245,7 +241,7 @@ def test_a_failing_model_leaves_the_others(tiny, store, monkeypatch):
     assert "popularity" in failure.unit
     assert report.text().splitlines()[-1].endswith("Popularity: exploded")
     monkeypatch.undo()
-    monkeypatch.setattr(judging, "load", lambda source, profile: tiny)
+    monkeypatch.setattr(recipes, "load", lambda source, profile: tiny)
     again = run(store)
     assert again.ok and len(again.computed) == 1 and len(again.skipped) == 2
 
@@ -309,7 +305,7 @@ def test_a_rival_through_the_registry(tiny, store, monkeypatch):
     )
     assert record.extra["steps"] == 4 and record.extra["parameters"] > 1000
     assert record.extra["train_seconds"] > 0
-    assert "serendifflib.baselines.sasrec" in record.code_roots
+    assert record.parts["model"] == versions.of_model("rival", "SASRec")
 
 
 def test_ranker_row(tiny, store):
@@ -360,32 +356,32 @@ def test_a_row_of_each_table(tiny, store, monkeypatch, table, row):
 
 def test_tfidf_changes_vectors_and_no_candidates(tiny):
     bench = open_bench(tiny, profile=TINY, n_candidates=100)
-    recipe = judging.Recipe("serendiff", "tuned", {}, {}, encoder="tfidf")
-    changed = judging._changed(bench, recipe)
+    recipe = recipes.Recipe("serendiff", "tuned", {}, {}, encoder="tfidf")
+    changed = recipes._changed(bench, recipe)
     assert changed.test_candidates is bench.test_candidates
     assert torch.equal(changed.fold.train.targets, bench.fold.train.targets)
     old, new = bench.fold.raw_vectors, changed.fold.raw_vectors
     assert old.shape != new.shape or not torch.equal(old, new)
-    again = judging._changed(bench, recipe).fold.raw_vectors
+    again = recipes._changed(bench, recipe).fold.raw_vectors
     assert torch.allclose(new, again, atol=1e-5)
 
 
 def test_fewer_labels_are_among_the_more(tiny_fold):
-    few = judging.fewer_labels(tiny_fold, 5)
-    more = judging.fewer_labels(tiny_fold, 12)
-    everything = judging.fewer_labels(tiny_fold, len(tiny_fold.train))
+    few = recipes.fewer_labels(tiny_fold, 5)
+    more = recipes.fewer_labels(tiny_fold, 12)
+    everything = recipes.fewer_labels(tiny_fold, len(tiny_fold.train))
     assert (len(few), len(more)) == (5, 12)
     assert set(few.rows) < set(more.rows) < set(everything.rows)
     assert torch.equal(everything.targets, tiny_fold.train.targets)
     assert few.users.tolist() != tiny_fold.train.users[:5].tolist()
     with pytest.raises(ConfigError, match="1000 asked for"):
-        judging.fewer_labels(tiny_fold, 1000)
+        recipes.fewer_labels(tiny_fold, 1000)
 
 
 @pytest.mark.parametrize("how", ["uniform", "all"])
 def test_other_candidates(tiny_fold, how):
     test, data = tiny_fold.test, tiny_fold.interactions
-    lists = judging.other_candidates(tiny_fold, test, how, 50)
+    lists = recipes.other_candidates(tiny_fold, test, how, 50)
     allowed = np.setdiff1d(np.arange(1, 201), tiny_fold.missing_items)
     free = []
     for m in range(len(test)):
@@ -427,26 +423,35 @@ def test_there_is_one_split_by_time(tiny):
     assert len(names) == 4
 
 
-def test_a_change_of_serendiff_spares_the_rivals_records():
-    def modules(model, name):
-        return set(provenance.code_files(judging.code_of(model, name)))
+def test_a_row_names_every_part_on_its_path(tiny):
+    def parts(row, table="controls"):
+        (unit,) = experiments.make_units(
+            table, "synthetic", profile=TINY, models=[row], folds=[0]
+        )
+        return dict(unit.parts)
 
-    tuned = modules("serendiff", "tuned")
-    rival = modules("rival", "SASRec")
-    control = modules("control", "random")
-    assert "serendifflib.model.serendiff" in tuned
-    assert "serendifflib.diffusion.unet" in tuned
-    for others in (rival, control):
-        assert "serendifflib.model.serendiff" not in others
-        assert {
-            "serendifflib.experiments.evaluate",
-            "serendifflib.portrait.portrait",
-            "serendifflib.evaluation.candidates",
-            "serendifflib.evaluation.metrics",
-        } <= others
-    assert "serendifflib.baselines.bert4rec" not in rival
-    assert "serendifflib.baselines.sasrec" not in control | tuned
-    assert "serendifflib.data.world" in modules("control", "oracle")
+    shared = {"splits", "items", "fold", "portrait", "candidates", "protocol"}
+    control = parts("random")
+    assert set(control) == shared | {"world", "encoder", "model"}
+    tuned = parts("tuned")
+    assert set(tuned) == set(control) | {"training", "settings"}
+    rival = parts("SASRec", "table4")
+    assert set(rival) == set(control) | {"training"}
+    assert rival["model"] == versions.of_model("rival", "SASRec")
+    assert tuned["model"] == versions.of_model("serendiff", "tuned")
+
+
+def test_another_preset_value_is_another_unit(tiny, monkeypatch):
+    def key():
+        (unit,) = experiments.make_units(
+            "controls", "synthetic", profile=TINY, models=["tuned"], folds=[0]
+        )
+        return unit.key()
+
+    before = key()
+    changed = dataclasses.replace(settings.PRESETS["tuned"], dropout=0.3)
+    monkeypatch.setitem(settings.PRESETS, "tuned", changed)
+    assert key() != before
 
 
 # what is not known
@@ -460,7 +465,7 @@ def test_unknown_names_list_the_choices(tiny, store):
     with pytest.raises(ConfigError, match="unknown fold 5: choose 0 to 4"):
         run(store, "random", folds=[5])
     with pytest.raises(ConfigError, match="unknown candidates 'few'"):
-        judging.Recipe("control", "random", {}, {}, candidates="few")
+        recipes.Recipe("control", "random", {}, {}, candidates="few")
     assert not store.root.exists()
 
 

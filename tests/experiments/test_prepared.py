@@ -8,6 +8,7 @@ import torch
 from serendifflib.diffusion.training import train
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.experiments import prepared as workbench
+from serendifflib.experiments import versions
 from serendifflib.experiments.prepared import load_or_fit, open_bench
 from serendifflib.model import serendiff
 from serendifflib.portrait.portrait import cell_of
@@ -198,9 +199,21 @@ def test_other_data_or_code_is_another_model(bench, trainings, monkeypatch):
     fewer = replace(bench.fold, train=bench.fold.train.subset(slice(0, 20)))
     fit(replace(bench, fold=fewer))
     assert len(trainings) == 3
-    monkeypatch.setattr(workbench, "code_hash", lambda roots: "new")
+    monkeypatch.setitem(versions.PARTS, "portrait", 99)
     fit(bench)
     assert len(trainings) == 4
+    others = {**versions.libraries(), "torch": "99.0"}
+    monkeypatch.setattr(versions, "libraries", lambda: others)
+    fit(bench)
+    assert len(trainings) == 5
+    monkeypatch.setitem(versions.ROWS, "tuned", 99)
+    fit(bench)
+    assert len(trainings) == 6
+    # a title is shown by a loaded model
+    titles = {**bench.data.titles, bench.data.items[0]: "Renamed"}
+    fold = replace(bench.fold, interactions=replace(bench.data, titles=titles))
+    fit(replace(bench, fold=fold))
+    assert len(trainings) == 7
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])

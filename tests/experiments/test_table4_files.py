@@ -11,7 +11,7 @@ from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data import sources
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.experiments import evaluate as judging
+from serendifflib.experiments import recipes
 from serendifflib.experiments import runner as runs
 from serendifflib.experiments import tables as experiments
 from serendifflib.profiles import PROFILES
@@ -38,11 +38,11 @@ def store(tmp_path, monkeypatch, empty_cache, word_encoder):
     )
     monkeypatch.setitem(registry.BUDGETS, "smoke", SHORT)
     monkeypatch.setenv("SERENDIFF_DATA", str(tmp_path))
-    judging.load.cache_clear()
-    judging._open.cache_clear()
+    recipes.load.cache_clear()
+    recipes._open.cache_clear()
     yield runs.RecordStore(tmp_path / "results")
-    judging.load.cache_clear()
-    judging._open.cache_clear()
+    recipes.load.cache_clear()
+    recipes._open.cache_clear()
 
 
 def write_serenlens(path, data):
@@ -123,7 +123,7 @@ def test_a_csv_in_the_columns_of_serenlens(store, tmp_path, tiny_data):
     write_serenlens(path, tiny_data)
     report = run(store, path)
     assert report.ok, report.text()
-    check(store, judging.load(str(path), TINY).name.replace(" ", "_"))
+    check(store, recipes.load(str(path), TINY).name.replace(" ", "_"))
     with pytest.raises(ConfigError, match="'oracle' cannot be computed"):
         run(store, path, ["oracle"])
 

@@ -223,3 +223,25 @@ def test_the_zone_is_drawn_with_expectedness_to_the_right():
 def test_a_given_axis_is_used():
     _, ax = plt.subplots()
     assert hand_made().plot(ax=ax) is ax
+
+
+# ------------------------------------------------------------ without text
+
+
+def test_an_item_without_text_is_nobodys_nearest():
+    vectors = torch.tensor([[0.0, 0], [-1, 0], [0, 0], [0.6, -0.8], [1, 0]])
+    nearest = nearest_history
+    place, cosine = nearest(4, np.array([2, 1, 3]), vectors)
+    assert place == 2 and cosine == pytest.approx(0.6)
+    place, cosine = nearest(4, np.array([2, 1]), vectors)
+    assert place == 1 and cosine == -1.0  # and not the cosine 0 of item 2
+    for item, history in ((2, [1, 3]), (4, [2, 2])):
+        place, cosine = nearest(item, np.array(history), vectors)
+        assert place is None and np.isnan(cosine)
+
+
+def test_an_explanation_says_that_a_text_is_missing(tiny_model, tiny_data):
+    user = tiny_data.users[4]
+    item = tiny_model.recommend(user, k=1)["item"][0]
+    unknown = replace(tiny_model.explain(user, item), nearest="")
+    assert "has no text" in unknown.text and "cosine" not in unknown.text

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,10 @@ from serendifflib.portrait.portrait import (
     QuantileMap,
     cell_of,
     item_keys,
+    place_training,
     rasterise,
 )
+from serendifflib.portrait.scores import relevance_catalogue, relevance_prefix
 
 FINITE = st.floats(-50, 50, allow_subnormal=False)
 
@@ -337,3 +341,129 @@ def test_unknown_bins_are_refused(tiny_fold):
         PortraitSpace.fit(tiny_fold, isotropy="zca")
     with pytest.raises(ConfigError, match="weights"):
         PortraitSpace.fit(tiny_fold, weights="newest")
+
+
+# many users at once
+
+
+def some_world(items=60, users=25, width=6, seed=0, missing=()):
+    """Histories and unit vectors; items ``missing`` have none."""
+    random = np.random.default_rng(seed)
+    histories = [
+        random.permutation(items)[: random.integers(3, 12)] + 1
+        for _ in range(users)
+    ]
+    vectors = torch.from_numpy(random.standard_normal((items + 1, width)))
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    vectors[[0, *missing]] = 0.0
+    return histories, vectors
+
+
+@pytest.mark.parametrize("bins", ["interactions", "catalogue"])
+@pytest.mark.parametrize("weights", ["uniform", "recency", "similarity"])
+def test_placing_many_is_placing_one_after_the_other(bins, weights):
+    histories, vectors = some_world(missing=[7, 8])
+    space = PortraitSpace.from_histories(
+        histories, vectors, bins=bins, weights=weights
+    )
+    asked, own = [], []
+    for history in histories:  # prefixes of one user, and a window
+        asked += [history[:1], history[:2], history[:2], history, history[1:]]
+        own += [history] * 5
+    asked, own = [*asked, histories[0]], [*own, None]
+    items = np.random.default_rng(1).integers(1, 61, (len(asked), 9))
+    placed = space.place(asked, items, own=own)
+    for row, (history, its) in enumerate(zip(asked, own, strict=True)):
+        past, everything = space.both_positions(history, own=its)
+        np.testing.assert_allclose(placed.past[row], past, atol=1e-6)
+        wanted = everything[items[row]]
+        np.testing.assert_allclose(placed.positions[row], wanted, atol=1e-6)
+        for axis, scores in enumerate(
+            space.catalogue_scores(history, own=its)
+        ):
+            np.testing.assert_allclose(
+                placed.scores[row, :, axis], scores[items[row]], atol=1e-9
+            )
+
+
+def test_a_sample_of_the_catalogue_places_as_the_whole_does():
+    histories, vectors = some_world(items=20_000, users=40)
+    space = PortraitSpace.from_histories(histories, vectors, bins="catalogue")
+    items = np.random.default_rng(1).integers(1, 20_001, (40, 50))
+    whole = space.place(histories, items)
+    sampled = space.place(histories, items, sample=True)
+    gap = np.abs(sampled.positions - whole.positions)
+    assert 0 < gap.mean() < 0.006  # what the docstring says
+    assert gap.max() < 0.03
+    np.testing.assert_allclose(sampled.scores, whole.scores, atol=1e-12)
+
+
+def test_a_small_catalogue_is_its_own_sample():
+    histories, vectors = some_world()
+    space = PortraitSpace.from_histories(histories, vectors, bins="catalogue")
+    items = np.arange(1, 51).reshape(25, 2)
+    whole = space.place(histories, items)
+    sampled = space.place(histories, items, sample=True)
+    np.testing.assert_array_equal(sampled.positions, whole.positions)
+
+
+def test_models_of_a_fold_share_spaces_and_places(tiny_fold, monkeypatch):
+    space = PortraitSpace.fit(tiny_fold, bins="catalogue")
+    assert PortraitSpace.fit(tiny_fold, bins="catalogue") is space
+    assert PortraitSpace.fit(tiny_fold, bins="interactions") is not space
+    placed = place_training(space, tiny_fold, tiny_fold.train)
+    monkeypatch.setattr(PortraitSpace, "place", None)  # not asked again
+    again = place_training(space, tiny_fold, tiny_fold.train)
+    assert again is placed
+    other = replace(tiny_fold, raw_vectors=tiny_fold.raw_vectors.flip(1))
+    assert PortraitSpace.fit(other, bins="catalogue") is not space
+
+
+# an item without text is missing
+
+
+def test_an_item_without_a_vector_has_no_relevance_and_gives_none():
+    histories, vectors = some_world()
+    vectors[1:] = vectors[1:].abs() * -1.0  # cosines are positive ...
+    vectors[1] *= -1.0  # ... but to item 1
+    vectors[2] = 0.0
+    history = np.array([2, 1, 3, 2])
+    found = relevance_prefix(history, vectors)
+    assert np.isnan(found[[0, 1, 3]]).all()
+    assert found[2] == pytest.approx(float(vectors[3] @ vectors[1]))
+    assert found[2] < 0
+    everything = relevance_catalogue(history[:2], vectors)
+    assert np.isnan(everything[2])
+    assert (everything[3:] < 0).all()  # today's cosine 0 was a floor
+
+
+def test_items_without_vectors_move_nobody():
+    histories, vectors = some_world(missing=[*range(41, 61)])
+    fewer = [history[history <= 40] for history in histories]
+    alone = PortraitSpace.from_histories(fewer, vectors[:41], bins="catalogue")
+    ghosts = PortraitSpace.from_histories(fewer, vectors, bins="catalogue")
+    assert ghosts.relevance_range == alone.relevance_range
+    history, items = fewer[0], np.arange(1, 41)[None]
+    # popularity is over all items, so expectedness is not to be compared
+    a, b = (s.place([history], items) for s in (alone, ghosts))
+    np.testing.assert_allclose(a.positions[..., 1], b.positions[..., 1])
+    np.testing.assert_allclose(a.past[0][:, 1], b.past[0][:, 1])
+    items = np.arange(1, 61)[None]
+    assert (ghosts.place([history], items).positions[0, 40:, 1] == 0.5).all()
+
+
+def test_a_portrait_leaves_out_what_has_no_vector():
+    _, vectors = some_world(missing=[2])
+    items = torch.tensor([[0, 1, 2]])
+    cells = torch.zeros(1, 3, 2, dtype=torch.long)
+    portrait, counts = rasterise(items, cells, vectors, 3)
+    assert torch.equal(portrait[0, :, 0, 0], vectors[1])
+    assert counts.sum() == 1
+
+
+def test_a_history_without_any_text_is_placed_in_the_middle():
+    histories, vectors = some_world(missing=[1, 2])
+    space = PortraitSpace.from_histories(histories, vectors, bins="catalogue")
+    past, everything = space.both_positions(np.array([1, 2]))
+    assert past[0].tolist() == [1.0, 1.0] and past[1, 1] == 0.5
+    assert (everything[1:, 1] == 0.5).all()

@@ -120,13 +120,11 @@ def compute_grid(folder):
 
 
 def write_results(folder):
-    """Ten versions of one record, each kept beside the next."""
+    """Ten versions of one record, each appended after the one before."""
     store = runs.RecordStore(folder / "results")
-    path = store.path(make_unit("alpha", 0))
-    done = runs.Run.load(path).seed if path.exists() else -1
-    for seed in range(done + 1, 10):
-        unit = make_unit("alpha", 0, seed=seed)
-        store.save(unit, make_run(unit))
+    done = [run.seed for run in store.runs("table4")]
+    for seed in range(max(done, default=-1) + 1, 10):
+        store.save(make_run(make_unit("alpha", 0, seed=seed)))
 
 
 def make_run(unit):
@@ -137,8 +135,7 @@ def make_run(unit):
 
 
 def check_records(folder):
-    for path in folder.rglob("*.json"):
-        run = runs.Run.load(path)
+    for run in runs.RecordStore(folder / "results").runs("table4"):
         n = len(run.cases["serendipity"].users)
         unit = make_unit(run.row, run.fold, seed=run.seed)
         assert run.cases == make_outcome(unit, n).cases

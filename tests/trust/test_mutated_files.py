@@ -5,7 +5,6 @@ else. CSV files of reviews have such a test in tests/data/test_reading.py.
 """
 
 import csv
-import json
 import random
 import zipfile
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from toy_units import make_unit, old_record
+from toy_units import make_unit
 
 from serendifflib.data.download import unpack
 from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
@@ -94,24 +93,14 @@ def record(folder):
         lambda unit: runs.Outcome(cases={"serendipity": cases}),
         store,
     )
-    path = store.path(make_unit())
-    return path, lambda: runs.Run.load(path), True
-
-
-def old_file(folder):
-    """Version 0 had no checksum: it may change, but only into a record."""
-    path = folder / "fold3.json"
-    path.write_text(json.dumps(old_record()))
-    return path, lambda: runs.Run.load(path), False
+    return store.path("table4"), lambda: store.runs("table4"), False
 
 
 def failure(folder):
     store = runs.RecordStore(folder)
-    store.save_failure(
-        make_unit(), runs.Failure("u", "E", "m", ("a.py:3",), "now")
-    )
-    (path,) = folder.rglob("*.failed.json")
-    return path, lambda: store.failures("table4"), False
+    failed = runs.Failure("u", "E", "m", ("a.py:3",), "now", (1, 2))
+    store.save_failure(make_unit(), failed)
+    return store.path("table4"), lambda: store.failures("table4"), False
 
 
 def candidates(folder):
@@ -269,7 +258,6 @@ def serendipity(folder):
 
 KINDS = {
     "record": record,
-    "old record": old_file,
     "failure": failure,
     "candidates": candidates,
     "vectors": vectors,

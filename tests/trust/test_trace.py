@@ -12,41 +12,33 @@ from serendifflib.experiments.tables import run_table
 from serendifflib.profiles import PROFILES
 
 ROOT = Path(__file__).parents[2]
-RECORDS = sorted(
-    path
-    for path in (ROOT / "results").glob("*/*/*/*/fold*.json")
-    if re.fullmatch(r"fold\d+\.json", path.name)
-)
+STORE = runs.RecordStore(ROOT / "results")
+RECORDS = [
+    run
+    for path in sorted((ROOT / "results").glob("*.jsonl"))
+    for run in STORE.runs(path.stem)
+]
 # before a fixture points it at an empty folder
 REAL_CACHE = os.environ.get("SERENDIFF_CACHE")
 CHEAP = ("mean-cosine", "popularity")  # a unit of theirs takes 0.1 s
-
-
-def load(path):
-    return runs.Run.load(path)
 
 
 def test_every_record_says_where_it_comes_from():
     """Data, code, seed, versions, device, profile: in each and every one."""
     if not RECORDS:
         pytest.skip("results/ has no records yet")
-    for path in RECORDS:
-        run, name = load(path), str(path.relative_to(ROOT))
-        table, data, profile, row, fold = path.relative_to(
-            ROOT / "results"
-        ).parts
-        assert (run.table, run.data, run.profile) == (table, data, profile)
-        assert (run.row, f"fold{run.fold}.json") == (row, fold), name
-        for value in (run.data_checksum, run.code, run.key):
+    for run in RECORDS:
+        name = f"{run.table}.jsonl, line {run.line}"
+        for value in (run.data_checksum, run.key):
             assert re.fullmatch("[0-9a-f]{64}", value), name
+        assert run.parts["model"] and run.parts["candidates"] >= 1, name
         for checksum in run.candidates.split():
             assert re.fullmatch("[0-9a-f]{64}", checksum), name
         assert re.fullmatch("[0-9a-f]{40}", run.commit), name
         assert not run.dirty, f"{name}: made with uncommitted changes"
         assert run.source and run.device and run.threads >= 1, name
         assert {"python", "torch", "numpy", "pandas"} <= set(run.versions)
-        assert run.sizes["name"] == profile and run.seconds > 0, name
-        assert run.schema_version == runs.Run.schema_version
+        assert run.sizes["name"] == run.profile and run.seconds > 0, name
         for cases in run.cases.values():
             assert len(cases.ranks) == len(
                 set(zip(cases.users, cases.targets, strict=True))
@@ -56,8 +48,7 @@ def test_every_record_says_where_it_comes_from():
 def test_rows_of_a_fold_share_data_and_candidates():
     """A table compares what was judged on the very same lists."""
     groups = {}
-    for path in RECORDS:
-        run = load(path)
+    for run in RECORDS:
         if run.table == "controls":
             place = (run.data, run.profile, run.fold)
             groups.setdefault(place, set()).add(
@@ -73,7 +64,7 @@ def test_rows_of_a_fold_share_data_and_candidates():
 def test_a_recorded_cell_can_be_traced(capsys):
     if not RECORDS:
         pytest.skip("results/ has no records yet")
-    run = load(RECORDS[0])
+    run = RECORDS[0]
     task = next(iter(run.cases))
     cell = f"{run.data}/{run.row}/{task}/H@10"
     assert command_line.main(["trace", run.table, cell]) == 0
@@ -96,7 +87,7 @@ def test_a_recorded_cell_is_computed_again(tmp_path, monkeypatch):
     """
     recorded = {
         run.row: run
-        for run in map(load, RECORDS)
+        for run in RECORDS
         if (run.table, run.data, run.profile)
         == ("controls", "synthetic", "smoke")
         and run.row in CHEAP
@@ -130,7 +121,7 @@ def test_a_recorded_cell_is_computed_again(tmp_path, monkeypatch):
         old = recorded[run.row]
         assert run.data_checksum == old.data_checksum
         assert run.sizes == old.sizes and run.settings == old.settings
-        if not old.code_current:
+        if not old.current:
             pytest.skip(f"{run.row}: recorded by older code; record it again")
         assert run.key == old.key
         for task, cases in run.cases.items():
@@ -140,10 +131,3 @@ def test_a_recorded_cell_is_computed_again(tmp_path, monkeypatch):
             same = sum(map(int.__eq__, cases.ranks, before.ranks))
             # another processor rounds otherwise: rare ties may turn
             assert same >= 0.98 * len(cases.ranks), (run.row, task, same)
-
-
-def test_the_oldest_schema_is_still_among_the_tests():
-    """A new version needs a migration and a file of the one before it."""
-    from serendifflib.experiments import records
-
-    assert set(records._MIGRATIONS) == set(range(records.SCHEMA_VERSION))

@@ -115,4 +115,4 @@ def test_grids_that_overlap(tmp_path):
     assert sorted(log.read_text().split()) == sorted(found)
     assert store.failures("table4") == []
     names = {path.name for path in store.root.rglob("*.*")}
-    assert names == {"fold0.json"}
+    assert names == {"table4.jsonl"}

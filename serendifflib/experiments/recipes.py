@@ -1,0 +1,316 @@
+"""From a unit of a table to its outcome: open the bench, fit, rank.
+
+What a row of a table means is written in its unit's settings as plain JSON
+values, so that the settings alone decide the result and enter its key.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from serendifflib.baselines.controls import CONTROLS
+from serendifflib.baselines.points import PointDiffusion
+from serendifflib.baselines.ranker import SetRanker
+from serendifflib.baselines.registry import Budget, make_model
+from serendifflib.data.interactions import Interactions, derived_seed
+from serendifflib.data.sources import load_dataset
+from serendifflib.data.splits import Examples
+from serendifflib.errors import ConfigError
+from serendifflib.evaluation.candidates import Candidates, draw_candidates
+from serendifflib.evaluation.protocol import evaluate
+from serendifflib.experiments.prepared import Bench, load_or_fit, open_bench
+from serendifflib.experiments.provenance import device_name
+from serendifflib.experiments.records import Cases, Outcome, Unit
+from serendifflib.portrait.fold import FoldData, prepare_fold
+from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.items import TfidfEncoder
+from serendifflib.profiles import Profile
+from serendifflib.recommender import Recommender
+
+TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
+"""Task of a table -> kind of a fold's targets."""
+
+CANDIDATES = ("cells", "uniform", "all")
+MODELS = ("serendiff", "points", "control", "ranker", "rival")
+OWN = {"points": PointDiffusion, "ranker": SetRanker}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make the model of a row and what to judge it on.
+
+    Attributes:
+        model: ``serendiff``, ``points``, ``control``, ``ranker`` or
+            ``rival``.
+        name: preset, control or rival.
+        options: what replaces the model's defaults.
+        sampling: SerenDiff's settings that are replaced *after* training
+            (sampler, calls, samples, match): rows that differ in these
+            alone share one trained network.
+        fold: ``users`` (the unit's fold) or ``temporal``.
+        candidates: ``cells`` (the stored lists, even over the grid),
+            ``uniform`` or ``all`` (as long as lists can be).
+        n_candidates: C of the first two.
+        encoder: ``sentences`` (SentenceBERT) or ``tfidf``, for the model's
+            item vectors; candidates stay those of the first.
+        labels: how many labelled training targets to keep; 0 is all.
+        budget: of points, the ranker and the rivals.
+    """
+
+    model: str
+    name: str
+    options: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    fold: str = "users"
+    candidates: str = "cells"
+    n_candidates: int = 1000
+    encoder: str = "sentences"
+    labels: int = 0
+    budget: Mapping[str, Any] | None = None
+
+    def __post_init__(self):
+        for what, value, known in (
+            ("model", self.model, MODELS),
+            ("fold", self.fold, ("users", "temporal")),
+            ("candidates", self.candidates, CANDIDATES),
+            ("encoder", self.encoder, ("sentences", "tfidf")),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"unknown {what} {value!r}: choose one of "
+                    f"{', '.join(known)}"
+                )
+
+
+def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
+    """Fit the row's model on the unit's fold and rank the test cases.
+
+    Args:
+        unit: its settings are ``tasks`` and those of :class:`Recipe`.
+        source: what to load, if it is not the data id (a CSV path).
+
+    Returns:
+        Ranks per task, and: ``fit_seconds`` (training, from its report
+        where there is one, so that a model from the cache reports what it
+        took), ``train_seconds`` per batch (validation included),
+        ``steps``, ``score_seconds`` of all test cases,
+        ``inference_seconds`` per case, ``parameters``, of SerenDiff
+        ``portrait_megabytes`` (one training batch of dense portraits), on a
+        GPU ``peak_megabytes`` (training too, unless the model came from
+        the cache); with a second task these come again with its name in
+        front.
+
+    Raises:
+        SerenDiffError: see the loaders and models.
+    """
+    settings = dict(unit.settings)
+    tasks = settings.pop("tasks")
+    recipe = Recipe(**settings)
+    cases, extra, checksums = {}, {}, []
+    on_gpu = recipe.model != "control" and torch.cuda.is_available()
+    for task in tasks:
+        bench, grid = _open(
+            source or unit.data,
+            "temporal" if recipe.fold == "temporal" else unit.fold,
+            TASKS[task],
+            unit.profile,
+            recipe.n_candidates,
+        )
+        bench = _changed(bench, recipe)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        model, numbers = _fit(recipe, bench, grid, unit.seed)
+        started = time.perf_counter()
+        table = evaluate(
+            model,
+            bench.test,
+            bench.test_candidates,
+            generator=torch.Generator().manual_seed(unit.seed),
+        )
+        seconds = time.perf_counter() - started
+        numbers["score_seconds"] = seconds
+        numbers["inference_seconds"] = seconds / max(1, len(table))
+        if on_gpu:
+            peak = torch.cuda.max_memory_allocated()
+            numbers["peak_megabytes"] = peak / 2**20
+        cases[task] = Cases.of(table)
+        checksums.append(bench.test_candidates.checksum)
+        first = "" if task == tasks[0] else f"{task}_"
+        extra |= {first + name: value for name, value in numbers.items()}
+    return Outcome(
+        cases=cases,
+        extra=extra,
+        candidates=" ".join(checksums),
+        device=device_name("cuda" if on_gpu else "cpu"),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def load(source: str, profile: Profile) -> Interactions:
+    """The data set, read once per process."""
+    return load_dataset(source, profile=profile)
+
+
+@functools.lru_cache(maxsize=2)
+def _open(
+    source: str,
+    fold: int | str,
+    kind: str,
+    profile: Profile,
+    n_candidates: int,
+) -> tuple[Bench, Grid]:
+    """The bench and a grid for its controls, made once per process.
+
+    Fold, candidates and world do not follow the unit's seed: other seeds
+    train other models on the very same cases.
+    """
+    bench = open_bench(
+        load(source, profile),
+        fold=fold,
+        kind=kind,
+        profile=profile,
+        n_candidates=n_candidates,
+    )
+    return bench, Grid(bench.space)
+
+
+def _changed(bench: Bench, recipe: Recipe) -> Bench:
+    """The bench with the recipe's candidates, vectors and labels."""
+    if recipe.candidates != "cells":
+        lists = other_candidates(
+            bench.fold, bench.test, recipe.candidates, recipe.n_candidates
+        )
+        bench = replace(bench, test_candidates=lists)
+    if recipe.encoder == "tfidf":
+        bench = replace(bench, fold=_with_tfidf(bench.fold))
+    if recipe.labels:
+        train = fewer_labels(bench.fold, recipe.labels)
+        bench = replace(bench, fold=replace(bench.fold, train=train))
+    return bench
+
+
+def other_candidates(
+    fold: FoldData, test: Examples, how: str, n_candidates: int, seed: int = 0
+) -> Candidates:
+    """Candidate lists that are not spread over the grid.
+
+    Args:
+        fold: its missing items are no candidates.
+        test: the cases.
+        how: ``uniform`` over what the user does not have, or ``all`` of it:
+            as many as there are for the user who lacks the fewest.
+        n_candidates: C of ``uniform``.
+        seed: of the draw.
+    """
+    data = fold.interactions
+    own = [data.item_index[data.rows(int(user))] for user in test.users]
+    barred = [np.union1d(items, fold.missing_items) for items in own]
+    if how == "all":
+        n_candidates = data.n_items + 1 - max(len(b) for b in barred)
+    nowhere = np.zeros((data.n_items + 1, 2))
+    return draw_candidates(
+        lambda row: nowhere,  # one cell holds everything
+        test,
+        n_candidates=n_candidates,
+        side=1,
+        exclude=lambda row: barred[row],
+        seed=seed,
+        user_ids=data.users,
+    )
+
+
+def fewer_labels(fold: FoldData, count: int) -> Examples:
+    """``count`` training targets, those of users drawn by their ids.
+
+    The fewer are among the more, whatever the counts; the histories of the
+    other training users still count for popularity and co-occurrence.
+
+    Raises:
+        ConfigError: the fold has not that many.
+    """
+    users = fold.interactions.users
+    if count > len(fold.train):
+        raise ConfigError(
+            f"{fold.interactions.name}: {len(fold.train)} labelled training "
+            f"targets, {count} asked for: choose a larger profile"
+        )
+    order = sorted(
+        range(len(fold.train)),
+        key=lambda row: derived_seed(0, users[fold.train.users[row]]),
+    )
+    return fold.train.subset(np.sort(order[:count]))
+
+
+def _with_tfidf(fold: FoldData) -> FoldData:
+    """The same fold on TF-IDF vectors, fitted on training reviews."""
+    data = fold.interactions
+    rows = data.frame.iloc[fold.training_rows]
+    texts = sorted(set(rows["review"][rows["label"] != 1]) - {""})
+    return prepare_fold(
+        data, fold.split, kind=fold.kind, encoder=TfidfEncoder.fit(texts)
+    )
+
+
+def _fit(
+    recipe: Recipe, bench: Bench, grid: Grid, seed: int
+) -> tuple[Recommender, dict[str, float]]:
+    """The fitted model and what fitting took."""
+    if recipe.model == "serendiff":
+        return _serendiff(recipe, bench, seed)
+    model = _make(recipe, grid)
+    generator = torch.Generator().manual_seed(seed)
+    started = time.perf_counter()
+    model.fit(bench.fold, generator=generator)
+    numbers = {"fit_seconds": time.perf_counter() - started}
+    if recipe.model == "control":
+        numbers["parameters"] = float(model.parameters)
+        if hasattr(model, "for_cases"):  # a ceiling: it may know the case
+            model = model.for_cases(bench.test)
+        return model, numbers
+    report = model.report
+    numbers["parameters"] = float(report.parameters)
+    numbers["steps"] = float(report.steps)
+    if report.steps:
+        trained = sum(stage.seconds for stage in report.stages)
+        numbers["train_seconds"] = trained / report.steps
+    return model, numbers
+
+
+def _make(recipe: Recipe, grid: Grid) -> Recommender:
+    options = dict(recipe.options)
+    if recipe.model == "control":
+        return CONTROLS[recipe.name](grid=grid, **options)
+    budget = Budget(**recipe.budget)
+    if recipe.model in OWN:
+        return OWN[recipe.model](budget=budget, grid=grid, **options)
+    return make_model(recipe.name, budget, **options)
+
+
+def _serendiff(
+    recipe: Recipe, bench: Bench, seed: int
+) -> tuple[Recommender, dict[str, float]]:
+    model = load_or_fit(
+        bench, recipe.name, seed=seed, progress=False, **recipe.options
+    )
+    model.settings = replace(model.settings, **recipe.sampling)
+    seconds = sum(report.seconds for report in model.reports)
+    steps = sum(len(report.losses) for report in model.reports)
+    used = model.settings
+    channels = model.points.shape[1]
+    batch = used.batch_size * channels * used.side**2 * 4
+    return model, {
+        "portrait_megabytes": batch / 2**20,
+        "fit_seconds": seconds,
+        "train_seconds": seconds / max(1, steps),
+        "steps": float(steps),
+        "parameters": float(
+            sum(p.numel() for p in model.network.parameters())
+        ),
+    }

@@ -1,0 +1,114 @@
+"""What a result is valid for: declared versions and library versions.
+
+Whoever changes what a part computes raises its number here; a guard test
+per part notices when somebody forgot. A cached model or a record is valid
+for its settings, its data, the versions of the parts on its path, and those
+of the libraries that decide numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = {
+    "world": 1,  # data.world: the simulated users and their law
+    "splits": 1,  # data.splits: folds, and targets with their histories
+    "items": 1,  # portrait.items: item vectors and memberships
+    "fold": 1,  # portrait.fold: which reviews and targets are allowed
+    "portrait": 1,  # portrait: scores, positions, cells
+    "candidates": 1,  # evaluation.candidates
+    "protocol": 1,  # evaluation.protocol: ranks of the positives
+    "training": 1,  # diffusion.training: the loop of all trained models
+}
+"""Parts that models share."""
+
+MODELS = {
+    "serendiff": 1,
+    "points": 1,
+    "control": 1,
+    "ranker": 1,
+    "rival": 1,
+}
+"""Kinds of models; a change of one row's model raises :data:`ROWS`."""
+
+ROWS: dict[str, int] = {}
+"""Presets, controls and rivals by name, where they are above 1."""
+
+COMMON = ("splits", "items", "fold", "portrait", "candidates", "protocol")
+
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "sentence-transformers",
+)
+"""Libraries that decide numbers."""
+
+
+def of_model(model: str, name: str) -> list[Any]:
+    """Kind, name and declared version of a model, as JSON values.
+
+    Args:
+        model: one of :data:`MODELS`.
+        name: preset, control or rival.
+    """
+    return [model, name, f"{MODELS.get(model, 0)}.{ROWS.get(name, 1)}"]
+
+
+def parts_of(
+    model: str, name: str, *, simulated: bool, encoder: str
+) -> dict[str, Any]:
+    """Version of every part on the way to a row's ranks, as JSON values.
+
+    Args:
+        model: one of :data:`MODELS`.
+        name: preset, control or rival.
+        simulated: whether the data are a simulated world.
+        encoder: fingerprint of the sentence encoder.
+    """
+    names = [*COMMON]
+    if simulated:
+        names.append("world")
+    if model != "control":
+        names.append("training")
+    parts: dict[str, Any] = {part: PARTS[part] for part in sorted(names)}
+    return parts | {"encoder": encoder[:16], "model": of_model(model, name)}
+
+
+@functools.cache
+def libraries() -> dict[str, str]:
+    """Installed versions of :data:`LIBRARIES`."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def differences(
+    parts: Mapping[str, Any], versions: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What has another version now than when a result was made.
+
+    Args:
+        parts: of :func:`parts_of`, as they were.
+        versions: of libraries, as they were.
+
+    Returns:
+        One entry per difference, e.g. ``"portrait 1, now 2"``.
+    """
+    found = [
+        f"{part} {was}, now {PARTS[part]}"
+        for part, was in parts.items()
+        if part in PARTS and PARTS[part] != was
+    ]
+    if "model" in parts:
+        model, name, was = parts["model"]
+        now = of_model(model, name)[-1]
+        if was != now:
+            found.append(f"model {name} {was}, now {now}")
+    for name, now in libraries().items():
+        was = versions.get(name, "unknown")
+        if was != now:
+            found.append(f"{name} {was}, now {now}")
+    return tuple(found)

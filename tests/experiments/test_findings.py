@@ -1,0 +1,45 @@
+"""The numbers of the first page."""
+
+import pandas as pd
+
+from serendifflib.experiments import findings
+
+COLUMNS = ["row", "fold", "metric", "task", "value", "low", "high", "n"]
+
+
+def test_the_best_rival_and_each_row_are_found(monkeypatch):
+    def collected(table, *, data):
+        assert data == "anything"
+        lines = {
+            "controls": [("random", 0.01), ("oracle", 0.6)],
+            "table4": [("SASRec", 0.1), ("PURS", 0.3), ("points", 0.4)],
+            "calls": [],
+        }[table]
+        rows = [
+            (row, fold, metric, task, value + extra, 0.0, 1.0, 10)
+            for row, value in lines
+            for fold, metric, task, extra in (
+                ("mean", "H@10", "serendipity", 0.0),
+                (0, "H@10", "serendipity", 0.9),  # a fold is not the mean
+                ("mean", "H@5", "serendipity", 0.9),
+                ("mean", "H@10", "relevance", 0.9),
+            )
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    monkeypatch.setattr(findings, "collect", collected)
+    found = findings.forest("anything").set_index("label")["value"]
+    assert found.to_dict() == {
+        "Guessing": 0.01,
+        "Best of nine rivals": 0.3,
+        "SerenDiff on points": 0.4,
+        "The law itself": 0.6,
+    }
+    assert list(found.index) == [x for x in findings.LINES if x in found.index]
+
+
+def test_the_first_page_has_its_records():
+    found = set(findings.forest("synthetic")["label"])
+    assert {"Guessing", "SerenDiff as printed", "Best of nine rivals"} <= found
+    assert {"Regression of points", "SerenDiff, tuned"} <= found
+    assert len(findings.forest("synthetic-unheard-of")) == 0

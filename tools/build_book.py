@@ -79,7 +79,7 @@ def fingerprint(root: Path = ROOT) -> str:
         path
         for folder in ("serendifflib", "results")
         for path in sorted((root / folder).rglob("*"))
-        if path.is_file() and path.suffix in {".py", ".json", ".npz"}
+        if path.is_file() and "__pycache__" not in path.parts
     ]
     files.append(root / "constraints.txt")
     sources = [[str(p.relative_to(root)), sha256_file(p)] for p in files]
@@ -95,8 +95,13 @@ def fingerprint(root: Path = ROOT) -> str:
         if name.startswith(("SERENDIFF_", "CUDA_VISIBLE_DEVICES"))
         and name not in ("SERENDIFF_CACHE", "SERENDIFF_PAGES")
     )
+    # by size and time, for a data set may take minutes to read
     data = [
-        [str(path.relative_to(data_dir())), path.stat().st_size]
+        [
+            str(path.relative_to(data_dir())),
+            path.stat().st_size,
+            path.stat().st_mtime_ns,
+        ]
         for path in sorted(data_dir().rglob("*"))
         if path.is_file()
     ]

@@ -13,7 +13,6 @@ import math
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import FlopCounterMode
 
 PAPER_SECONDS = 1.63  # Table 6: SerenDiff, inference per instance
@@ -41,53 +41,47 @@ class Setting:
 
 
 def timed(
-    work: Callable[[], object],
-    repeats: int = 5,
-    *,
-    device: torch.device | None = None,
-    warm_up: int = 1,
+    work: Callable[[], object], seconds: float = 0.5
 ) -> dict[str, float]:
-    """Seconds of ``work`` after a warm-up: :func:`spread`, ``cpu_median_s``.
+    """Seconds of ``work``, warmed up, on all threads of torch.
 
     Args:
-        work: what to time.
-        repeats: how often.
-        device: waited for where it is a CUDA device.
-        warm_up: calls before the clock runs.
+        work: what to time; work on a GPU is waited for.
+        seconds: how long to measure, by each of two clocks.
+
+    Returns:
+        ``median_s, q1_s, q3_s, repeats`` by the clock on the wall, and
+        ``cpu_median_s``, by that of the processor.
     """
-    for _ in range(warm_up):
-        work()
-    seconds, worked = [], []
-    for _ in range(repeats):
-        _wait(device)
-        start, before = time.perf_counter(), time.process_time()
-        work()
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
-        worked.append(time.process_time() - before)
-    return spread(seconds) | {"cpu_median_s": statistics.median(worked)}
-
-
-def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles, extremes and number of some times.
-
-    >>> spread([1.0, 3.0, 2.0])["median_s"]
-    2.0
-    """
-    low, high = np.quantile(seconds, [0.25, 0.75])
+    work()
+    clocks = [
+        Timer(
+            "work()",
+            globals={"work": work},
+            timer=clock,
+            num_threads=torch.get_num_threads(),
+        ).blocked_autorange(min_run_time=seconds)
+        for clock in (timer, time.process_time)
+    ]
+    low, high = np.quantile(clocks[0].times, [0.25, 0.75])
     return {
-        "median_s": statistics.median(seconds),
+        "median_s": clocks[0].median,
         "q1_s": float(low),
         "q3_s": float(high),
-        "min_s": min(seconds),
-        "max_s": max(seconds),
-        "repeats": len(seconds),
+        "repeats": len(clocks[0].times),
+        "cpu_median_s": clocks[1].median,
     }
 
 
-def _wait(device: torch.device | None) -> None:
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
+def once(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds and peak memory of what takes minutes and runs once."""
+    start, before = time.perf_counter(), time.process_time()
+    work()
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - before,
+        "peak_gib": peak_gib(),
+    }
 
 
 def matrix_rate(
@@ -105,7 +99,7 @@ def matrix_rate(
     size = 512 if quick else 2048 if device.type == "cpu" else 8192
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
-    found = timed(lambda: left @ right, 7, device=device, warm_up=2)
+    found = timed(lambda: left @ right)
     flops = 2.0 * size**3
     return {
         "wall": flops / found["median_s"],
@@ -118,7 +112,7 @@ def copy_rate(device: torch.device, *, quick: bool = False) -> float:
     count = 2**22 if quick else 2**26
     source = torch.ones(count, device=device)
     target = torch.empty_like(source)
-    found = timed(lambda: target.copy_(source), 7, device=device, warm_up=2)
+    found = timed(lambda: target.copy_(source))
     return 2.0 * source.nbytes / found["median_s"]
 
 

@@ -14,8 +14,7 @@ from benchmarks.measure import (
 )
 from serendifflib.baselines.layers import Block
 from serendifflib.diffusion.unet import UNet, UNetSettings
-from serendifflib.model.ranking import top_items
-from serendifflib.portrait.items import unit_rows
+from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.portrait import Portraits, PortraitSpace
 from serendifflib.portrait.scores import CoOccurrence
 
@@ -36,21 +35,21 @@ def bench_scale(setting: Setting) -> dict:
 def world_slopes(setting: Setting) -> dict:
     """Users and items both grow; what a user costs, and what all cost.
 
-    Counting is measured whole; scores, portraits and matching on a few
+    Counting is measured whole; scores and portraits on a few
     users, times the number of users.
     """
     users, items = (100, 400) if setting.quick else (USERS, ITEMS)
-    repeats = 1 if setting.quick else 3
+    span = 0.01 if setting.quick else 1.0
     times: dict[str, list[float]] = {
         "co-occurrence": [], "portrait per user": [],
-        "catalogue scores per user": [], "matching per user": [],
+        "catalogue scores per user": [],
     }  # fmt: skip
     for factor in FACTORS:
         histories = some_histories(users * factor, items * factor)
         vectors = some_unit_vectors(items * factor + 1)
         counted = timed(
             lambda h=histories, n=items * factor: CoOccurrence.fit(h, n),
-            repeats,
+            span,
         )
         times["co-occurrence"].append(counted["cpu_median_s"])
         few = histories[:ASKED]
@@ -69,12 +68,9 @@ def world_slopes(setting: Setting) -> dict:
             ("catalogue scores per user", space.catalogue_scores),
         ):
             found = timed(
-                lambda ask=ask, few=few: [ask(h, own=h) for h in few], repeats
+                lambda ask=ask, few=few: [ask(h, own=h) for h in few], span
             )
             times[name].append(found["cpu_median_s"] / len(few))
-        times["matching per user"].append(
-            _matching(vectors[1:], repeats, len(few))
-        )
         print(f"  {factor}x measured", flush=True)
     result: dict = {"factors": list(FACTORS), "users": users, "items": items}
     for name, seconds in times.items():
@@ -84,17 +80,6 @@ def world_slopes(setting: Setting) -> dict:
             result[name]["slope_all_users"] = one + 1.0
         say(f"{name}: slope", one)
     return result
-
-
-def _matching(vectors: torch.Tensor, repeats: int, users: int) -> float:
-    generator = torch.Generator().manual_seed(0)
-    generated = torch.randn(users, 384, 10, 10, generator=generator)
-    shape = (users, len(vectors))
-    cells = torch.randint(100, shape, generator=generator, dtype=torch.int16)
-    found = timed(
-        lambda: top_items(generated, vectors, cells, "field", 10), repeats
-    )
-    return found["cpu_median_s"] / users
 
 
 def complexity(setting: Setting) -> dict:
@@ -116,7 +101,7 @@ def complexity(setting: Setting) -> dict:
         },
     }
     work = {"SerenDiff": _unet_call, "attention": _attention_call}
-    repeats = 2 if setting.quick else 7
+    span = 0.01 if setting.quick else 0.1
     result: dict = {}
     for model, axes in sizes.items():
         result[model] = {}
@@ -125,7 +110,7 @@ def complexity(setting: Setting) -> dict:
             for value in values:
                 call, counted = work[model](*arguments(value))
                 flops.append(counted)
-                seconds.append(timed(call, repeats)["cpu_median_s"])
+                seconds.append(timed(call, span)["cpu_median_s"])
             found = {
                 "sizes": values,
                 "flops": flops,

@@ -7,12 +7,9 @@ same machine, a few of them, with networks of the current profile's size.
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import torch
 
-from benchmarks.measure import timed
+from benchmarks.measure import once
 from serendifflib.baselines.registry import RIVALS, Budget, make_model
 from serendifflib.errors import ConfigError
 from serendifflib.experiments.prepared import Bench
@@ -37,8 +34,8 @@ def time_system(
         users: test users to answer.
 
     Returns:
-        ``train_seconds`` per batch of 64, a look at the validation users
-        included; ``inference_seconds`` per user and list of candidates;
+        ``train_seconds`` per batch of 64, a rival's look at the validation
+        users included; ``inference_seconds`` per user and list of candidates;
         ``steps`` and ``parameters``.
 
     Raises:
@@ -67,41 +64,34 @@ def time_system(
     few = slice(0, min(users, len(bench.test)))
     histories = bench.test.histories[few]
     candidates = bench.test_candidates.items[few]
-    answered = timed(lambda: model.score(histories, candidates), 1)
-    found["inference_seconds"] = answered["median_s"] / len(histories)
+    answered = once(lambda: model.score(histories, candidates))
+    found["inference_seconds"] = answered["seconds"] / len(histories)
     return found
 
 
 def _time_serendiff(bench, steps, generator):
-    starts: list[float] = []
     model = SerenDiff(
         "tuned",
         profile=bench.profile,
         progress=False,
-        steps=steps + 2,  # the first allocates, the last has no end
+        steps=steps,
         pretrain_steps=0,
         patience=0,
         batch_size=BATCH,
         device="cpu",
-    )
-    make = model._new_network
-
-    def noted(channels):
-        network = make(channels)
-        network.register_forward_pre_hook(
-            lambda *_: starts.append(time.perf_counter())
-        )
-        return network
-
-    model._new_network = noted
-    model.fit(bench.fold, generator=generator)
-    ends = zip(starts[1:], starts[2:], strict=False)
+    ).fit(bench.fold, generator=generator)
     numbers = sum(p.numel() for p in model.network.parameters())
     return {
-        "train_seconds": statistics.median(b - a for a, b in ends),
-        "steps": float(len(starts)),
+        "train_seconds": step_seconds(model),
+        "steps": float(steps),
         "parameters": float(numbers),
     }, model
+
+
+def step_seconds(model: SerenDiff) -> float:
+    """Seconds of a training step, the first ones included."""
+    report = model.reports[-1]
+    return report.seconds / len(report.losses)
 
 
 def _short(steps: int) -> Budget:

@@ -10,16 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import read_record
-from benchmarks.encode import TARGET_COSINE, TARGET_RATIO
-from benchmarks.network import (
-    ANCESTRAL_TARGET,
-    CALL_TARGET,
-    TARGET_SHARE,
-)
-from benchmarks.rank import TARGET as RANK_TARGET
-from benchmarks.stream import LIMIT_GIB
+from benchmarks.encode import TARGET_RATIO
+from benchmarks.fit import LIMITS
+from benchmarks.network import ANCESTRAL_TARGET, CALL_TARGET, TARGET_SHARE
+from benchmarks.record import read_record
 from serendifflib.io import project_root
+from serendifflib.portrait.encoding import CLOSE
 
 STEEPEST = 1.2  # a slope that still counts as linear
 
@@ -45,17 +41,8 @@ class Target:
     least: bool = False
 
 
-def targets(
-    kind: str = "cpu", results: Mapping[str, Any] | None = None
-) -> list[Target]:
-    """What is promised on a ``cpu`` (two cores) or on ``cuda``.
-
-    Args:
-        kind: ``cpu`` or ``cuda``.
-        results: of a record; they tell which encoder
-            :class:`~serendifflib.portrait.encoding.FastReviewEncoder`
-            chooses there.
-    """
+def targets(kind: str = "cpu") -> list[Target]:
+    """What is promised on a ``cpu`` (two cores) or on ``cuda``."""
     tuned = ("presets", "tuned")
     found = [
         Target("sample", "one call per instance, s", CALL_TARGET[kind],
@@ -63,9 +50,6 @@ def targets(
                (*tuned, "one_call_per_instance_cpu_s")),
         Target("train", "share of the matrix rate", TARGET_SHARE[kind],
                (*tuned, "share"), (*tuned, "share_cpu"), least=True),
-        Target("match", "ranking all items for all users, s",
-               RANK_TARGET[kind], ("matchings", "field", "all_users_s"),
-               ("matchings", "field", "all_users_cpu_s")),
     ]  # fmt: skip
     if kind in ANCESTRAL_TARGET:
         path = ("presets", "paper", "ancestral_per_instance_s")
@@ -74,31 +58,26 @@ def targets(
                    ANCESTRAL_TARGET[kind], path)
         )  # fmt: skip
         return found
-    encoders = (results or {}).get("encode", {}).get("encoders", {})
     fast = ("encoders", "OpenVINO bfloat16")
-    if fast[1] not in encoders and "OpenVINO int8" in encoders:
-        fast = ("encoders", "OpenVINO int8")
     return [
-        Target("portraits", "all training portraits, s", 30.0,
-               ("portraits_s",)),
-        Target("portraits", "all items for all users, s", 300.0,
-               ("catalogue_s",)),
-        Target("portraits", "times as fast as App. A with loops", 100.0,
-               ("ratio",), least=True),
         Target("encode", "times as fast as sentence-transformers",
                TARGET_RATIO, (*fast, "ratio"), (*fast, "ratio_cpu"),
                least=True),
-        Target("encode", "mean cosine to its vectors", TARGET_COSINE,
-               (*fast, "mean_cosine"), least=True),
+        Target("encode", "least cosine to its vectors", CLOSE,
+               (*fast, "min_cosine"), least=True),
         *found,
+        *(
+            Target("fit", what, limit, (part, "seconds"),
+                   (part, "cpu_seconds"))
+            for part, (what, limit) in LIMITS.items()
+        ),
+        Target("fit", "peak memory of all these, GiB", 4.0, ("peak_gib",)),
         *(
             Target("scale", f"slope of {name}", STEEPEST,
                    ("world", name, "slope"))
             for name in ("co-occurrence", "portrait per user",
-                         "catalogue scores per user", "matching per user")
+                         "catalogue scores per user")
         ),
-        Target("stream", "peak memory of 5 million rows, GiB", LIMIT_GIB,
-               ("peak_gib",)),
     ]  # fmt: skip
 
 
@@ -108,7 +87,7 @@ def scorecard(
     """Every target beside its measured figure.
 
     Args:
-        record: of :func:`benchmarks.run_bench`, or None.
+        record: of :func:`benchmarks.record.run_bench`, or None.
         kind: ``cpu`` or ``cuda``.
 
     Returns:
@@ -119,7 +98,7 @@ def scorecard(
     """
     lines = []
     results = (record or {}).get("results", {})
-    for target in targets(kind, results):
+    for target in targets(kind):
         result = results.get(target.part, {})
         if result.get("run", {}).get("quick", True):
             result = {}

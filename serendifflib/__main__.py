@@ -22,7 +22,6 @@ EXAMPLES = """examples:
   python -m serendifflib recommend --data my_reviews.csv --user anna -k 10
   python -m serendifflib run controls --data synthetic-null
   python -m serendifflib run table4 --models sasrec,purs --folds 0,1 --jobs 2
-  python -m serendifflib bench portraits
   python -m serendifflib trace table4 synthetic/sasrec/H@10
 
 Local copies of data sets are found below $SERENDIFF_DATA. Sizes come from
@@ -64,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_recommend(commands)
     _add_run(commands)
-    _add_bench(commands)
     _add_trace(commands)
     return parser
 
@@ -122,28 +120,6 @@ def _add_run(commands) -> None:
         help="keep the records in the cache, not among the recorded runs",
     )
     parser.set_defaults(run=_run)
-
-
-def _add_bench(commands) -> None:
-    parser = commands.add_parser("bench", help="time the parts, as ratios")
-    parser.add_argument(
-        "what",
-        nargs="?",
-        default="all",
-        help="portraits, encode, train, sample, match, scale, stream or all",
-    )
-    parser.add_argument(
-        "--device", help="cpu or cuda; default: CUDA where there is one"
-    )
-    parser.add_argument(
-        "--json",
-        type=Path,
-        help="write the record here; what it holds already stays",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes, to try it"
-    )
-    parser.set_defaults(run=_bench)
 
 
 def _add_trace(commands) -> None:
@@ -286,17 +262,6 @@ def _run(options) -> int:
     )
     print(harmless(report.text()))
     return 0 if report.ok else 1
-
-
-def _bench(options) -> None:
-    from benchmarks import run_bench
-
-    run_bench(
-        options.what,
-        options.json,
-        device=options.device,
-        quick=options.quick,
-    )
 
 
 def _trace(options) -> None:

@@ -17,8 +17,8 @@ from hypothesis import settings
 from serendifflib.data.splits import user_folds
 from serendifflib.data.world import World
 from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.fold import prepare_fold
-from serendifflib.portrait.items import unit_rows
 
 # the same examples in every run; a slow machine is no failure
 settings.register_profile("suite", derandomize=True, deadline=None)

@@ -18,7 +18,7 @@ from serendifflib.data import sources
 from serendifflib.data.interactions import COLUMNS
 from serendifflib.data.sources import SOURCES, WORLDS
 from serendifflib.model import settings as presets
-from serendifflib.portrait import items
+from serendifflib.portrait import fold
 
 TINY_PROFILE = dataclasses.replace(
     profiles.PROFILES["smoke"],
@@ -111,7 +111,7 @@ def cli(tmp_path, monkeypatch, capsys, word_encoder):
     monkeypatch.setenv("SERENDIFF_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("SERENDIFF_PROFILE", raising=False)
     monkeypatch.setitem(profiles.PROFILES, "smoke", TINY_PROFILE)
-    monkeypatch.setattr(items, "default_encoder", lambda: word_encoder)
+    monkeypatch.setattr(fold, "default_encoder", lambda: word_encoder)
     monkeypatch.chdir(tmp_path)
     # what earlier work left behind must survive every refusal
     (tmp_path / "data").mkdir()
@@ -534,7 +534,7 @@ def test_user_who_has_everything(cli):
 def test_bad_options_are_refused_before_the_work(
     cli, more, words, monkeypatch
 ):
-    monkeypatch.delattr(items, "default_encoder")  # the work would fail
+    monkeypatch.delattr(fold, "default_encoder")  # the work would fail
     path = cli.write(reviews())
     assert words in cli.refused(
         "recommend", "--data", path, "--user", "u03", *more
@@ -622,12 +622,7 @@ def test_truncated_archive_is_refused(cli):
     assert path.name in line
 
 
-# --- trace, bench, the real process --------------------------------------
-
-
-def test_unknown_benchmark(cli):
-    line = cli.refused("bench", "nothing", "--json", "record.json")
-    assert "unknown benchmark 'nothing'" in line
+# --- trace, the real process --------------------------------------
 
 
 def test_stopped_by_the_keyboard(cli, monkeypatch):

@@ -22,7 +22,8 @@ def tiny(monkeypatch, tiny_data, word_encoder, empty_cache, tmp_path):
     monkeypatch.setenv("SERENDIFF_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(recipes, "load", lambda source, profile: tiny_data)
     monkeypatch.setattr(
-        "serendifflib.portrait.items.default_encoder", lambda: word_encoder
+        "serendifflib.portrait.encoding.reference_encoder",
+        lambda: word_encoder,
     )
     small = dataclasses.replace(
         profiles.PROFILES["smoke"], folds=2, test_users=6

@@ -18,7 +18,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from serendifflib.evaluation.stats import percentile_bounds, resample_counts
-from serendifflib.portrait.items import Isotropy, ReviewEncoder, TfidfEncoder
+from serendifflib.portrait.encoding import ReviewEncoder, TfidfEncoder
+from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.scores import (
     WEIGHTS,
     CoOccurrence,

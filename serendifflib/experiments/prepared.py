@@ -34,8 +34,9 @@ from serendifflib.model.serendiff import (
     whole_fold,
 )
 from serendifflib.model.settings import make_settings
+from serendifflib.portrait import encoding
+from serendifflib.portrait.encoding import Encoder
 from serendifflib.portrait.fold import FoldData, prepare_fold
-from serendifflib.portrait.items import Encoder
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import Profile, current_profile
 
@@ -99,7 +100,11 @@ def open_bench(
         data = load_dataset(data, seed=seed, profile=profile)
     split = _split(data, fold, n_folds, seed)
     prepared = prepare_fold(
-        data, split, kind=kind, encoder=encoder, reviews=reviews
+        data,
+        split,
+        kind=kind,
+        encoder=encoder or encoding.reference_encoder(),
+        reviews=reviews,
     )
     space = PortraitSpace.fit(prepared, bins="catalogue")
     parts = {}

@@ -28,9 +28,9 @@ from serendifflib.evaluation.protocol import evaluate
 from serendifflib.experiments.prepared import Bench, load_or_fit, open_bench
 from serendifflib.experiments.provenance import device_name
 from serendifflib.experiments.records import Cases, Outcome, Unit
+from serendifflib.portrait.encoding import TfidfEncoder
 from serendifflib.portrait.fold import FoldData, prepare_fold
 from serendifflib.portrait.grid import Grid
-from serendifflib.portrait.items import TfidfEncoder
 from serendifflib.profiles import Profile
 from serendifflib.recommender import Recommender
 

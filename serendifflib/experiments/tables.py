@@ -24,7 +24,7 @@ from serendifflib.experiments.runner import Report, run_units
 from serendifflib.experiments.versions import parts_of
 from serendifflib.io import content_hash
 from serendifflib.model.settings import make_settings
-from serendifflib.portrait import items
+from serendifflib.portrait import encoding
 from serendifflib.profiles import Profile, current_profile
 
 N_CANDIDATES = 1000
@@ -669,7 +669,7 @@ def _unit(
         row.model,
         row.name,
         simulated=data.world is not None,
-        encoder=items.default_encoder().fingerprint,
+        encoder=encoding.reference_encoder().fingerprint,
     )
     if row.model == "serendiff":
         chosen = make_settings(row.name, profile, **settings["options"])

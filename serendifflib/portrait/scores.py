@@ -21,7 +21,7 @@ import scipy.sparse
 import torch
 
 from serendifflib.errors import ConfigError
-from serendifflib.portrait.items import unit_rows
+from serendifflib.portrait.encoding import unit_rows
 
 WEIGHTS = ("uniform", "recency", "similarity")
 RECENCY = 0.9  # weight of an item falls by this factor per step into the past

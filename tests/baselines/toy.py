@@ -12,8 +12,8 @@ import torch
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.splits import Split, make_examples
+from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.items import unit_rows
 
 N_USERS, N_TOPICS, PER_TOPIC = 40, 8, 25
 N_ITEMS = N_TOPICS * PER_TOPIC

@@ -23,7 +23,7 @@ from serendifflib.diffusion.training import (
 )
 from serendifflib.diffusion.unet import UNet, UNetSettings
 from serendifflib.errors import CheckpointError, ConfigError, ModelError
-from serendifflib.portrait.items import unit_rows
+from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.portrait import Portraits
 
 D, SIDE = 4, 4

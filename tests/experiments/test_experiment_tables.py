@@ -34,7 +34,8 @@ def tiny(monkeypatch, tiny_data, word_encoder, empty_cache):
     """Every data set is the tiny world, every encoder the cheap one."""
     monkeypatch.setattr(recipes, "load", lambda source, profile: tiny_data)
     monkeypatch.setattr(
-        "serendifflib.portrait.items.default_encoder", lambda: word_encoder
+        "serendifflib.portrait.encoding.reference_encoder",
+        lambda: word_encoder,
     )
     recipes._open.cache_clear()
     yield tiny_data

@@ -34,7 +34,8 @@ MODELS = ["random", "mean-cosine", "linear-map", "SASRec", "PURS"]
 def store(tmp_path, monkeypatch, empty_cache, word_encoder):
     """Cheap encoder, short trainings, nothing remembered."""
     monkeypatch.setattr(
-        "serendifflib.portrait.items.default_encoder", lambda: word_encoder
+        "serendifflib.portrait.encoding.reference_encoder",
+        lambda: word_encoder,
     )
     monkeypatch.setitem(registry.BUDGETS, "smoke", SHORT)
     monkeypatch.setenv("SERENDIFF_DATA", str(tmp_path))

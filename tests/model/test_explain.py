@@ -15,7 +15,7 @@ from serendifflib.model.explain import (
     direction,
     nearest_history,
 )
-from serendifflib.portrait.items import unit_rows
+from serendifflib.portrait.encoding import unit_rows
 
 INJECTIONS = [
     "$",

@@ -1,17 +1,24 @@
-"""The OpenVINO encoder against sentence-transformers."""
+"""What decides a vector names it; OpenVINO against sentence-transformers."""
 
-import builtins
 import importlib.util
+import json
+import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendifflib.errors import ConfigError
-from serendifflib.portrait import encoding as fast_encoder
-from serendifflib.portrait.encoding import FastReviewEncoder, batches
-from serendifflib.portrait.items import ReviewEncoder
+from serendifflib.errors import ModelError
+from serendifflib.portrait import encoding
+from serendifflib.portrait.encoding import (
+    Bfloat16Encoder,
+    CompiledEncoder,
+    ReviewEncoder,
+    batches,
+)
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None,
@@ -26,91 +33,108 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain")
-    return ReviewEncoder(cache=folder).encode(TEXTS)
+# ------------------------------------------------------------- fingerprint
 
 
-def precisions():
-    if importlib.util.find_spec("openvino") is None:
-        return []
-    found = ["float32", "int8"]
-    if FastReviewEncoder().computes_in == "bfloat16":
-        found.append("bfloat16")
-    return found
+@pytest.fixture
+def model_folder(tmp_path):
+    """A copy of the packaged model with other weights of two bytes."""
+    folder = tmp_path / "model"
+    weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(ReviewEncoder().model_path, folder, ignore=weights)
+    (folder / "model.safetensors").write_bytes(b"ab")
+    return folder
 
 
-@needs_openvino
-@pytest.mark.parametrize("precision", precisions())
-def test_vectors_are_those_of_sentence_transformers(
-    plain, tmp_path, precision
+def fingerprint(folder):
+    made = ReviewEncoder()
+    made.__dict__["model_path"] = folder
+    return made.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("file", "setting", "value"),
+    [
+        ("1_Pooling/config.json", "pooling_mode_mean_tokens", False),
+        ("sentence_bert_config.json", "max_seq_length", 128),
+        ("tokenizer_config.json", "do_lower_case", False),
+        ("config.json", "layer_norm_eps", 1.0),
+    ],
+)
+def test_whatever_changes_vectors_changes_the_cache(
+    model_folder, file, setting, value
 ):
-    fast = FastReviewEncoder(cache=tmp_path, precision=precision)
-    found = fast.encode(TEXTS)
-    assert found.dtype == np.float32 and found.shape == plain.shape
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    cosines = (found * plain).sum(axis=1)
-    assert cosines.mean() > 0.99 and cosines.min() > 0.98
-    if precision == "float32":
-        np.testing.assert_allclose(found, plain, atol=1e-4)
-    else:
-        assert cosines.max() < 1 - 1e-7  # it does compute in fewer bits
+    before = fingerprint(model_folder)
+    assert fingerprint(model_folder) == before
+    path = model_folder / file
+    settings = json.loads(path.read_text())
+    assert settings.get(setting) != value
+    path.write_text(json.dumps(settings | {setting: value}))
+    assert fingerprint(model_folder) != before
+
+
+def test_other_weights_or_no_normalisation_change_the_cache(model_folder):
+    before = fingerprint(model_folder)
+    modules = model_folder / "modules.json"
+    steps = json.loads(modules.read_text())
+    modules.write_text(json.dumps(steps[:2]))  # without Normalize
+    without = fingerprint(model_folder)
+    (model_folder / "model.safetensors").write_bytes(b"ba")
+    assert len({before, without, fingerprint(model_folder)}) == 3
+
+
+# ---------------------------------------------------------------- OpenVINO
 
 
 @needs_openvino
-def test_what_is_cached_needs_no_model(tmp_path, monkeypatch):
-    given = FastReviewEncoder(cache=tmp_path).encode(TEXTS)
-
-    def load(self):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(FastReviewEncoder, "model", property(load))
-    again = FastReviewEncoder(cache=tmp_path).encode(TEXTS[::-1])
-    np.testing.assert_array_equal(again[::-1], given)
-
-
-@needs_openvino
-def test_every_precision_has_a_cache_of_its_own(tmp_path):
-    makers = [
-        ReviewEncoder(cache=tmp_path),
-        FastReviewEncoder(cache=tmp_path, precision="float32"),
-        FastReviewEncoder(cache=tmp_path, precision="int8"),
-    ]
-    assert len({made.fingerprint for made in makers}) == 3
+def test_vectors_are_those_of_sentence_transformers(tmp_path):
+    plain = ReviewEncoder(cache=tmp_path)
+    wanted, path = plain.encode(TEXTS), str(plain.model_path)
+    found = CompiledEncoder(path, "f32").encode(TEXTS)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    rough = CompiledEncoder(path, "bf16").encode(TEXTS)
+    assert rough.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rough, axis=1), 1, atol=1e-5)
+    assert (rough * wanted).sum(axis=1).min() > encoding.CLOSE
 
 
-def test_an_unknown_precision():
-    with pytest.raises(ConfigError, match="'int4': choose one of auto"):
-        FastReviewEncoder(precision="int4")
+def test_vectors_that_are_not_close_are_refused(monkeypatch):
+    class Far:
+        def __init__(self, path, precision):
+            assert precision == "bf16"
+
+        def encode(self, texts):
+            return np.eye(384, dtype=np.float32)[: len(texts)]
+
+    monkeypatch.setattr(encoding, "CompiledEncoder", Far)
+    with pytest.raises(ModelError, match=r"give ReviewEncoder\(\)"):
+        Bfloat16Encoder().model  # noqa: B018
 
 
-def test_without_openvino(monkeypatch):
-    plain_import = builtins.__import__
-
-    def missing(name, *rest):
-        if name == "openvino":
-            raise ImportError(name)
-        return plain_import(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ConfigError, match=r"serendifflib\[openvino\]"):
-        FastReviewEncoder().fingerprint  # noqa: B018
+def test_bfloat16_has_a_cache_of_its_own():
+    assert Bfloat16Encoder().fingerprint != ReviewEncoder().fingerprint
 
 
-class Limited:
-    """An OpenVINO whose processor knows no bfloat16."""
-
-    class Core:
-        def get_property(self, device, name):
-            return ["FP32", "INT8"]
-
-
-def test_a_processor_without_bfloat16(monkeypatch):
-    monkeypatch.setattr(fast_encoder, "_openvino", lambda: Limited)
-    assert FastReviewEncoder().computes_in == "int8"
-    with pytest.raises(ConfigError, match="choose int8"):
-        FastReviewEncoder(precision="bfloat16").fingerprint  # noqa: B018
+@pytest.mark.parametrize(
+    ("able", "cuda", "chosen"),
+    [
+        (["FP32", "BF16"], False, Bfloat16Encoder),
+        (["FP32", "BF16"], True, ReviewEncoder),
+        (["FP32", "INT8"], False, ReviewEncoder),
+        (None, False, ReviewEncoder),  # not installed
+    ],
+)
+def test_the_machine_chooses_the_encoder(monkeypatch, able, cuda, chosen):
+    core = SimpleNamespace(get_property=lambda device, name: able)
+    monkeypatch.setitem(
+        sys.modules, "openvino", SimpleNamespace(Core=lambda: core)
+    )
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: able and core
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    found = encoding.default_encoder()
+    assert type(found) is chosen and found.progress
 
 
 @given(st.lists(st.integers(1, 256), max_size=200))
@@ -120,6 +144,6 @@ def test_batches_hold_every_row_once_and_few_tokens(lengths):
     rows = [row for part in found for row in part.tolist()]
     assert sorted(rows) == list(range(len(lengths)))
     for part in found:
-        assert lengths[part].max() * len(part) <= fast_encoder.BATCH_TOKENS
+        assert lengths[part].max() * len(part) <= encoding.BATCH_TOKENS
     longest = [lengths[part].max() for part in found]
     assert longest == sorted(longest, reverse=True)

@@ -9,17 +9,15 @@ import torch
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.splits import Split
 from serendifflib.errors import CacheError, ConfigError, DataError
-from serendifflib.portrait import items as room
-from serendifflib.portrait.fold import prepare_fold
-from serendifflib.portrait.items import (
+from serendifflib.portrait import encoding as room
+from serendifflib.portrait.encoding import (
     MINILM_SHA256,
-    Isotropy,
     ReviewEncoder,
     TfidfEncoder,
-    mean_cosine,
-    mean_vectors,
     unit_rows,
 )
+from serendifflib.portrait.fold import prepare_fold
+from serendifflib.portrait.items import Isotropy, mean_cosine, mean_vectors
 
 
 class CountingModel:
@@ -442,7 +440,7 @@ def real():
 
 
 def test_the_packaged_weights_are_the_official_ones(real):
-    assert real.fingerprint == MINILM_SHA256
+    assert real.weights == MINILM_SHA256
 
 
 def test_the_real_encoder_is_plain_sentence_transformers(real, empty_cache):

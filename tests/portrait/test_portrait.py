@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serendifflib.errors import ConfigError
-from serendifflib.portrait.items import Isotropy, unit_rows
+from serendifflib.portrait.encoding import unit_rows
+from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.portrait import (
     Portraits,
     PortraitSpace,

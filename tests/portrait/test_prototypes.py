@@ -7,11 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch.nn import functional as F
 
 from serendifflib.portrait import items as rooms
-from serendifflib.portrait.items import (
-    join,
-    memberships,
-    prototypes,
-)
+from serendifflib.portrait.items import join, memberships, prototypes
 
 
 def clusters(count, each, spread, width=16, seed=0):

@@ -7,7 +7,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from serendifflib.errors import ConfigError
 from serendifflib.portrait import scores as scores_room
-from serendifflib.portrait.items import unit_rows
+from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.scores import (
     CoOccurrence,
     MinMax,

@@ -20,7 +20,7 @@ from serendifflib.errors import CacheError
 from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import runner as runs
 from serendifflib.model import serendiff
-from serendifflib.portrait import items
+from serendifflib.portrait import encoding
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
 
@@ -56,7 +56,7 @@ def works(tiny_fold, tiny_settings, tiny_model, server, tmp_path):
     many = tuple(range(1, 20_001))
 
     def encode(folder):
-        encoder = items.ReviewEncoder(cache=folder / "vectors")
+        encoder = encoding.ReviewEncoder(cache=folder / "vectors")
         encoder.__dict__.update(fingerprint="f" * 64, model=Model())
         encoder.encode([f"text {k}" for k in range(100)])
 

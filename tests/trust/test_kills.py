@@ -29,7 +29,7 @@ from serendifflib.experiments import provenance
 from serendifflib.experiments import runner as runs
 from serendifflib.model import serendiff
 from serendifflib.model.serendiff import SerenDiff
-from serendifflib.portrait import items
+from serendifflib.portrait import encoding
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
 
@@ -60,15 +60,15 @@ class SlowModel:
 
 
 def encode(folder):
-    items.SHARD = 4
-    encoder = items.ReviewEncoder(cache=folder / "vectors")
+    encoding.SHARD = 4
+    encoder = encoding.ReviewEncoder(cache=folder / "vectors")
     encoder.__dict__.update(fingerprint="f" * 64, model=SlowModel())
     encoder.encode([f"text {'x' * (k % 7)}{k}" for k in range(48)])
 
 
 def check_vectors(folder):
     for shard in folder.rglob("*.safetensors"):
-        assert len(items._read_shard(shard)[0]) == 4
+        assert len(encoding._read_shard(shard)[0]) == 4
 
 
 def draw(folder, fold, space):

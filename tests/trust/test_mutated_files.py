@@ -24,7 +24,7 @@ from serendifflib.errors import SerenDiffError
 from serendifflib.evaluation.candidates import Candidates
 from serendifflib.experiments import runner as runs
 from serendifflib.model.serendiff import SerenDiff
-from serendifflib.portrait import items
+from serendifflib.portrait import encoding
 from serendifflib.portrait.portrait import Portraits
 
 COUNTS = {  # files per kind: in every run of the suite, and in the soak
@@ -122,11 +122,11 @@ def vectors(folder):
     rng = np.random.default_rng(0)
     keys = rng.integers(0, 256, (3, 32)).astype(np.uint8)
     values = rng.normal(size=(3, 384)).astype(np.float32)
-    check = items._digest(keys, values)
+    check = encoding._digest(keys, values)
     save_file({"keys": keys, "vectors": values, "check": check}, path)
 
     def use():
-        found = items._read_shard(path)
+        found = encoding._read_shard(path)
         assert len(found[0]) in (0, 3) and len(found[0]) == len(found[1])
         if len(found[0]):
             np.testing.assert_array_equal(found[0], keys)

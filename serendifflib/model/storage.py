@@ -27,8 +27,9 @@ from serendifflib.io import (
 )
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.settings import Settings
-from serendifflib.portrait.portrait import PortraitSpace, QuantileMap
-from serendifflib.portrait.scores import CoOccurrence, MinMax
+from serendifflib.portrait.portrait import PortraitSpace
+from serendifflib.portrait.quantiles import MinMax, QuantileMap
+from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
     from serendifflib.model.serendiff import SerenDiff

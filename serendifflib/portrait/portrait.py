@@ -22,9 +22,9 @@ from serendifflib.errors import ConfigError
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import Isotropy
+from serendifflib.portrait.quantiles import MinMax, QuantileMap, item_keys
 from serendifflib.portrait.scores import (
     CoOccurrence,
-    MinMax,
     find,
     has_vector,
     history_weights,
@@ -34,60 +34,8 @@ from serendifflib.portrait.scores import (
 )
 
 BINS = ("interactions", "catalogue")
-GOLDEN = 0.6180339887498949
-REFERENCE = 10_001  # quantiles that stand for the training scores
 SAMPLE = 8_192  # items whose scores stand for those of the catalogue
 CHAIN = 32  # histories that are placed in one pass, at most
-DECIMALS = 9  # scores that differ by less differ by rounding: they are tied
-
-
-@dataclass(frozen=True)
-class QuantileMap:
-    """Maps a score to its position among reference scores (App. B).
-
-    A score that many reference values share is spread evenly over the range
-    of positions that they fill, by the fixed ``key`` of the item: ties (most
-    items never co-occur with a history) would otherwise collapse the bins.
-
-    Attributes:
-        reference: sorted finite scores, shape [R].
-    """
-
-    reference: np.ndarray
-
-    @classmethod
-    def fit(cls, scores: np.ndarray) -> QuantileMap:
-        """Take the finite ``scores`` as the reference."""
-        finite = np.sort(_rounded(scores[np.isfinite(scores)]))
-        if len(finite) > REFERENCE:
-            places = np.linspace(0, len(finite) - 1, REFERENCE).round()
-            finite = finite[places.astype(np.int64)]
-        return cls(finite)
-
-    def positions(self, scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Positions in [0, 1] of ``scores``, shape [n].
-
-        What has no score (NaN), or nothing to compare with, is in the
-        middle.
-        """
-        if not len(self.reference):
-            return np.full(len(scores), 0.5)
-        order = np.argsort(scores, kind="stable")  # neighbours are found fast
-        ordered = _rounded(scores[order])
-        low = np.searchsorted(self.reference, ordered, side="left")
-        high = np.searchsorted(self.reference, ordered, side="right")
-        found = np.empty(len(scores))
-        found[order] = low + keys[order] * (high - low)
-        return np.where(np.isnan(scores), 0.5, found / len(self.reference))
-
-
-def _rounded(scores: np.ndarray) -> np.ndarray:
-    return np.round(scores, DECIMALS)
-
-
-def item_keys(items: np.ndarray) -> np.ndarray:
-    """A fixed number in [0, 1) per item number, evenly spread."""
-    return np.mod(np.asarray(items) * GOLDEN, 1.0)
 
 
 def cell_of(positions, side: int):
@@ -426,10 +374,7 @@ class PortraitSpace:
         # all of them, not a thinned reference: with the whole catalogue
         # rows and columns of the grid hold the same number of items, but
         # for ties
-        return [
-            QuantileMap(np.sort(_rounded(score[~np.isnan(score)])))
-            for score in known
-        ]
+        return [QuantileMap.whole(score) for score in known]
 
     @staticmethod
     def _place(scores, history, maps) -> np.ndarray:

@@ -409,27 +409,6 @@ def has_vector(vectors: torch.Tensor) -> torch.Tensor:
     return (vectors != 0).any(dim=-1)
 
 
-@dataclass(frozen=True)
-class MinMax:
-    """Min-max scaling to [0, 1], fitted on training values (Sec. 4.2)."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def fit(cls, values: np.ndarray) -> MinMax:
-        """Smallest and largest finite value."""
-        finite = values[np.isfinite(values)]
-        if not len(finite):
-            return cls(0.0, 1.0)
-        return cls(float(finite.min()), float(finite.max()))
-
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Scaled values; those outside the training range are clipped."""
-        width = max(self.high - self.low, 1e-12)
-        return np.clip((values - self.low) / width, 0.0, 1.0)
-
-
 def find(items: np.ndarray, wanted: np.ndarray):
     """Places of ``wanted`` in ascending ``items``, and which are there."""
     if not len(items):

@@ -13,12 +13,11 @@ from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.portrait import (
     Portraits,
     PortraitSpace,
-    QuantileMap,
     cell_of,
-    item_keys,
     place_training,
     rasterise,
 )
+from serendifflib.portrait.quantiles import QuantileMap, item_keys
 from serendifflib.portrait.scores import relevance_catalogue, relevance_prefix
 
 FINITE = st.floats(-50, 50, allow_subnormal=False)

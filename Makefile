@@ -53,6 +53,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	$(BIN)/codespell
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # Two processes with one thread each: the kernels would fight for the cores.
 unit: $(STAMP)

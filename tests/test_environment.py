@@ -137,6 +137,8 @@ def test_make_test_runs_lint_tests_and_notebooks():
         "ruff check .",
         "ruff format --check .",
         "nbstripout --verify",
+        "lint-imports",
+        "mypy",
         "--doctest-modules",
         "--nbmake",
     ):

@@ -10,8 +10,8 @@ a judgement of each book.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -318,16 +318,19 @@ def _books(folder: Path, reader: int) -> pd.DataFrame:
         text = path.read_text("utf-8-sig").translate(_QUOTES)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    starts = [found.start() for found in _BOOK.finditer(text)]
+    heads = list(_BOOK.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
     rows: list[dict] = []
-    for start, end in pairwise([*starts, len(text)]):
-        block = text[start:end]
-        number = int(_BOOK.match(block)[1])
+    for head, end in zip(heads, ends, strict=True):
+        block, number = text[head.start() : end], int(head[1])
         if number != len(rows):
             raise DataError(
                 f"{path}: book {number} stands where book {len(rows)} should"
             )
-        row = {"user_id": f"reader {reader}", "position": number}
+        row: dict[str, Any] = {
+            "user_id": f"reader {reader}",
+            "position": number,
+        }
         for name, pattern in _FIELD.items():
             found = pattern.search(block)
             row[name] = found[1].strip() if found else ""

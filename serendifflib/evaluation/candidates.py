@@ -221,7 +221,8 @@ def _cells(positions: np.ndarray | torch.Tensor, side: int) -> np.ndarray:
             f"the position of item {item} is {places[item].tolist()}: both "
             "coordinates must lie in [0, 1]"
         )
-    return cell_number(cell_of(places, side), side)
+    flat: np.ndarray = cell_number(cell_of(places, side), side)
+    return flat
 
 
 def _ring_table(side: int) -> list[list[np.ndarray]]:

@@ -15,6 +15,7 @@ import torch
 
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.matching import zone_map
+from serendifflib.portrait.picture import draw_plane, mark_item
 from serendifflib.portrait.portrait import PortraitSpace, cell_of
 from serendifflib.portrait.scores import has_vector
 
@@ -91,11 +92,28 @@ class UserPortrait:
             }
         )
 
-    def plot(self, ax: Axes | None = None, **extras) -> Axes:
-        """Figure 2; see :func:`serendifflib.viz.plots.plot_portrait`."""
-        from serendifflib.viz.plots import plot_portrait
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        zone: np.ndarray | None = None,
+        point: np.ndarray | None = None,
+        label: str | None = None,
+    ) -> Axes:
+        """Figure 2: expectedness runs right, relevance runs up.
 
-        return plot_portrait(self, ax=ax, **extras)
+        Args:
+            ax: where to draw; None makes a figure.
+            zone: length of the generated vector per cell, [L, L]; shaded.
+            point: position of an item to mark, [2].
+            label: its title.
+        """
+        ax = draw_plane(
+            self.positions, self.side, reach=self.reach, zone=zone, ax=ax
+        )
+        if point is not None:
+            mark_item(ax, point, self.centre, label)
+        return ax
 
 
 def direction(change: np.ndarray) -> str:

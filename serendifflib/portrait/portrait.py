@@ -9,7 +9,7 @@ grid axis is expectedness and second is relevance (index L-1 = high).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -367,7 +367,7 @@ class PortraitSpace:
             known = self.vectors[torch.as_tensor(history)].numpy()
         return history_weights(len(history), self.weights, known, rows)
 
-    def _maps(self, known: Sequence[np.ndarray]) -> list[QuantileMap]:
+    def _maps(self, known: Iterable[np.ndarray]) -> list[QuantileMap]:
         """Quantile maps of both axes, given scores of the reference."""
         if self.bins != "catalogue":
             return [self.expectedness_map, self.relevance_map]

@@ -111,9 +111,6 @@ def test_the_library_imports_no_copyleft_package():
 
 # -------------------------------------------------------------------- types
 
-PUBLIC = {"__init__", "errors", "io", "paths", "profiles", "records", "runs"}
-PUBLIC |= {"collecting", "data.interactions", "evaluation.*"}
-
 
 def mypy(cache, *arguments):
     return subprocess.run(
@@ -125,17 +122,8 @@ def mypy(cache, *arguments):
 
 
 def test_types(tmp_path):
-    """Clean everywhere, strict where readers call the library."""
+    """Whoever uses the library wrongly is told; `make lint` checks it."""
     pytest.importorskip("mypy", reason="mypy is not installed")
-    strict = next(
-        part
-        for part in PYPROJECT["tool"]["mypy"]["overrides"]
-        if part.get("disallow_untyped_defs")
-    )
-    names = {f"serendifflib.{n}" for n in PUBLIC - {"__init__"}}
-    assert set(strict["module"]) == names | {"serendifflib"}
-    done = mypy(tmp_path / "cache")
-    assert done.returncode == 0, done.stdout
     wrong = tmp_path / "wrong.py"
     wrong.write_text(
         "from serendifflib import current_profile, evaluate\n"

@@ -1,0 +1,167 @@
+"""A portrait as a picture (Figures 2 and 5), and the look of all plots.
+
+One palette, safe for colour blindness and the same as that of the book's
+pages. Figures carry their own light background, so that they can be read on
+a dark page too; shape tells apart what colour tells apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.patheffects as effects
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+INK = "#222222"
+MUTED = "#5f6b7a"
+GRID = "#dfe3e8"
+HISTORY = "#b36a00"  # what the user already knows
+POINT = "#b3257a"  # what is serendipitous, or generated
+EXPECTED = "#1f6fb2"  # the axis of expectedness
+RELEVANT = "#0b7d5b"  # the axis of relevance
+ANCHOR = RELEVANT
+CANDIDATE = MUTED  # everything else of the catalogue
+PALETTE = (EXPECTED, HISTORY, RELEVANT, POINT, MUTED, "#56b4e9")
+ZONE = LinearSegmentedColormap.from_list("zone", ["#ffffff", "#e39ac4"])
+SHADE = LinearSegmentedColormap.from_list("shade", ["#ffffff", "#9cc3e6"])
+DPI = 144  # sharp on a dense screen; pages scale pictures down
+HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
+
+
+def new_figure(
+    width: float = 6.4, height: float = 3.6, rows: int = 1, columns: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """A figure in house style and its axes, [rows, columns].
+
+    Args:
+        width: in inches; a page of the book is about 7.2 wide.
+        height: in inches.
+        rows: rows of axes.
+        columns: columns of axes.
+    """
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
+        dpi=DPI,
+        layout="constrained",
+        squeeze=False,
+        facecolor="white",
+    )
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def draw_plane(
+    positions: np.ndarray,
+    side: int,
+    *,
+    reach: float | None = None,
+    zone: np.ndarray | None = None,
+    numbers: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """A history on the plane of expectedness and relevance.
+
+    Args:
+        positions: in [0, 1], [n, 2]; the first item is at the anchor (1, 1).
+        side: L; cell borders are drawn up to 25 cells per axis.
+        reach: mean distance from the anchor, drawn as an arc.
+        zone: a value per cell to shade, [L, L].
+        numbers: write each item's place in the history beside it.
+        ax: where to draw; None makes a figure.
+
+    Returns:
+        the axes.
+    """
+    if ax is None:
+        ax = new_figure(5.0, 4.8)[1][0, 0]
+    if zone is not None:
+        ax.imshow(
+            np.asarray(zone).T,
+            origin="lower",
+            extent=(0, 1, 0, 1),
+            cmap=ZONE,
+            aspect="equal",
+            zorder=0,
+        )
+    if side <= 25:
+        ticks = np.linspace(0, 1, side + 1)
+        ax.vlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+        ax.hlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+    if reach is not None:
+        angle = np.linspace(np.pi, 1.5 * np.pi, 100)
+        x, y = 1 + reach * np.cos(angle), 1 + reach * np.sin(angle)
+        inside = (x >= 0) & (y >= 0)
+        ax.plot(
+            np.where(inside, x, np.nan),
+            np.where(inside, y, np.nan),
+            color=HISTORY,
+            ls=(0, (4, 3)),
+            lw=1.2,
+            zorder=2,
+        )
+    x, y = np.asarray(positions, dtype=float).reshape(-1, 2).T
+    marker: dict[str, Any] = {
+        "mec": "white",
+        "mew": 0.8,
+        "clip_on": False,
+        "zorder": 3,
+    }
+    if len(x) > 1:  # nothing, drawn unclipped, would spoil the layout
+        ax.plot(x[1:], y[1:], "o", color=HISTORY, ms=7, **marker)
+    ax.plot(x[:1], y[:1], "s", color=ANCHOR, ms=9, **marker)
+    if numbers:
+        for place, spot in enumerate(zip(x, y, strict=True), start=1):
+            note = ax.annotate(
+                str(place),
+                spot,
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+                path_effects=HALO,
+                zorder=4,
+            )
+            note.set_in_layout(False)  # or frames of a slider would jump
+    ax.set(
+        xlim=(-0.02, 1.1 if numbers else 1.04),  # room for two digits
+        ylim=(-0.02, 1.04),
+        xlabel="expectedness (quantile)",
+        ylabel="relevance (quantile)",
+        aspect="equal",
+    )
+    ax.spines[["left", "bottom", "top", "right"]].set_visible(False)
+    ax.tick_params(length=0)
+    return ax
+
+
+def mark_item(
+    ax: Axes, point: np.ndarray, centre: np.ndarray, label: str | None
+) -> None:
+    """An item on the plane, with an arrow from the middle of the history.
+
+    Args:
+        ax: what :func:`draw_plane` returned.
+        point: position of the item, [2].
+        centre: mean position of the history, [2].
+        label: its title, written above the plane.
+    """
+    ax.annotate(
+        "",
+        xy=tuple(point),
+        xytext=tuple(centre),
+        arrowprops={"arrowstyle": "->", "color": INK, "lw": 1.2},
+    )
+    ax.plot(*point, "D", color=POINT, ms=9, mec="white", mew=0.8)
+    # no formula, and nothing that a picture's file could not hold
+    words = [
+        c if c.isprintable() or c in "\r\n\t" else "\ufffd"
+        for c in str(label or "")
+    ]
+    ax.set_title("".join(words), parse_math=False)

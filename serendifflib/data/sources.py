@@ -270,6 +270,15 @@ WORLDS = {
     "synthetic": ("strong", "simulated reviews; labels follow a strong law"),
     "synthetic-weak": ("weak", "the same with a weak law"),
     "synthetic-null": ("null", "the same with labels that follow nothing"),
+    "synthetic-forked": ("forked", "every niche has four bridges"),
+    **{
+        f"synthetic-forked-{count}": (
+            "forked",
+            f"the same with {count} bridge{'s' if count > 1 else ''}",
+        )
+        for count in (1, 2, 6)
+    },
+    "synthetic-forked-null": ("forked-null", "its null version"),
     "synthetic-like-serenlens-books": (
         "serenlens-books",
         "the strong law in the sizes of SerenLens-Books",
@@ -472,6 +481,8 @@ def _load_world(
     if not isinstance(profile, Profile):
         profile = current_profile(profile)
     sizes = {"n_users": profile.world_users, "n_items": profile.world_items}
+    if name[-1].isdigit():  # synthetic-forked-K
+        sizes["bridges"] = int(name[-1])
     return World(preset, seed=seed, **(sizes | options)).interactions()
 
 

@@ -25,6 +25,9 @@ history before the label,
                    + content cos(z_i, e(bridge(niche_u)))
                    + popularity log pop_i.
 
+The presets ``forked`` and ``forked-null`` have K bridges instead of one; see
+:mod:`serendifflib.data.law`.
+
 The label stands at a uniform position in the last 40% of the sequence; the
 rows after it are ordinary. ``LAWS`` holds the presets as data; their dials
 were set with the oracle alone (hit ratio at 10 among 1,000 candidates about
@@ -44,7 +47,7 @@ rounded to nine digits, weights turned into integers before they are summed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -52,32 +55,32 @@ import pandas as pd
 
 from serendifflib.data import vocabulary as words
 from serendifflib.data.interactions import Interactions
+from serendifflib.data.law import (
+    PRIMARY,
+    SECONDARY,
+    THEMES_PER_GENRE,
+    ForkedLaw,
+    Law,
+    draw_bridges,
+    log_softmax,
+    places,
+)
 from serendifflib.errors import ConfigError, UnknownUserError
 
-THEMES_PER_GENRE = 4
-PRIMARY, SECONDARY = 3, 1  # 0.75 and 0.25, kept as integers
 START = 1_262_304_000  # 2010-01-01
 DAY = 86_400
 TOUCH_SHARE = 0.03
 WEIGHT_SCALE = 2.0**40
+SPREAD = 60.0
 NICHE, NICHE_GENRE, SECOND, ANYTHING = range(4)
-
-
-@dataclass(frozen=True)
-class Law:
-    """Dials of the label law (formula in the module's docstring)."""
-
-    zone: float
-    content: float
-    popularity: float
-    stretch: float = 0.25
-    width: float = 0.1
 
 
 LAWS = {
     "strong": Law(zone=1.0, content=6.0, popularity=0.3),
     "weak": Law(zone=0.5, content=4.3, popularity=0.3),
     "null": Law(zone=0.0, content=0.0, popularity=0.0),
+    "forked": ForkedLaw(zone=1.0, content=8.0),
+    "forked-null": ForkedLaw(zone=0.0, content=0.0),
 }
 
 
@@ -119,6 +122,19 @@ def _draw_bridge(rng: np.random.Generator, n_genres: int) -> np.ndarray:
         other = target[genre] * THEMES_PER_GENRE
         bridge[own] = other + _shuffled(rng, THEMES_PER_GENRE)
     return bridge
+
+
+def _law(preset: str, bridges: int | None) -> Law | ForkedLaw:
+    """Law of a preset, with another number of bridges where it has one."""
+    law = LAWS[preset]
+    if bridges is None:
+        return law
+    if not isinstance(law, ForkedLaw) or bridges not in range(1, 7):
+        raise ConfigError(
+            f"a {preset} world with {bridges} bridges is not possible; "
+            "use a forked preset and 1 to 6 bridges"
+        )
+    return replace(law, bridges=bridges)
 
 
 class World:
@@ -163,6 +179,7 @@ class World:
         texts_per_item: int = 3,
         sizes: Sizes | None = None,
         name: str | None = None,
+        bridges: int | None = None,
     ) -> None:
         if preset not in LAWS:
             raise ConfigError(
@@ -170,17 +187,18 @@ class World:
                 f"use one of {', '.join(LAWS)}"
             )
         self.preset, self.seed, self.sizes = preset, seed, sizes
-        self.law = LAWS[preset]
+        self.law = _law(preset, bridges)
         self.n_users = sizes.n_users if sizes else n_users
         self.n_items = sizes.n_items if sizes else n_items
         self.texts_per_item = texts_per_item
         self.theme_names = words.theme_names()
         if name is None:
             suffix = "" if preset == "strong" else f"-{preset}"
-            name = f"synthetic{suffix}"
+            count = "" if bridges is None else f"-{bridges}"
+            name = f"synthetic{suffix}{count}"
         self.name = name
         self._check(min_length, max_length)
-        self.bridge = _draw_bridge(_stream(seed, 0), len(words.genre_names()))
+        self._draw_bridges(_stream(seed, 0))
         self._draw_items(_stream(seed, 1))
         self._draw_users(_stream(seed, 2))
         self._draw_slots(_stream(seed, 3), min_length, max_length)
@@ -247,6 +265,18 @@ class World:
 
     # -- items and users ---------------------------------------------------
 
+    def _draw_bridges(self, rng: np.random.Generator) -> None:
+        n_genres = len(words.genre_names())
+        if isinstance(self.law, ForkedLaw):
+            self.bridges, self.pairs = draw_bridges(
+                rng, n_genres, self.law.bridges
+            )
+            self._foreign = np.hstack((self.bridges, self.pairs))
+        else:
+            self.bridges = _draw_bridge(rng, n_genres)[:, None]
+            self._foreign = self.bridges
+        self.bridge = self.bridges[:, 0]
+
     def _draw_items(self, rng: np.random.Generator) -> None:
         n, n_themes = self.n_items, len(self.theme_names)
         primary = (np.arange(n) % n_themes)[_shuffled(rng, n)]
@@ -257,7 +287,11 @@ class World:
             0, THEMES_PER_GENRE, n
         )
         rank = _shuffled(rng, n)
-        weight = np.rint(1e9 * (rank + 10.0) ** -0.8).astype(np.int64)
+        if isinstance(self.law, ForkedLaw):
+            raw = SPREAD ** (-rank / n)
+        else:
+            raw = (rank + 10.0) ** -0.8
+        weight = np.rint(1e9 * raw).astype(np.int64)
         self.primary = np.concatenate(([-1], primary))
         self.secondary = np.concatenate(([-1], secondary))
         self.popularity = np.concatenate(([0], weight))
@@ -295,13 +329,12 @@ class World:
         n, n_themes = self.n_users, len(self.theme_names)
         n_genres = n_themes // THEMES_PER_GENRE
         self.niche = (np.arange(n) % n_themes)[_shuffled(rng, n)]
-        own = self.niche // THEMES_PER_GENRE
-        far = self.bridge[self.niche] // THEMES_PER_GENRE
-        # A third genre: skip the niche's and the bridge's.
-        low, high = np.minimum(own, far), np.maximum(own, far)
-        genre = rng.integers(0, n_genres - 2, n)
-        genre = genre + (genre >= low)
-        genre = genre + (genre >= high)
+        # Another genre than those of the niche and of its bridges.
+        taken = np.column_stack((self.niche, self._foreign[self.niche]))
+        taken = np.sort(taken // THEMES_PER_GENRE, axis=1)
+        genre = rng.integers(0, n_genres - taken.shape[1], n)
+        for one in taken.T:
+            genre = genre + (genre >= one)
         self.second = genre * THEMES_PER_GENRE + rng.integers(
             0, THEMES_PER_GENRE, n
         )
@@ -355,7 +388,8 @@ class World:
     def _draw_histories(self, rng: np.random.Generator) -> None:
         """Ordinary rows: cover the catalogue, then fill by popularity."""
         free = np.flatnonzero(self._label == 0)
-        copies = min(3, len(free) // (2 * self.n_items))
+        most = 1 if isinstance(self.law, ForkedLaw) else 3
+        copies = min(most, len(free) // (2 * self.n_items))
         if len(free) < self.n_items:
             raise ConfigError(
                 f"{len(free)} interactions cannot cover {self.n_items} "
@@ -497,6 +531,56 @@ class World:
         zone = -(off * off) / (2 * law.width * law.width)
         return np.round(law.zone * zone + law.content * content, 9)
 
+    def _weights(
+        self, user: int, items: np.ndarray, popularity: np.ndarray
+    ) -> np.ndarray:
+        """Weight of every item as the label, up to a factor, float64 [N]."""
+        if isinstance(self.law, ForkedLaw):
+            scores = self._forked(user)
+            return np.exp(scores - scores.max())
+        logits = self._class_logits(user, items)
+        return np.exp(logits - logits.max())[self._class_of] * popularity
+
+    def _forked(self, user: int) -> np.ndarray:
+        """Log-probability of every item, history not excluded, [N]."""
+        parts = self.bridge_log_chances(user)
+        top = parts.max(axis=0)
+        mean = np.exp(parts - top).sum(axis=0) / len(parts)
+        return np.round(top + np.log(mean), 9)
+
+    def bridge_log_chances(self, user: int) -> np.ndarray:
+        """Log-probability of every item given each bridge, [K, N]."""
+        law: ForkedLaw = self.law
+        bold = self.boldness[user]
+        anything = 0.05 + 0.25 * bold
+        second = 0.10 + 0.15 * bold
+        rest = 1 - anything - second
+        shares = np.array([0.7 * rest, 0.3 * rest, second, anything])
+        niche = self.niche[user]
+        place = places(
+            self.popularity[1:],
+            self.primary[1:],
+            niche,
+            self.second[user],
+            shares,
+        )
+        off = place - law.reaches[:, None]
+        zone = -(off * off) / (2 * law.width * law.width)
+        n_themes = len(self.theme_names)
+        first, other = self._classes // n_themes, self._classes % n_themes
+        themes = np.arange(n_themes)
+        match = []
+        for a, b in zip(self.bridges[niche], self.pairs[niche], strict=True):
+            near = np.zeros(n_themes, np.int64)
+            for theme, part in ((a, PRIMARY), (b, SECONDARY)):
+                near += part * (themes == theme)
+                near += part * (
+                    themes // THEMES_PER_GENRE == theme // THEMES_PER_GENRE
+                )
+            match.append(PRIMARY * near[first] + SECONDARY * near[other])
+        content = np.array(match)[:, self._class_of] / _NORM
+        return log_softmax(law.zone * zone + law.content * content)
+
     def _before(self, row: int) -> np.ndarray:
         """Items of the row's user strictly before that row."""
         return self._item[self._start[self._user[row]] : row]
@@ -516,9 +600,8 @@ class World:
             rows = rows[_shuffled(rng, len(rows))]
             for row, u in zip(rows, rng.random(len(rows)), strict=True):
                 history = self._before(row)
-                logits = self._class_logits(self._user[row], history)
-                weight = np.exp(logits - logits.max())[self._class_of]
-                weight = np.rint(weight * popularity * WEIGHT_SCALE)
+                weight = self._weights(self._user[row], history, popularity)
+                weight = np.rint(weight * WEIGHT_SCALE)
                 weight[history - 1] = 0
                 if limit is not None:
                     weight[used if n_drawn < limit else ~used] = 0
@@ -620,9 +703,12 @@ class World:
             UnknownUserError: no such user, or no such label of the user.
         """
         history = self._before(self._row_of_label(user, which))
-        logits = self._class_logits(user, history)
         scores = np.full(self.n_items + 1, -np.inf)
-        scores[1:] = logits[self._class_of] + self._pop_logit
+        if isinstance(self.law, ForkedLaw):
+            scores[1:] = self._forked(user)
+        else:
+            logits = self._class_logits(user, history)
+            scores[1:] = logits[self._class_of] + self._pop_logit
         scores[history] = -np.inf
         return scores if items is None else scores[np.asarray(items)]
 

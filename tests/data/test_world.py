@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from serendifflib.data import vocabulary as words
+from serendifflib.data.law import THEMES_PER_GENRE
+from serendifflib.data.sources import load_dataset
 from serendifflib.data.world import LAWS, SIZES, World
 from serendifflib.errors import ConfigError, UnknownUserError
 
@@ -309,7 +311,7 @@ def reference_logits(world, user):
     return scores, reach
 
 
-@pytest.mark.parametrize("preset", sorted(LAWS))
+@pytest.mark.parametrize("preset", ["strong", "weak", "null"])
 def test_oracle_equals_the_printed_formula(preset):
     world = small(4, preset)
     for user in (0, 17, 79):
@@ -529,3 +531,117 @@ def test_describe_is_one_sentence():
     text = small(preset="weak").describe()
     assert text.endswith(".") and text.count(". ") == 0
     assert "synthetic-weak" in text and "80 users" in text
+
+
+# ------------------------------------------------------------ several bridges
+
+
+@pytest.fixture(scope="module")
+def forked():
+    return World("forked", n_users=200, n_items=400, seed=3)
+
+
+def test_bridges_are_pairs_of_themes_in_different_genres(forked):
+    assert forked.bridges.shape == forked.pairs.shape
+    assert forked.bridges.shape[1] == 4
+    for niche in range(len(forked.bridges)):
+        themes = [niche, *forked.bridges[niche], *forked.pairs[niche]]
+        assert len({theme // THEMES_PER_GENRE for theme in themes}) == 9
+
+
+def test_fewer_bridges_are_the_first_of_more():
+    few, more = (
+        World("forked", n_users=100, n_items=300, bridges=count)
+        for count in (2, 6)
+    )
+    assert (few.bridges == more.bridges[:, :2]).all()
+    assert (few.pairs == more.pairs[:, :2]).all()
+
+
+def test_forked_law_by_hand(forked):
+    """The printed formula, one user, in plain loops."""
+    user, law = 5, forked.law
+    n, niche = forked.n_items, int(forked.niche[5])
+    bold = forked.boldness[user]
+    a, s = 0.05 + 0.25 * bold, 0.10 + 0.15 * bold
+    rest = 1 - a - s
+    genre = THEMES_PER_GENRE
+    chance = np.zeros(n)
+    for share, pool in (
+        (0.7 * rest, lambda t: t == niche),
+        (0.3 * rest, lambda t: t // genre == niche // genre),
+        (s, lambda t: t == forked.second[user]),
+        (a, lambda t: True),
+    ):
+        held = [i for i in range(n) if pool(forked.primary[i + 1])]
+        total = sum(forked.popularity[i + 1] for i in held)
+        for i in held:
+            chance[i] += share * forked.popularity[i + 1] / total
+    order = sorted(range(n), key=lambda i: (-round(np.log(chance[i]), 9), i))
+    place = {item: (k + 0.5) / n for k, item in enumerate(order)}
+
+    def vector(*weighted):
+        found = np.zeros(2 * len(forked.theme_names))
+        for theme, weight in weighted:
+            found[theme] += weight
+            found[len(forked.theme_names) + theme // genre] += weight
+        return found / np.linalg.norm(found)
+
+    expected = np.zeros(n)
+    for k in range(law.bridges):
+        goal = vector(
+            (forked.bridges[niche, k], 3), (forked.pairs[niche, k], 1)
+        )
+        scores = [
+            law.content
+            * (
+                vector(
+                    (forked.primary[i + 1], 3), (forked.secondary[i + 1], 1)
+                )
+                @ goal
+            )
+            - law.zone * (place[i] - law.reaches[k]) ** 2 / (2 * law.width**2)
+            for i in range(n)
+        ]
+        expected += np.exp(scores) / np.exp(scores).sum() / law.bridges
+    found = forked.oracle_scores(user)[1:]
+    known = np.isfinite(found)
+    assert known.sum() > n / 2
+    assert np.allclose(found[known], np.log(expected[known]), atol=1e-6)
+
+
+def test_hybrids_outnumber_items_that_fit_a_bridge(forked):
+    """The themes of one bridge at the place of another: plenty, and bad."""
+    user = 5
+    chances = forked.bridge_log_chances(user)
+    niche = forked.niche[user]
+    themed = np.isin(forked.primary[1:], forked.bridges[niche])
+    best = np.sort(chances.max(axis=0))[-20:].min()
+    good = chances.max(axis=0) >= best
+    assert (themed & ~good).sum() > (themed & good).sum() > 0
+
+
+def test_forked_labels_follow_the_oracle_and_null_ones_nothing(forked):
+    assert (forked.oracle_ranks(n_candidates=300) <= 10).mean() > 0.5
+    null = World("forked-null", n_users=300, n_items=400, seed=3)
+    hits = (null.oracle_ranks(n_candidates=300) <= 10).mean()
+    assert hits < 0.1  # chance is 1 in 30
+
+
+def test_other_presets_have_no_number_of_bridges():
+    with pytest.raises(ConfigError, match="bridges is not possible"):
+        World("strong", n_users=100, n_items=300, bridges=2)
+    with pytest.raises(ConfigError, match="1 to 6 bridges"):
+        World("forked", n_users=100, n_items=300, bridges=7)
+
+
+def test_the_registry_knows_the_dial():
+    data = load_dataset("synthetic-forked-2", n_users=100, n_items=300)
+    assert data.name == "synthetic-forked-2"
+    assert data.world.law.bridges == 2
+    assert (
+        load_dataset(
+            "synthetic-forked", n_users=100, n_items=300
+        ).world.law.bridges
+        == 4
+    )

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
 import io
 import os
 import re
 import sys
+import unicodedata
+import warnings
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from serendifflib.errors import ConfigError, DataError, SerenDiffError
 from serendifflib.profiles import PROFILES
+
+if TYPE_CHECKING:  # what takes long to load is loaded inside main
+    import pandas as pd
 
 EXAMPLES = """examples:
   python -m serendifflib data list
   python -m serendifflib data fetch movielens-small
   python -m serendifflib data check my_reviews.csv
+  python -m serendifflib data convert amazon-2018 Books.json.gz books.csv
   python -m serendifflib recommend --data synthetic --user u00007 -k 5
   python -m serendifflib recommend --data my_reviews.csv --user anna -k 10
+  python -m serendifflib recommend --data my_reviews.csv --items b1,b2
+  python -m serendifflib recommend --data my_reviews.csv --all --out all.csv
   python -m serendifflib run controls --data synthetic-null
   python -m serendifflib run table4 --models sasrec,purs --folds 0,1 --jobs 2
   python -m serendifflib trace table4 synthetic/sasrec/H@10
@@ -42,14 +51,40 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return options.run(options) or 0
+        with warnings.catch_warnings():
+            # what is said of the data is printed as a note
+            warnings.simplefilter("ignore", UserWarning)
+            status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
     except SerenDiffError as error:
-        line = " ".join(str(error).split())
-        print(f"error: {harmless(line)}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
+    except BrokenPipeError:  # `| head` has seen enough
+        _drop_output()
+        return 141
+    except MemoryError:
+        return _refused("there is not enough memory for this")
+    except OSError as error:
+        _drop_output()
+        place = f"{error.filename}: " if error.filename else ""
+        return _refused(f"{place}{error.strerror or error}")
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _refused(message: str) -> int:
+    """Say in one line what the user can mend; exit status 2."""
+    line = " ".join(message.split())
+    print(f"error: {harmless(line)}", file=sys.stderr)
+    return 2
+
+
+def _drop_output() -> None:
+    """Keep Python from writing again to what takes no more."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,20 +110,56 @@ def _add_data(commands) -> None:
     fetch = actions.add_parser("fetch", help="download and verify")
     fetch.add_argument("id", help="data id")
     fetch.set_defaults(run=_data_fetch)
-    check = actions.add_parser("check", help="verify, count, say what is odd")
-    check.add_argument("id", help="data id or path of a CSV file")
+    check = actions.add_parser(
+        "check", help="verify, count, say whether it can be fitted"
+    )
+    check.add_argument("id", help="data id or path of a file")
+    _add_file_options(check)
     check.set_defaults(run=_data_check)
+    convert = actions.add_parser(
+        "convert",
+        help="write a file in our columns, part by part",
+        description="SOURCE is auto, movielens, or one of the layouts of "
+        "serendifflib.data.layouts: amazon-2014, amazon-2018, amazon-2023, "
+        "goodreads, goodreads-library, yelp, serendiff.",
+    )
+    convert.add_argument("layout", metavar="SOURCE")
+    convert.add_argument("file", metavar="FILE")
+    convert.add_argument("out", metavar="OUT.csv", type=Path)
+    convert.add_argument("--columns", help="e.g. user_id=reviewerID,label=y")
+    convert.set_defaults(run=_data_convert)
+
+
+def _add_file_options(parser) -> None:
+    parser.add_argument("--layout", help="of a file; found out if left out")
+    parser.add_argument(
+        "--columns", help="of a file, e.g. user_id=reviewerID,label=y"
+    )
+    parser.add_argument(
+        "--texts-describe-items",
+        action="store_true",
+        help="the texts of a file are descriptions, not reviews",
+    )
 
 
 def _add_recommend(commands) -> None:
     parser = commands.add_parser(
         "recommend",
-        help="fit on a data set and recommend to one of its users",
+        help="fit on a data set and recommend to one reader, or to all",
         description="Fits (or loads the same fit), prints the k best items "
         "and writes the user's portrait as PNG.",
     )
-    parser.add_argument("--data", required=True, help="data id or CSV path")
-    parser.add_argument("--user", required=True, help="user id")
+    parser.add_argument("--data", required=True, help="data id or file")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", help="user id")
+    who.add_argument(
+        "--items", help="instead, item ids of somebody new, oldest first"
+    )
+    who.add_argument(
+        "--all", action="store_true", help="every user, into --out"
+    )
+    parser.add_argument("--out", type=Path, help="CSV file to write")
+    parser.add_argument("--exclude", help="item ids to leave out")
     parser.add_argument("-k", type=int, default=10, help="how many items")
     parser.add_argument("--preset", default="tuned")
     parser.add_argument("--profile", choices=list(PROFILES))
@@ -96,6 +167,7 @@ def _add_recommend(commands) -> None:
     parser.add_argument(
         "--picture", type=Path, help="PNG file (portrait-USER.png)"
     )
+    _add_file_options(parser)
     parser.set_defaults(run=_recommend)
 
 
@@ -145,31 +217,124 @@ def _data_fetch(options) -> None:
 
 def _data_check(options) -> None:
     from serendifflib.data.sources import check
+    from serendifflib.portrait.outlook import outlook
 
-    _print(check(options.id))
+    report, data = check(options.id, **_file_options(options))
+    reason = ""
+    if data is not None:
+        found, reason = outlook(data)
+        for what, value in found:
+            report.loc[len(report)] = [what, value, "", True]
+        answer = ["can be fitted", "no" if reason else "yes", "", not reason]
+        report.loc[len(report)] = answer
+    is_note = report["what"] == "note"
+    _print(report[~is_note])
+    for note in report["found"][is_note]:
+        print(f"note: {harmless(note)}")
+    if reason:
+        raise DataError(f"cannot be fitted: {reason}")
+
+
+def _data_convert(options) -> None:
+    from serendifflib.data.layouts import parse_columns
+    from serendifflib.data.sources import convert
+
+    rows, notes = convert(
+        options.file,
+        options.out,
+        layout=None if options.layout == "auto" else options.layout,
+        columns=parse_columns(options.columns or ""),
+    )
+    for note in notes:
+        print(f"note: {harmless(note)}")
+    print(harmless(f"{rows:,} rows: {options.out}"))
+
+
+def _file_options(options) -> dict[str, object]:
+    """What was said about a file, for ``load_dataset``."""
+    from serendifflib.data.layouts import parse_columns
+
+    said: dict[str, object] = {}
+    if options.layout:
+        said["layout"] = options.layout
+    if options.columns:
+        said["columns"] = parse_columns(options.columns)
+    if options.texts_describe_items:
+        said["texts_describe_items"] = True
+    return said
 
 
 def _recommend(options) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from serendifflib.data.sources import load_dataset
     from serendifflib.experiments.prepared import fit_on_all
+
+    profile, picture = _check_options(options)
+    data = _load(options, profile)
+    items = _ids(options.items) if options.items is not None else None
+    exclude = _ids(options.exclude or "")
+    if options.user is not None:
+        data.user_number(options.user)
+    for item in (*(items or ()), *exclude):
+        data.item_number(item)
+    model = fit_on_all(
+        data, options.preset, profile=profile, seed=options.seed
+    )
+    if data.has_labels:
+        count = _trained_labels(model, data)
+        print(f"Trained on {count:,} serendipity labels.")
+    if options.all:
+        table = model.recommend_all(options.k, exclude=exclude)
+        _write_table(table, options.out)
+        return
+    who = {"user": options.user, "items": items}
+    table = model.recommend(**who, k=options.k, exclude=exclude)
+    if table.empty:
+        raise DataError(
+            f"{data.name}: nothing is left to recommend to user "
+            f"{options.user or options.items!r}, who has every item that has "
+            "a review and is not excluded"
+        )
+    _print(table.drop(columns="item"))
+    if options.out:
+        _write_table(table, options.out)
+    best = model.explain(**who, item=table["item"].iloc[0])
+    print(f"\n{harmless(best.text)}")
+    _save_picture(best, picture)
+    print(f"portrait: {picture}")
+
+
+def _check_options(options):
+    """Refuse what can be refused before the work; profile and picture."""
     from serendifflib.model.settings import make_settings
     from serendifflib.profiles import current_profile
 
-    # what can be refused is refused before the work, not after it
     if options.k < 1:
         raise ConfigError(f"-k is {options.k}: choose at least 1")
     if not 0 <= options.seed < 2**63:
         raise ConfigError(f"--seed is {options.seed}: choose 0 to 2^63 - 1")
     profile = current_profile(options.profile)
     make_settings(options.preset, profile)
-    picture = options.picture or Path(f"portrait-{_safe(options.user)}.png")
-    _check_picture(picture)
-    data = load_dataset(options.data, profile=profile)
-    data.user_number(options.user)
+    if options.all and not options.out:
+        raise ConfigError("--all needs a file to write: --out FILE")
+    name = "new" if options.user is None else options.user
+    picture = options.picture or Path(f"portrait-{_safe(name)}.png")
+    for option, path in (("--picture", picture), ("--out", options.out)):
+        if path is not None:
+            _check_writable(option, path)
+    return profile, picture
+
+
+def _load(options, profile):
+    """The data, and what is to be known of them before the wait."""
+    from serendifflib.data.sources import load_dataset
+
+    data = load_dataset(
+        options.data, profile=profile, **_file_options(options)
+    )
     print(harmless(data.source))
+    print(f"times: {data.span}")
     for note in data.notes:
         print(f"note: {harmless(note)}")
     if not data.has_labels:
@@ -178,23 +343,21 @@ def _recommend(options) -> None:
             "what users took next, so what follows are next-item "
             "recommendations placed on the portrait, not serendipity."
         )
-    model = fit_on_all(
-        data, options.preset, profile=profile, seed=options.seed
-    )
-    if data.has_labels:
-        count = _trained_labels(model, data)
-        print(f"Trained on {count:,} serendipity labels.")
-    table = model.recommend(options.user, options.k)
-    if table.empty:
-        raise DataError(
-            f"{data.name}: nothing is left to recommend to user "
-            f"{options.user!r}, who has every item that has a review"
-        )
-    _print(table.drop(columns="item"))
-    best = model.explain(options.user, table["item"].iloc[0])
-    print(f"\n{harmless(best.text)}")
-    _save_picture(best, picture)
-    print(f"portrait: {picture}")
+    return data
+
+
+def _ids(text: str) -> list[str]:
+    """Ids with commas between; one that holds a comma stands in quotes."""
+    rows = list(csv.reader([text], skipinitialspace=True))
+    return [name.strip() for name in rows[0] if name.strip()] if rows else []
+
+
+def _write_table(table, path: Path) -> None:
+    from serendifflib.io import atomic_path
+
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+    print(harmless(f"{len(table):,} rows: {path}"))
 
 
 def _trained_labels(model, data) -> int:
@@ -206,14 +369,14 @@ def _trained_labels(model, data) -> int:
     return int(model.space.vectors[targets].any(dim=1).sum())
 
 
-def _check_picture(path: Path) -> None:
-    """Refuse a path that cannot become a picture."""
+def _check_writable(option: str, path: Path) -> None:
+    """Refuse a path that no file can be written to."""
     parent = next(p for p in path.absolute().parents if p.exists())
     if path.is_dir():
-        raise ConfigError(f"--picture {path}: this is a folder; name a file")
+        raise ConfigError(f"{option} {path}: this is a folder; name a file")
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ConfigError(
-            f"--picture {path}: {parent} is no folder that can be written"
+            f"{option} {path}: {parent} is no folder that can be written"
         )
 
 
@@ -242,8 +405,8 @@ def _run(options) -> int:
         raise ConfigError(f"--jobs is {options.jobs}: choose at least 1")
     folds = None
     if options.folds:
-        parts = options.folds.split(",")
-        if not all(part.strip().isdigit() for part in parts):
+        parts = [part.strip() for part in options.folds.split(",")]
+        if not all(part.isascii() and part.isdigit() for part in parts):
             raise ConfigError(
                 f"--folds is {options.folds!r}: write numbers with commas "
                 "between, e.g. 0,1"
@@ -260,20 +423,21 @@ def _run(options) -> int:
         store=live() if options.live else recorded(),
         progress=True,
     )
-    print(harmless(report.text()))
+    _print_lines(report.text())
     return 0 if report.ok else 1
 
 
 def _trace(options) -> None:
     from serendifflib.experiments.runner import trace
 
-    print(harmless(trace(options.table, options.cell)))
+    _print_lines(trace(options.table, options.cell))
 
 
-# control characters, and those that turn the direction of writing
+# control characters, line breaks, and what turns the direction of writing
 _COMMANDS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
+WIDEST = 60  # columns of the terminal for one column of a table
 
 
 def harmless(text: str) -> str:
@@ -285,16 +449,43 @@ def harmless(text: str) -> str:
     return _COMMANDS.sub("\ufffd", text)
 
 
+def _print_lines(text: str) -> None:
+    """Print lines of our own, of which each may hold text of the data."""
+    for line in text.split("\n"):
+        print(harmless(line))
+
+
 def _print(table: pd.DataFrame) -> None:
+    import pandas as pd
+
     with pd.option_context(
         "display.max_columns", None,
         "display.max_rows", None,
-        "display.max_colwidth", 60,
+        "display.max_colwidth", None,
         "display.width", 250,
         "display.precision", 3,
+        "display.unicode.east_asian_width", True,
     ):  # fmt: skip
-        print(harmless(table.to_string(index=False)))
+        shown = table.map(
+            lambda value: (
+                _narrow(harmless(value)) if isinstance(value, str) else value
+            )
+        )
+        print(shown.to_string(index=False))
+
+
+def _narrow(text: str) -> str:
+    """At most :data:`WIDEST` columns; wide letters take two."""
+    used = 0
+    for place, letter in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if used > WIDEST - 3 and len(text) > place + 3:
+            return f"{text[:place]}..."
+    return text
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before main could say so
+        sys.exit(130)

@@ -95,6 +95,19 @@ def _cannot_write(path: Path, error: Exception) -> CacheError:
     )
 
 
+def check_folder(folder: Path) -> None:
+    """Find out before the work whether its result can be written.
+
+    Raises:
+        CacheError: ``folder`` cannot be made, or is read-only.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically (see :func:`atomic_path`)."""
     with atomic_path(path) as temporary:

@@ -111,7 +111,7 @@ def cli(tmp_path, monkeypatch, capsys, word_encoder):
     monkeypatch.setenv("SERENDIFF_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("SERENDIFF_PROFILE", raising=False)
     monkeypatch.setitem(profiles.PROFILES, "smoke", TINY_PROFILE)
-    monkeypatch.setattr(fold, "default_encoder", lambda: word_encoder)
+    monkeypatch.setattr(fold, "default_encoder", lambda **_: word_encoder)
     monkeypatch.chdir(tmp_path)
     # what earlier work left behind must survive every refusal
     (tmp_path / "data").mkdir()
@@ -146,6 +146,37 @@ def test_data_check_counts(cli):
 def test_data_check_of_a_world_uses_the_profile(cli):
     assert cli("data", "check", "synthetic") == 0
     assert " 40 " in cli.out
+
+
+def test_data_check_says_what_can_be_fitted(cli):
+    assert cli("data", "check", cli.write(reviews())) == 0
+    for words in ("times", "ratings", "longest history", "can be fitted"):
+        assert words in cli.out
+    assert "12 of 12" in cli.out
+    rows = [[*row[:TIME], 1000, *row[TIME + 1 :]] for row in reviews()]
+    assert cli("data", "check", cli.write(rows)) == 2
+    assert "0 of 12" in cli.out
+    assert "note: Warning: the times run from 1970" in cli.out
+    assert cli.err.startswith("error: cannot be fitted: my.csv, all users")
+    assert "the user's rows all have the same time" in cli.err
+
+
+def test_data_convert(cli):
+    header = ("who", "what", "when", "text", "stars", "luck")
+    path = cli.write(reviews(), header)
+    options = (
+        "--columns",
+        "user_id=who,item_id=what,timestamp=when,label=luck",
+    )
+    assert cli("data", "convert", "auto", path, "out.csv", *options) == 0
+    assert "note: Columns" in cli.out and "96 rows: out.csv" in cli.out
+    assert cli("data", "check", "out.csv") == 0
+    assert "12 of 12" in cli.out
+    line = cli.refused("data", "convert", "yelp", path, "no.csv")
+    assert "column 'user_id' is missing" in line
+    line = cli.refused("data", "convert", "nope", path, "no.csv")
+    assert "unknown layout 'nope'" in line
+    assert cli.recommend("u03", path, 3, *options) == 0
 
 
 def test_data_fetch_of_a_world_needs_no_file(cli):
@@ -206,6 +237,43 @@ def test_labels_without_a_vector_are_not_counted(cli):
     cli.write(rows)
     assert cli.recommend() == 0
     assert "Trained on 10 serendipity labels." in cli.out
+
+
+def test_recommend_to_somebody_new(cli):
+    base = ("recommend", "--data", cli.write(reviews()), "-k", 3)
+    assert cli(*base, "--items", "i00, i03,i06") == 0
+    first = cli.titles
+    assert len(first) == 3 and not {"i00", "i03", "i06"} & set(first)
+    assert "portrait: portrait-new.png" in cli.out
+    out = ("--exclude", first[0], "--out", "new.csv")
+    assert cli(*base, "--items", "i00,i03,i06", *out) == 0
+    assert cli.titles[:2] == first[1:]
+    assert (cli.folder / "new.csv").read_text().count("\n") == 4
+    assert "'i99' does not" in cli.refused(*base, "--items", "i99")
+    assert "'i99' does not" in cli.refused(
+        *base, "--user", "u03", "--exclude", "i99"
+    )
+
+
+def test_recommend_to_all(cli):
+    base = ("recommend", "--data", cli.write(reviews()), "-k", 2, "--all")
+    assert "--out FILE" in cli.refused(*base)
+    assert cli(*base, "--out", "all.csv") == 0
+    with open(cli.folder / "all.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["user"] for row in rows] == [
+        f"u{user:02}" for user in range(12) for _ in range(2)
+    ]
+    assert [row["rank"] for row in rows] == ["1", "2"] * 12
+
+
+def test_descriptions_are_said_to_be_descriptions(cli):
+    own = [[r[0], f"{r[0]}-{n}", *r[2:]] for n, r in enumerate(reviews())]
+    path = cli.write(own)
+    assert cli("data", "check", path) == 2
+    assert "--texts-describe-items" in cli.err
+    assert cli("data", "check", path, "--texts-describe-items") == 0
+    assert cli.recommend("u03", path, 3, "--texts-describe-items") == 0
 
 
 def test_the_picture_is_a_whole_png(cli):
@@ -623,6 +691,60 @@ def test_truncated_archive_is_refused(cli):
 
 
 # --- trace, the real process --------------------------------------
+
+
+@pytest.mark.parametrize("sink", ["closed pipe", "full device"])
+def test_output_that_takes_no_more(cli, sink):
+    command = [sys.executable, "-m", "serendifflib", "data", "list"]
+    if sink == "full device":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("this system has no /dev/full")
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command, stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "No space left" in done.stderr
+        return
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data", "check", "x" * 300 + ".csv"], "File name too long"),
+        (["data", "check", "~nobody-here/x.csv"], "home directory"),
+        (["run", "controls", "--folds", "²"], "--folds is '²'"),
+        (["run", "controls", "--folds", "0,,1"], "--folds is '0,,1'"),
+    ],
+)
+def test_names_that_no_file_has(cli, arguments, words):
+    assert words in cli.refused(*arguments)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused(cli):
+    os.mkfifo("my.csv")
+    assert "a pipe or a device" in cli.refused("data", "check", "my.csv")
+    os.unlink("my.csv")
+
+
+def test_wide_letters_and_commands(cli, capsys):
+    from serendifflib.__main__ import _narrow, harmless
+
+    assert _narrow("x" * 60) == "x" * 57 + "..."
+    assert _narrow("x" * 59) == "x" * 59
+    assert _narrow("宇" * 40) == "宇" * 28 + "..."
+    marks = "a\u200eb\u200fc\u061cd\ne\x1b[31m\u2028"
+    assert harmless(marks) == "a�b�c�d�e�[31m�"
 
 
 def test_stopped_by_the_keyboard(cli, monkeypatch):

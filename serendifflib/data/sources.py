@@ -671,16 +671,18 @@ def fetch(name: str) -> Path | None:
     return path
 
 
-def check(name_or_path: str | Path, **options: object) -> pd.DataFrame:
+def check(
+    name_or_path: str | Path, **options: object
+) -> tuple[pd.DataFrame, Interactions | None]:
     """Load a data set and report what was found, without downloading.
 
     Args:
-        name_or_path: a data id or a CSV path.
+        name_or_path: a data id or the path of a file.
         **options: see :func:`load_dataset`.
 
     Returns:
         One row per finding, columns ``what``, ``found``, ``expected`` (empty
-        where nothing is), ``ok``.
+        where nothing is), ``ok``; and the data, unless they are a survey.
 
     Raises:
         DataError: the data are not here, or broken; see also
@@ -702,7 +704,7 @@ def check(name_or_path: str | Path, **options: object) -> pd.DataFrame:
             rows.append(("SHA-256", sha256_file(path), source.sha256 or ""))
     if source is not None and name in SURVEYS:
         rows.append(("answers", len(load_survey(name)), source.n_users or ""))
-        return _report(rows)
+        return _report(rows), None
     data = load_dataset(name, **options)
     expected: dict[str, object] = {}
     if name.startswith("serenlens"):
@@ -724,7 +726,7 @@ def check(name_or_path: str | Path, **options: object) -> pd.DataFrame:
     ]
     rows.append(("content checksum", data.checksum, ""))
     rows += [("note", note, "") for note in data.notes]
-    return _report(rows)
+    return _report(rows), data
 
 
 def _report(rows: list[tuple[str, object, object]]) -> pd.DataFrame:

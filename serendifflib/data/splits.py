@@ -173,6 +173,13 @@ def temporal_split(
     )
 
 
+def whole_split(interactions: Interactions) -> Split:
+    """All users train, but every tenth, who validates; nobody tests."""
+    users = np.arange(interactions.n_users)
+    valid = users % 10 == 9
+    return Split("all users", users[~valid], users[valid], users[:0])
+
+
 def _check_share(name: str, share: float) -> None:
     if not 0 <= share < 1:
         raise ConfigError(f"{name} is {share}: choose 0 to below 1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serendifflib.data.interactions import Interactions
+from serendifflib.data.interactions import Interactions, plain_id
 from serendifflib.errors import UnknownItemError, UnknownUserError
 
 
@@ -78,10 +78,11 @@ class Catalogue:
         Raises:
             UnknownUserError: the id does not occur.
         """
-        place = bisect_left(self.users, str(user))
-        if place == len(self.users) or self.users[place] != str(user):
+        wanted = plain_id(user)
+        place = bisect_left(self.users, wanted)
+        if place == len(self.users) or self.users[place] != wanted:
             raise UnknownUserError(
-                f"user {str(user)!r} does not occur in {self.name}; ids look "
+                f"user {wanted!r} does not occur in {self.name}; ids look "
                 f"like {self.users[0]!r}"
             )
         return place
@@ -92,10 +93,11 @@ class Catalogue:
         Raises:
             UnknownItemError: the id does not occur.
         """
-        place = bisect_left(self.items, str(item))
-        if place == len(self.items) or self.items[place] != str(item):
+        wanted = plain_id(item)
+        place = bisect_left(self.items, wanted)
+        if place == len(self.items) or self.items[place] != wanted:
             raise UnknownItemError(
-                f"item {str(item)!r} does not occur in {self.name}; ids look "
+                f"item {wanted!r} does not occur in {self.name}; ids look "
                 f"like {self.items[0]!r}"
             )
         return place + 1

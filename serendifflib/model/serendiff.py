@@ -6,16 +6,19 @@ scores -> portrait -> diffusion -> points -> matching.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.splits import Examples, Split, make_examples
+from serendifflib.data.sources import load_dataset
+from serendifflib.data.splits import Examples, make_examples, whole_split
 from serendifflib.diffusion import sampling
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import (
@@ -55,7 +58,7 @@ class SerenDiff:
 
     Args:
         preset: ``paper``, ``corrected`` or ``tuned``.
-        profile: sizes; None takes ``$SERENDIFF_PROFILE`` (smoke).
+        profile: sizes, or their name; None takes ``$SERENDIFF_PROFILE``.
         device: ``cpu``, ``cuda`` or None (CUDA where there is one).
         progress: show progress bars.
         **changes: any of :class:`serendifflib.model.settings.Settings`.
@@ -78,14 +81,15 @@ class SerenDiff:
         self,
         preset: str = "tuned",
         *,
-        profile: Profile | None = None,
+        profile: Profile | str | None = None,
         device: str | None = None,
         progress: bool = True,
         **changes,
     ):
-        profile = profile or current_profile()
+        if not isinstance(profile, Profile):
+            profile = current_profile(profile)
         self._prepare(make_settings(preset, profile, **changes))
-        self.device = torch.device(device or _best_device())
+        self.device = usable_device(device)
         self.progress = progress
 
     def _prepare(self, settings: Settings) -> None:
@@ -112,7 +116,7 @@ class SerenDiff:
 
     def fit(
         self,
-        data: Interactions | FoldData,
+        data: Interactions | FoldData | pd.DataFrame | Path | str,
         *,
         generator: torch.Generator | None = None,
         checkpoint: Path | None = None,
@@ -121,8 +125,9 @@ class SerenDiff:
         """Fit on a fold, or on all users of a data set.
 
         Args:
-            data: a fold of an experiment, or interactions; of these every
-                tenth user validates and the others train.
+            data: a fold of an experiment; or interactions, or what
+                ``load_dataset`` takes: of these every tenth user validates
+                and the others train.
             generator: source of the seed; None is seed 0.
             checkpoint: file to resume an interrupted training from; that
                 of pre-training lies beside it (:func:`checkpoint_files`).
@@ -133,7 +138,16 @@ class SerenDiff:
             ConfigError: there is nothing to train on.
             CheckpointError: the checkpoint does not belong to this run.
         """
-        fold = data if isinstance(data, FoldData) else whole_fold(data)
+        fold = data
+        if not isinstance(fold, FoldData):
+            if not isinstance(data, Interactions):
+                data = load_dataset(data)
+            fold = whole_fold(data, progress=self.progress)
+        if self.progress:
+            print(
+                f"{fold.interactions.name}: {len(fold.train):,} {fold.kind} "
+                "targets to train on"
+            )
         self.seed = _seed_from(generator)
         self.kind = fold.kind
         s = self.settings
@@ -422,18 +436,28 @@ class SerenDiff:
 
     # ----------------------------------------------------------- for readers
 
-    def portrait(self, user: object) -> explaining.UserPortrait:
-        """Portrait of a user of the fitted data, with ``plot()``.
+    def portrait(
+        self,
+        user: object = None,
+        *,
+        items: Sequence[object] | None = None,
+    ) -> explaining.UserPortrait:
+        """Portrait of a user, with ``plot()``.
+
+        Args:
+            user: id of a user of the fitted data.
+            items: instead, the item ids of somebody new, oldest first.
 
         Raises:
-            UnknownUserError: no such user.
+            UnknownUserError, UnknownItemError: no such id.
+            ConfigError: neither a user nor items, or both.
         """
         self._require_fit()
-        history, own = self._history(user)
+        name, history, own = self._reader(user, items)
         past, everything = self.space.both_positions(history, own=own)
         log_exp, cosine = self.space.scores(history, own=own)
         return explaining.UserPortrait(
-            user=str(user),
+            user=name,
             items=history,
             titles=[self.catalogue.title(item) for item in history],
             positions=past,
@@ -443,8 +467,22 @@ class SerenDiff:
             catalogue_positions=everything,
         )
 
-    def recommend(self, user: object, k: int = 10) -> pd.DataFrame:
+    def recommend(
+        self,
+        user: object = None,
+        k: int = 10,
+        *,
+        items: Sequence[object] | None = None,
+        exclude: Sequence[object] = (),
+    ) -> pd.DataFrame:
         """The ``k`` best items that the user does not have yet.
+
+        Args:
+            user: id of a user of the fitted data.
+            k: how many; there may be fewer items left.
+            items: instead of ``user``, the item ids of somebody new, oldest
+                first.
+            exclude: item ids that are not to be recommended.
 
         Returns:
             columns item, title, score, expectedness and relevance (positions
@@ -452,32 +490,69 @@ class SerenDiff:
             direction from the user's centre, nearest history item.
 
         Raises:
-            UnknownUserError: no such user. ConfigError: ``k`` is not positive.
+            UnknownUserError, UnknownItemError: no such id. ConfigError:
+                ``k`` is not positive; neither user nor items, or both.
         """
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, got {k}")
-        portrait, scores, _ = self._rank(user)
+        k = _at_least_one("k", k)
+        portrait, scores, _ = self._rank(self.portrait(user, items=items))
+        return self._best(portrait, scores, k, self._numbers(exclude))
+
+    def recommend_all(
+        self, k: int = 10, *, exclude: Sequence[object] = ()
+    ) -> pd.DataFrame:
+        """The ``k`` best new items of every user, one below the other.
+
+        Returns:
+            columns user and rank (1 is best), then those of
+            :meth:`recommend`.
+
+        Raises:
+            see :meth:`recommend`.
+        """
+        k = _at_least_one("k", k)
+        users = self._require_fit().catalogue.users
+        left_out = self._numbers(exclude)
+        tables = []
+        for user in tqdm(users, "recommend", disable=not self.progress):
+            portrait, scores, _ = self._rank(self.portrait(user))
+            table = self._best(portrait, scores, k, left_out)
+            table.insert(0, "user", user)
+            table.insert(1, "rank", np.arange(1, len(table) + 1))
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def _best(self, portrait, scores, k, left_out) -> pd.DataFrame:
+        scores = scores.copy()
+        scores[left_out] = -np.inf
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]  # there may be fewer than k
         return explaining.recommendation_table(
             portrait, order, scores, self.space.vectors, self.catalogue
         )
 
-    def explain(self, user: object, item: object) -> explaining.Explanation:
+    def explain(
+        self,
+        user: object = None,
+        item: object = None,
+        *,
+        items: Sequence[object] | None = None,
+    ) -> explaining.Explanation:
         """Why this item: how far, in which direction, from what.
+
+        ``items`` instead of ``user``: see :meth:`portrait`.
 
         Raises:
             UnknownUserError, UnknownItemError: no such id.
         """
         number = self._require_fit().catalogue.item_number(item)
-        portrait, scores, generated = self._rank(user)
+        ranked = self._rank(self.portrait(user, items=items))
+        portrait, scores, generated = ranked
         return explaining.Explanation.of(
             portrait, number, scores, generated, self.space, self.catalogue
         )
 
-    def _rank(self, user: object):
+    def _rank(self, portrait: explaining.UserPortrait):
         """Scores of the whole catalogue, -inf for what cannot be given."""
-        portrait = self.portrait(user)
         items = torch.from_numpy(portrait.items)[None]
         sparse = self.represent(items, [portrait.positions])
         generated = self.generate(sparse)
@@ -496,11 +571,28 @@ class SerenDiff:
         full[(self.space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
         return portrait, full, generated[0]
 
-    def _history(self, user: object) -> tuple[np.ndarray, np.ndarray | None]:
-        number = self.catalogue.user_number(user)
-        history = self.catalogue.histories[number]
-        counted = history[: self.catalogue.counted[number]]
-        return history, counted if len(counted) else None
+    def _reader(
+        self, user: object, items: Sequence[object] | None
+    ) -> tuple[str, np.ndarray, np.ndarray | None]:
+        """Name, history, and the items that the counts know of a reader."""
+        if (user is None) == (items is None):
+            raise ConfigError("name either a user or items, e.g. items=['a']")
+        if items is None:
+            number = self.catalogue.user_number(user)
+            history = self.catalogue.histories[number]
+            counted = history[: self.catalogue.counted[number]]
+            return str(user), history, counted if len(counted) else None
+        history = self._numbers(items)
+        if not len(history):
+            raise ConfigError("items is empty: name at least one item id")
+        return "somebody new", history, None
+
+    def _numbers(self, items: Iterable[object]) -> np.ndarray:
+        """Item numbers of item ids, int64."""
+        if isinstance(items, str):
+            raise ConfigError(f"{items!r} is one text; give a list of ids")
+        known = [self.catalogue.item_number(item) for item in items]
+        return np.array(list(dict.fromkeys(known)), dtype=np.int64)
 
     def _require_fit(self) -> Self:
         if self.space is None or self.network is None:
@@ -515,7 +607,7 @@ class SerenDiff:
         Raises:
             ModelError: not fitted. CacheError: the folder cannot be written.
         """
-        storage.save_model(self._require_fit(), Path(path))
+        storage.save_model(self._require_fit(), Path(path).expanduser())
 
     @classmethod
     def load(
@@ -531,9 +623,9 @@ class SerenDiff:
             CheckpointError: damaged, another version, or another shape.
         """
         model = cls.__new__(cls)
-        model.device = torch.device(device or _best_device())
+        model.device = usable_device(device)
         model.progress = progress
-        storage.load_model(model, Path(path))
+        storage.load_model(model, Path(path).expanduser())
         return model
 
 
@@ -562,12 +654,16 @@ def _allowed(examples: Examples, fold: FoldData) -> Examples:
     return examples.subset(has_vector & in_time)
 
 
-def whole_fold(interactions: Interactions) -> FoldData:
+def whole_fold(
+    interactions: Interactions, *, progress: bool = True
+) -> FoldData:
     """All users train, but every tenth, who validates; nobody tests."""
-    users = np.arange(interactions.n_users)
-    valid = users % 10 == 9
-    split = Split("all users", users[~valid], users[valid], users[:0])
-    return prepare_fold(interactions, split, train_per_user=PER_USER)
+    return prepare_fold(
+        interactions,
+        whole_split(interactions),
+        progress=progress,
+        train_per_user=PER_USER,
+    )
 
 
 def _seed_from(generator: torch.Generator | None) -> int:
@@ -576,5 +672,26 @@ def _seed_from(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**31 - 1, (1,), generator=generator))
 
 
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def usable_device(name: str | None) -> torch.device:
+    """A device of this machine; CUDA where there is one if None.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    has_cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if has_cuda else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} cannot be used here; leave it out, or say cpu"
+        ) from error
+    return device
+
+
+def _at_least_one(name: str, value: object) -> int:
+    if isinstance(value, numbers.Integral) and value >= 1:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number, at least 1, got {value!r}"
+    )

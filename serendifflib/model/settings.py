@@ -6,6 +6,8 @@ sound, ``tuned`` our best. The page *Deviations* explains each switch.
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import asdict, dataclass, fields, replace
 
 from serendifflib.diffusion.sampling import SAMPLERS
@@ -73,6 +75,8 @@ class Settings:
     match: str = "zone"
 
     def __post_init__(self):
+        for field in fields(self):
+            _check_kind(field.name, getattr(self, field.name), field.default)
         for name, value, known in (
             ("predict", self.predict, PREDICT),
             ("sampler", self.sampler, SAMPLERS),
@@ -83,16 +87,44 @@ class Settings:
                     f"unknown {name} {value!r}: choose one of "
                     f"{', '.join(known)}"
                 )
-        if self.side < 1 or self.samples < 1 or self.steps < 1:
-            raise ConfigError("side, samples and steps must be at least 1")
-        if self.prototypes < 0:
+        for name in (
+            "side samples steps batch_size width timesteps calls"
+        ).split():
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        for name in "prototypes mu weight_decay patience".split():
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"{name} must be 0 or more, got {getattr(self, name)}"
+                )
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(
-                f"prototypes must be 0 or more, got {self.prototypes}"
+                f"learning_rate must be above 0, got {self.learning_rate}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"dropout must be 0 to below 1, got {self.dropout}"
             )
 
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def _check_kind(name: str, value: object, default: object) -> None:
+    """Refuse ``steps="5"`` before it ends in a comparison of texts."""
+    kinds = (
+        (bool, "True or False"),
+        (numbers.Integral, "a whole number"),
+        (numbers.Real, "a number"),
+        (str, "a name"),
+    )
+    kind, words = next(pair for pair in kinds if isinstance(default, pair[0]))
+    as_number = isinstance(value, bool) and kind is not bool
+    if not isinstance(value, kind) or as_number:
+        raise ConfigError(f"{name} must be {words}, got {value!r}")
 
 
 PRESETS = {

@@ -9,6 +9,7 @@ under the hash of the text and of the encoder.
 from __future__ import annotations
 
 import importlib.util
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm.auto import tqdm
 
 from serendifflib.errors import DataError, ModelError
-from serendifflib.io import atomic_path, cache_dir, content_hash, sha256_file
+from serendifflib.io import (
+    atomic_path,
+    cache_dir,
+    check_folder,
+    content_hash,
+    sha256_file,
+)
 
 MINILM_SHA256 = (
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -38,6 +45,7 @@ BATCH_TOKENS = 4096  # tokens of a forward pass of OpenVINO, with padding
 MINILM_SETTINGS = (  # of its other files: tokenizer, pooling, ...
     "4789d5efc84880baed8d86ce798f94bc92db7e58c6d5b723aa298d13d9ae8cbc"
 )
+BAR_STEP = 256  # texts between two moves of the progress bar
 SHARD = 2048  # texts per cache file: what a killed run loses at most
 
 
@@ -131,19 +139,46 @@ class ReviewEncoder:
         # stable: after a kill the same batches and files go on
         lengths = [-len(unique[m]) for m in missing]
         missing = missing[np.argsort(lengths, kind="stable")]
-        shards = range(0, len(missing), SHARD)
-        for start in tqdm(
-            shards, "encode reviews", disable=not self.progress or not shards
-        ):
-            part = missing[start : start + SHARD]
-            vectors[part] = self.model.encode(
-                list(unique[part]),
-                batch_size=self.batch_size,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
-            self._write_cache(keys[part], vectors[part])
+        if len(missing):
+            check_folder(self._folder)
+        with tqdm(
+            desc="encode texts",
+            total=len(missing),
+            unit=" texts",
+            disable=not self.progress or not len(missing),
+        ) as bar:
+            for shard in _pieces(missing, SHARD):
+                for batch in _pieces(shard, BAR_STEP):
+                    vectors[batch] = self._encoded(list(unique[batch]))
+                    bar.update(len(batch))
+                self._write_cache(keys[shard], vectors[shard])
         return vectors[inverse.ravel()]
+
+    def _encoded(self, texts: list[str]) -> np.ndarray:
+        return self.model.encode(
+            texts,
+            batch_size=self.batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+
+    def seconds_for(self, texts: Sequence[str], sample: int = 32) -> float:
+        """Estimate how long :meth:`encode` will take here.
+
+        A sample of the texts that are not cached is timed.
+        """
+        unique = np.unique(np.asarray(texts, dtype=object))
+        keys = [_digest(text) for text in unique]
+        if not keys:
+            return 0.0
+        left = unique[~self._read_cache(np.stack(keys))[1]]
+        if not len(left):
+            return 0.0
+        some = list(left[:: max(1, len(left) // sample)][:sample])
+        self._encoded(some[:1])  # loading the model does not count
+        start = time.perf_counter()
+        self._encoded(some)
+        return (time.perf_counter() - start) / len(some) * len(left)
 
     @property
     def _folder(self) -> Path:
@@ -171,6 +206,11 @@ class ReviewEncoder:
         tensors["check"] = _digest(keys, vectors)
         with atomic_path(self._folder / f"{name}.safetensors") as path:
             safetensors.numpy.save_file(tensors, path)
+
+
+def _pieces(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -389,11 +429,11 @@ def reference_encoder() -> ReviewEncoder:
     return ReviewEncoder(progress=True)
 
 
-def default_encoder() -> ReviewEncoder:
+def default_encoder(*, progress: bool = True) -> ReviewEncoder:
     """The packaged SentenceBERT, in the fastest way that this machine has.
 
     On a GPU as it is; on a processor in bfloat16 where it can
     (``pip install "serendifflib[openvino]"``).
     """
     fast = not torch.cuda.is_available() and has_bfloat16()
-    return (Bfloat16Encoder if fast else ReviewEncoder)(progress=True)
+    return (Bfloat16Encoder if fast else ReviewEncoder)(progress=progress)

@@ -271,6 +271,7 @@ def prepare_fold(
     split: Split,
     *,
     encoder: Encoder | None = None,
+    progress: bool = True,
     **options,
 ) -> FoldData:
     """Examples and item vectors of one fold, with nothing held out inside.
@@ -281,6 +282,7 @@ def prepare_fold(
         interactions: the data.
         split: the users of the fold.
         encoder: turns reviews into vectors; None for the packaged one.
+        progress: show how far the packaged one is.
         **options: see :func:`plan_fold`.
 
     Raises:
@@ -292,7 +294,7 @@ def prepare_fold(
     text_index, texts = pd.factorize(
         interactions.frame["review"].to_numpy(dtype=object)
     )
-    encoder = encoder or default_encoder()
+    encoder = encoder or default_encoder(progress=progress)
     vectors, _ = mean_vectors(
         encoder.encode(list(texts)),
         text_index.astype(np.int64),

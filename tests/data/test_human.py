@@ -136,7 +136,7 @@ def test_check_counts_the_answers(own_folders, monkeypatch):
     folder.mkdir(parents=True)
     make_personality(folder)
     monkeypatch.setenv("SERENDIFF_DATA", str(own_folders / "data"))
-    report = check("personality-2018").set_index("what")
+    report = check("personality-2018")[0].set_index("what")
     assert report.loc["answers", "found"] == 3
     assert report["ok"].all()
 

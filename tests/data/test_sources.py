@@ -192,7 +192,7 @@ def test_movielens_from_a_folder(own_folders):
         archive.extractall(own_folders / "data")
     assert find_source(SOURCES["movielens-small"]) == folder
     assert load_dataset("movielens-small").title(1) == "Heat"
-    report = check("movielens-small").set_index("what")
+    report = check("movielens-small")[0].set_index("what")
     assert report.loc["rows", "found"] == 1
     assert report.loc["place", "found"] == str(folder)
 
@@ -338,7 +338,7 @@ def test_unpacked_file_that_changed_is_unpacked_again(own_folders):
 
 def test_check_of_a_csv_file(write_csv):
     path = write_csv([*REVIEWS, REVIEWS[0]])
-    report = check(path)
+    report = check(path)[0]
     found = report.set_index("what")["found"]
     assert found["rows"] == 3
     assert found["users"] == 2
@@ -352,7 +352,7 @@ def test_check_compares_with_the_paper(own_folders, serenlens, monkeypatch):
     entry, content = serenlens
     monkeypatch.setitem(sources.SOURCES, entry.id, entry)
     (own_folders / "data" / "SerenLens_Books.csv").write_bytes(content)
-    report = check(entry.id).set_index("what")
+    report = check(entry.id)[0].set_index("what")
     assert report.loc["SHA-256", "ok"]
     assert report.loc["items", "expected"] == 113_876
     assert not report.loc["items", "ok"]
@@ -360,7 +360,7 @@ def test_check_compares_with_the_paper(own_folders, serenlens, monkeypatch):
 
 def test_check_downloads_nothing(own_folders):
     with pytest.raises(DataError, match="data fetch serenlens-books"):
-        check("serenlens-books")
+        check("serenlens-books")[0]
     assert not (own_folders / "cache").exists()
 
 

@@ -378,7 +378,7 @@ def test_more_than_there_is_gives_what_there_is(tiny_model, tiny_data):
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_no_recommendation_is_no_question(tiny_model, tiny_data, k):
-    with pytest.raises(ConfigError, match="k must be at least 1"):
+    with pytest.raises(ConfigError, match="k must be a whole number"):
         tiny_model.recommend(tiny_data.users[0], k=k)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import bisect
 import contextlib
 import csv
 import io
+import itertools
 import os
 import re
 import sys
@@ -476,12 +478,15 @@ def _print(table: pd.DataFrame) -> None:
 
 def _narrow(text: str) -> str:
     """At most :data:`WIDEST` columns; wide letters take two."""
-    used = 0
-    for place, letter in enumerate(text):
-        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        if used > WIDEST - 3 and len(text) > place + 3:
-            return f"{text[:place]}..."
-    return text
+    ends = list(
+        itertools.accumulate(
+            2 if unicodedata.east_asian_width(letter) in "WF" else 1
+            for letter in text
+        )
+    )
+    if not text or ends[-1] <= WIDEST:
+        return text
+    return text[: bisect.bisect_right(ends, WIDEST - 3)] + "..."
 
 
 if __name__ == "__main__":

@@ -398,7 +398,7 @@ def _movielens(path: Path, layout: object) -> Path | None:
     if path.is_dir():
         if release_of(os.listdir(path)):
             return path
-    elif zipfile.is_zipfile(path):
+    elif path.is_file() and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = {Path(name).name for name in archive.namelist()}
         if release := release_of(names):

@@ -7,6 +7,7 @@ scores -> portrait -> diffusion -> points -> matching.
 from __future__ import annotations
 
 import numbers
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
@@ -146,7 +147,8 @@ class SerenDiff:
         if self.progress:
             print(
                 f"{fold.interactions.name}: {len(fold.train):,} {fold.kind} "
-                "targets to train on"
+                "targets to train on",
+                file=sys.stderr,
             )
         self.seed = _seed_from(generator)
         self.kind = fold.kind

@@ -155,7 +155,7 @@ def test_silence_and_its_opposite(small, tiny_data, capsys):
     out = capsys.readouterr()
     assert (out.out, out.err) == ("", "")
     small(progress=True).fit(tiny_data)
-    assert "targets to train on" in capsys.readouterr().out
+    assert "targets to train on" in capsys.readouterr().err
 
 
 def cannot(*arguments, **options):

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.evaluation.tables import PaperTable
+from serendifflib.evaluation.paper import PaperTable
 
 HALF_RATE = 0.5e-4  # a rate is printed to 0.01%
 HALF_NDCG = 0.5e-3  # an NDCG is printed to 0.001
@@ -326,18 +327,10 @@ def scan_denominators(
                     "rows": len(part),
                     "fitting": fitting,
                     "expected": chance * len(part),
-                    "p": _at_least(fitting, len(part), chance),
+                    "p": float(binom.sf(fitting - 1, len(part), chance)),
                 }
             )
     return pd.DataFrame(found)
-
-
-def _at_least(successes: int, trials: int, chance: float) -> float:
-    """Chance of so many or more successes in independent trials."""
-    return math.fsum(
-        math.comb(trials, i) * chance**i * (1 - chance) ** (trials - i)
-        for i in range(successes, trials + 1)
-    )
 
 
 def standard_error(rate: float, n: int) -> float:

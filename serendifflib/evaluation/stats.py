@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
@@ -158,18 +157,11 @@ def wilson_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
     _check_level(level)
     if n < 1 or not 0 <= hits <= n:
         raise DataError(f"{hits} hits in {n} cases: expected 0 <= hits <= n")
-    z = float(scipy_stats.norm.ppf((1 + level) / 2))
-    rate = hits / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    spread = rate * (1 - rate) / n + z * z / (4 * n * n)
-    half = z / (1 + z * z / n) * spread**0.5
-    # at 0 and n hits the bound is exact; rounding would miss it by 1e-17
-    low = 0.0 if hits == 0 else centre - half
-    high = 1.0 if hits == n else centre + half
-    return Interval(rate, low, high)
+    found = scipy_stats.binomtest(hits, n).proportion_ci(level, "wilson")
+    return Interval(hits / n, float(found.low), float(found.high))
 
 
-def lot_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
+def chance_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
     """Where the hit ratio of n lots lies: the exact binomial range.
 
     The opposite of :func:`wilson_interval`: the probability is known, the
@@ -183,7 +175,7 @@ def lot_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
     Raises:
         DataError: no case, or a probability outside (0, 1).
 
-    >>> tuple(round(float(x), 3) for x in lot_interval(600, 0.01))
+    >>> tuple(round(float(x), 3) for x in chance_interval(600, 0.01))
     (0.01, 0.003, 0.018)
     """
     _check_level(level)
@@ -197,7 +189,7 @@ def lot_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
     return Interval(chance, float(low), float(high))
 
 
-def lot_p(hits: int, n: int, chance: float) -> float:
+def chance_p(hits: int, n: int, chance: float) -> float:
     """Two-sided p-value of ``hits`` among ``n`` lots, exact.
 
     Twice the smaller tail, at most 1.
@@ -205,7 +197,7 @@ def lot_p(hits: int, n: int, chance: float) -> float:
     Raises:
         DataError: ``hits`` outside 0..n.
 
-    >>> round(lot_p(2, 2, 0.5), 3)
+    >>> round(chance_p(2, 2, 0.5), 3)
     0.5
     """
     if n < 1 or not 0 <= hits <= n:
@@ -308,42 +300,6 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def compare(
-    ours: Sequence[float] | np.ndarray,
-    rivals: Mapping[str, Sequence[float] | np.ndarray],
-    *,
-    paired: bool = False,
-    alpha: float = 0.05,
-) -> pd.DataFrame:
-    """Test one model against each rival, plain and Holm-corrected.
-
-    Args:
-        ours: [M], values per fold or per user.
-        rivals: name -> values; in the same order when ``paired``.
-        paired: paired test (same users) instead of two samples.
-        alpha: level of significance.
-
-    Returns:
-        One row per rival, in the given order: ``rival``, ``difference``
-        (ours minus theirs), ``p``, ``p_holm``, ``significant``,
-        ``significant_holm``.
-    """
-    test = paired_t if paired else two_tailed_t
-    found = [test(ours, theirs) for theirs in rivals.values()]
-    p = np.array([one.p for one in found])
-    adjusted = holm(p)
-    return pd.DataFrame(
-        {
-            "rival": list(rivals),
-            "difference": [one.difference for one in found],
-            "p": p,
-            "p_holm": adjusted,
-            "significant": p < alpha,
-            "significant_holm": adjusted < alpha,
-        }
-    )
-
-
 def stars(
     ours: Sequence[float] | np.ndarray,
     rivals: Mapping[str, Sequence[float] | np.ndarray],
@@ -367,9 +323,9 @@ def stars(
         alpha: level of significance.
         needed: how many rivals must differ.
     """
-    table = compare(ours, rivals, paired=paired, alpha=alpha)
-    column = "significant_holm" if corrected else "significant"
-    return int(table[column].sum()) >= needed
+    test = paired_t if paired else two_tailed_t
+    p = np.array([test(ours, theirs).p for theirs in rivals.values()])
+    return int(((holm(p) if corrected else p) < alpha).sum()) >= needed
 
 
 def group_numbers(groups: ArrayLike | None, cases: int) -> np.ndarray:

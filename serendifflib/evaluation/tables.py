@@ -10,16 +10,18 @@ import html
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
 
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.evaluation import stats
-from serendifflib.io import project_root, read_json
-from serendifflib.profiles import PROFILES
+from serendifflib.evaluation.comparison import FOLD_STAR, HOLM_STAR
+from serendifflib.evaluation.paper import (
+    Column,
+    Panel,
+    PaperRow,
+    PaperTable,
+    row_key,
+)
 
 SOURCES = ("paper", "recorded", "live")
 ABSENT = {
@@ -27,165 +29,10 @@ ABSENT = {
     "recorded": "not recorded",
     "live": "not run here",
 }
-FOLD_STAR = "*"
-HOLM_STAR = "†"
 MARKS_OF_PLACES = (
     "Bold: best of its column; underlined: second; brackets: 95% "
     "bootstrap interval over users."
 )
-
-
-@dataclass(frozen=True)
-class Column:
-    """How a column prints: ``unit`` "%", "s" or "", and which end is best."""
-
-    label: str
-    unit: str = ""
-    decimals: int = 3
-    better: str = "higher"
-
-    def text(
-        self,
-        value: float,
-        low: float = math.nan,
-        high: float = math.nan,
-        *,
-        as_printed: bool = False,
-    ) -> str:
-        """A value with its interval, e.g. ``12.3% [10.1, 14.8]``.
-
-        Args:
-            value: a share for "%", seconds for "s".
-            low: lower bound, NaN for none.
-            high: upper bound, NaN for none.
-            as_printed: all decimals of the paper; ours get one for "%",
-                where more would pretend a precision that is not there.
-        """
-        places = 1 if self.unit == "%" and not as_printed else self.decimals
-        if self.unit == "s":
-            if as_printed:
-                return f"{value:.{places}f} s"
-            # three digits, or all before the point: never an exponent
-            return f"{value:,.0f} s" if value >= 999.5 else f"{value:.3g} s"
-        scale = 100 if self.unit == "%" else 1
-        shown = f"{value * scale:.{places}f}{self.unit}"
-        if math.isnan(low) or math.isnan(high):
-            return shown
-        bounds = f"{low * scale:.{places}f}, {high * scale:.{places}f}"
-        return f"{shown} [{bounds}]"
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """One row as printed; rates as shares in [0, 1], times in seconds."""
-
-    row: str
-    label: str
-    group: str
-    values: Mapping[str, float]
-    marks: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The rows of one task ("serendipity", "relevance") on one data set."""
-
-    task: str
-    data: str
-    title: str
-    rows: tuple[PaperRow, ...]
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table of the paper, typed once."""
-
-    number: int
-    title: str
-    caption: str
-    source: str
-    note: str
-    columns: Mapping[str, Column]
-    panels: tuple[Panel, ...]
-
-    def panel(self, task: str | None = None, data: str | None = None) -> Panel:
-        """The panel of a task and a data set; None means the first.
-
-        Raises:
-            ConfigError: the table has no such panel.
-        """
-        for panel in self.panels:
-            if task in (None, panel.task) and data in (None, panel.data):
-                return panel
-        known = ", ".join(f"{p.task}/{p.data}" for p in self.panels)
-        raise ConfigError(
-            f"Table {self.number} has no panel {task}/{data}: choose one "
-            f"of {known}"
-        )
-
-    def frame(self) -> pd.DataFrame:
-        """Long form: ``task, data, row, label, metric, value, mark``."""
-        return pd.DataFrame(
-            {
-                "task": panel.task,
-                "data": panel.data,
-                "row": row.row,
-                "label": row.label,
-                "metric": metric,
-                "value": value,
-                "mark": row.marks.get(metric, ""),
-            }
-            for panel in self.panels
-            for row in panel.rows
-            for metric, value in row.values.items()
-        )
-
-
-def load_paper_table(number: int, folder: Path | None = None) -> PaperTable:
-    """Read one of the paper's Tables 2 to 6.
-
-    Args:
-        number: 2..6 (Table 1 is read by ``serendifflib.data.table1``).
-        folder: where the JSON files lie; default ``results/paper``.
-
-    Raises:
-        ConfigError: there is no such table.
-    """
-    folder = folder or project_root() / "results" / "paper"
-    path = folder / f"table{number}.json"
-    if number not in range(2, 7) or not path.is_file():
-        raise ConfigError(f"no table {number} at {path}: choose 2 to 6")
-    raw = read_json(path)
-    columns = {name: Column(**spec) for name, spec in raw["columns"].items()}
-    return PaperTable(
-        number=raw["number"],
-        title=raw["title"],
-        caption=raw["caption"],
-        source=raw["source"],
-        note=raw.get("note", ""),
-        columns=columns,
-        panels=tuple(_panel(panel, columns) for panel in raw["panels"]),
-    )
-
-
-def _panel(raw: dict[str, Any], columns: Mapping[str, Column]) -> Panel:
-    rows = []
-    for row in raw["rows"]:
-        printed = zip(columns.items(), row["values"], strict=True)
-        rows.append(
-            PaperRow(
-                row=row["row"],
-                label=row["label"],
-                group=row.get("group", ""),
-                # dividing by 100 is exact to the printed digits
-                values={
-                    name: value / 100 if column.unit == "%" else value
-                    for (name, column), value in printed
-                },
-                marks=row.get("marks", {}),
-            )
-        )
-    return Panel(raw["task"], raw["data"], raw["title"], tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -299,16 +146,6 @@ def _table(caption: str, content: str) -> str:
     )
 
 
-def row_key(row: str) -> str:
-    """What rows are matched by: case, signs and "-style" do not count.
-
-    >>> row_key("DESR-style") == row_key("desr")
-    True
-    """
-    name = row.lower().removesuffix("-style")
-    return "".join(sign for sign in name if sign.isalnum())
-
-
 def comparison_table(
     paper: PaperTable,
     recorded: pd.DataFrame | None,
@@ -334,7 +171,8 @@ def comparison_table(
         metrics: columns to show; default all of the paper's table.
         sources: which of paper, recorded and live to show.
         unranked: rows that never count as best, e.g. the oracle.
-        marks: (row, metric) -> sign, from :func:`star_marks`.
+        marks: (row, metric) -> sign, from
+            :func:`~serendifflib.evaluation.comparison.star_marks`.
 
     Returns:
         Rows in the paper's order, then ours that the paper lacks.
@@ -530,120 +368,6 @@ def provenance(frame: pd.DataFrame) -> str:
     return text + "."
 
 
-def significance(
-    cases: pd.DataFrame,
-    ours: str,
-    rivals: Sequence[str],
-    *,
-    metrics: Sequence[str] = ("H@1", "H@5", "H@10", "N@5", "N@10"),
-    alpha: float = 0.05,
-) -> pd.DataFrame:
-    """Test one row against its rivals, over folds and over users.
-
-    Args:
-        cases: ``case_frame`` of one table, data set,
-            profile and task.
-        ours: the row to test.
-        rivals: rows to test it against.
-        metrics: which metrics.
-        alpha: level of significance.
-
-    Returns:
-        One line per metric and rival that has cases in a fold of ours:
-        ``metric``, ``rival``, ``folds`` (common), ``users`` (cases),
-        ``difference``, ``p_folds`` (two-tailed t over fold means; NaN with
-        one fold), ``p_users`` (paired t), ``p_users_holm``,
-        ``significant_folds``, ``significant_holm``.
-
-    Raises:
-        DataError: two rows were not tested on the same cases.
-    """
-    by_row = {
-        row: part.set_index(["fold", "user", "target"]).sort_index()
-        for row, part in cases.groupby("row")
-    }
-    if ours not in by_row:
-        raise DataError(f"no cases of row {ours!r} to test")
-    pairs = {}
-    for rival in rivals:
-        if rival in by_row:
-            pair = _common_folds(by_row[ours], by_row[rival], ours, rival)
-            if pair is not None:
-                pairs[rival] = pair
-    found = []
-    for metric in metrics:
-        lines: list[dict[str, Any]] = []
-        for rival, (mine, theirs) in pairs.items():
-            one, two = mine[metric], theirs[metric]
-            means = [v.groupby("fold").mean().to_numpy() for v in (one, two)]
-            folds = len(means[0])
-            paired = stats.paired_t(one, two)
-            p_folds = stats.two_tailed_t(*means).p if folds > 1 else math.nan
-            lines.append(
-                {
-                    "metric": metric,
-                    "rival": rival,
-                    "folds": folds,
-                    "users": len(one),
-                    "difference": paired.difference,
-                    "p_folds": p_folds,
-                    "p_users": paired.p,
-                }
-            )
-        adjusted = stats.holm([line["p_users"] for line in lines])
-        for line, p in zip(lines, adjusted, strict=True):
-            line["p_users_holm"] = float(p)
-            line["significant_folds"] = line["p_folds"] < alpha
-            line["significant_holm"] = bool(p < alpha)
-        found += lines
-    columns = (
-        "metric rival folds users difference p_folds p_users p_users_holm "
-        "significant_folds significant_holm"
-    )
-    return pd.DataFrame(found, columns=columns.split())
-
-
-def _common_folds(
-    mine: pd.DataFrame, theirs: pd.DataFrame, ours: str, rival: str
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    folds = [
-        fold
-        for fold in mine.index.get_level_values("fold").unique()
-        if fold in theirs.index.get_level_values("fold")
-    ]
-    if not folds:
-        return None
-    mine, theirs = mine.loc[folds], theirs.loc[folds]
-    if not mine.index.equals(theirs.index):
-        raise DataError(
-            f"{ours} and {rival} were not tested on the same cases in folds "
-            f"{folds}: run both on the same data and candidates"
-        )
-    return mine, theirs
-
-
-def star_marks(
-    tests: pd.DataFrame, row: str, *, needed: int = 6
-) -> dict[tuple[str, str], str]:
-    """Signs for :func:`comparison_table` from :func:`significance`.
-
-    Args:
-        tests: the tests of one row.
-        row: that row.
-        needed: rivals that must differ; the paper: six of nine.
-
-    Returns:
-        (row, metric) -> ``*`` (the paper's rule), ``†`` (Holm over users),
-        both or the empty string.
-    """
-    marks = {}
-    for metric, part in tests.groupby("metric", sort=False):
-        sign = FOLD_STAR * int(part["significant_folds"].sum() >= needed)
-        sign += HOLM_STAR * int(part["significant_holm"].sum() >= needed)
-        marks[row, str(metric)] = sign
-    return marks
-
-
 # ------------------------------------- tables that the paper does not have
 
 
@@ -760,176 +484,3 @@ def row_means(
         part = part.loc[[row for row in rows if row in part.index]]
         part["label"] = [rows[row] for row in part.index]
     return part[columns]
-
-
-def same_profile(cases: pd.DataFrame, row: str) -> pd.DataFrame:
-    """The cases of the largest profile that a row has, of all rows.
-
-    Rows of two profiles saw different worlds and cannot be paired.
-
-    Args:
-        cases: ``case_frame`` of one table and data
-            set.
-        row: whose profile counts; none of its cases gives no cases.
-    """
-    own = set(cases.loc[cases["row"] == row, "profile"])
-    sizes = [name for name in PROFILES if name in own]
-    return cases[cases["profile"] == (sizes[-1] if sizes else None)]
-
-
-def paired_differences(
-    cases: pd.DataFrame,
-    baseline: str,
-    rows: Sequence[str] | None = None,
-    *,
-    metric: str = "H@10",
-    factor: float = 1.0,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """What each row has more than a baseline, user by user.
-
-    Args:
-        cases: ``case_frame`` of one table, data set,
-            profile and task.
-        baseline: the row that is subtracted.
-        rows: rows to compare; None takes all others. Rows without cases in
-            a fold of the baseline are left out.
-        metric: which metric.
-        factor: the baseline is multiplied by it first: with 1.25, a
-            difference above zero says "at least a quarter more".
-        level: coverage of the intervals.
-
-    Returns:
-        Index: row; ``difference`` (row minus ``factor`` times baseline,
-        mean over cases), ``low, high`` (users resampled; NaN for one user),
-        ``users`` (cases), ``folds``, ``p`` (paired t), ``p_holm`` (over the
-        rows returned).
-
-    Raises:
-        DataError: two rows were not tested on the same cases.
-    """
-    columns = ["difference", "low", "high", "users", "folds", "p", "p_holm"]
-    keys = ["fold", "user", "target"]
-    by_row = {
-        row: part.set_index(keys).sort_index()
-        for row, part in cases.groupby("row")
-    }
-    lines = {}
-    wanted = [row for row in by_row if row != baseline]
-    for row in wanted if rows is None else rows:
-        if row not in by_row or baseline not in by_row:
-            continue
-        pair = _common_folds(by_row[row], by_row[baseline], row, baseline)
-        if pair is None or len(pair[0]) < 2:
-            continue
-        mine, theirs = pair[0][metric], factor * pair[1][metric]
-        found = stats.bootstrap_interval(
-            mine - theirs,
-            level=level,
-            generator=torch.Generator().manual_seed(0),
-            groups=mine.index.get_level_values("user"),
-        )
-        folds = mine.index.get_level_values("fold").nunique()
-        p = stats.paired_t(mine, theirs).p
-        lines[row] = (*found, len(mine), folds, p)
-    table = pd.DataFrame.from_dict(
-        lines, orient="index", columns=columns[:-1]
-    ).rename_axis("row")
-    table["p_holm"] = stats.holm(table["p"]) if lines else []
-    return table
-
-
-def against_chance(
-    cases: pd.DataFrame,
-    chance: float,
-    *,
-    metric: str = "H@10",
-    alpha: float = 0.05,
-) -> pd.DataFrame:
-    """Which rows hit more, or less, often than drawing lots?
-
-    Args:
-        cases: ``case_frame`` of one table, data set,
-            profile and task.
-        chance: probability of a hit by lot, e.g. 10 / C.
-        metric: a hit ratio, "H@1", "H@5" or "H@10".
-        alpha: chance that any of the m rows leaves its interval although
-            none of them knows anything (Bonferroni: alpha / m each).
-
-    Returns:
-        Index: row; ``hits, n, value, low, high`` (between which the hit
-        ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm``,
-        ``inside``.
-    """
-    sums = cases.groupby("row", sort=False)[metric].agg(["sum", "size"])
-    table = pd.DataFrame(
-        {
-            "hits": sums["sum"].round().astype(int),
-            "n": sums["size"].astype(int),
-        }
-    )
-    table["value"] = table["hits"] / table["n"]
-    level = 1 - alpha / max(1, len(table))
-    bounds = [stats.lot_interval(n, chance, level=level) for n in table["n"]]
-    table["low"] = [one.low for one in bounds]
-    table["high"] = [one.high for one in bounds]
-    table["p"] = [
-        stats.lot_p(hits, n, chance)
-        for hits, n in zip(table["hits"], table["n"], strict=True)
-    ]
-    table["p_holm"] = stats.holm(table["p"])
-    table["inside"] = table["value"].between(table["low"], table["high"])
-    return table
-
-
-def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau-b between the orders that protocols give the models.
-
-    Args:
-        values: rows are models, columns protocols; NaN where not measured.
-            Ties count as ties.
-
-    Returns:
-        Square frame over the columns; NaN where fewer than two models are
-        common.
-    """
-    return values.astype(float).corr(method="kendall", min_periods=2)
-
-
-def swapped_pairs(
-    values: pd.DataFrame, one: str, two: str
-) -> list[tuple[str, str]]:
-    """Pairs (a, b) with a above b under ``one`` and below it under ``two``.
-
-    Args:
-        values: rows are models, columns protocols; models that one of the
-            two lacks are left out, and ties are no order.
-        one: a column.
-        two: another column.
-    """
-    first, second = values[one].dropna(), values[two].dropna()
-    common = [name for name in first.index if name in second.index]
-    return [
-        (str(a), str(b))
-        for a in common
-        for b in common
-        if first[a] > first[b] and second[a] < second[b]
-    ]
-
-
-def difference_lines(
-    differences: pd.DataFrame, names: Mapping[str, str] | None = None
-) -> list[str]:
-    """Paired differences as items of a Markdown list, in points.
-
-    Args:
-        differences: of :func:`paired_differences`.
-        names: row -> how to call it; default the row itself.
-    """
-    names = names or {}
-    return [
-        f"- {names.get(row, row)}: {100 * one['difference']:+.1f} points "
-        f"[{100 * one['low']:.1f}, {100 * one['high']:.1f}], "
-        f"Holm p = {one['p_holm']:.2g}, {one['users']:.0f} users"
-        for row, one in differences.iterrows()
-    ]

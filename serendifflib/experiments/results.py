@@ -14,7 +14,7 @@ import torch
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.evaluation import stats
 from serendifflib.evaluation.metrics import METRICS, case_metrics
-from serendifflib.evaluation.tables import row_key
+from serendifflib.evaluation.paper import row_key
 from serendifflib.experiments.records import Cases, RecordStore, Run, recorded
 from serendifflib.profiles import PROFILES
 

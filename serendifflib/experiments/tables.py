@@ -17,7 +17,7 @@ from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
 from serendifflib.errors import ConfigError
-from serendifflib.evaluation.tables import row_key
+from serendifflib.evaluation.paper import row_key
 from serendifflib.experiments import recipes
 from serendifflib.experiments.records import RecordStore, Unit, recorded
 from serendifflib.experiments.runner import Report, run_units

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.evaluation import audit, metrics
-from serendifflib.evaluation.tables import load_paper_table
+from serendifflib.evaluation.paper import load_paper_table
 
 
 def hits_of(ranks):
@@ -211,12 +211,6 @@ def test_books_rows_that_are_counts_over_a_single_fold():
         (470, "serendipity"): 0,
         (470, "relevance"): 0,
     }
-
-
-def test_binomial_tail_by_hand():
-    assert audit._at_least(2, 2, 0.5) == 0.25
-    assert audit._at_least(1, 2, 0.5) == 0.75
-    assert audit._at_least(0, 9, 0.3) == pytest.approx(1)
 
 
 def test_standard_error_refuses():

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from serendifflib.errors import DataError
-from serendifflib.evaluation import metrics, stats, tables
+from serendifflib.evaluation import comparison, metrics, stats, tables
+from serendifflib.evaluation.paper import Column
 
-HITS = tables.Column("H@10", "%", 2)
+HITS = Column("H@10", "%", 2)
 ORIGIN = {
     "profile": "smoke",
     "seed": "0",
@@ -127,7 +128,7 @@ def test_means_come_in_the_order_that_is_asked_for():
 
 def test_differences_by_hand():
     frame = cases({"base": [1, 20, 20, 20], "x": [1, 1, 1, 20]})
-    table = tables.paired_differences(frame, "base")
+    table = comparison.paired_differences(frame, "base")
     assert table.index.tolist() == ["x"]
     one = table.loc["x"]
     assert one["difference"] == 0.5 and one["users"] == 4
@@ -135,7 +136,7 @@ def test_differences_by_hand():
     reference = stats.paired_t([1, 1, 1, 0], [1, 0, 0, 0]).p
     assert one["p"] == reference == one["p_holm"]
     # "a quarter more": 3/4 - 1.25 * 1/4
-    quarter = tables.paired_differences(frame, "base", factor=1.25)
+    quarter = comparison.paired_differences(frame, "base", factor=1.25)
     assert quarter.loc["x", "difference"] == pytest.approx(0.4375)
 
 
@@ -144,10 +145,10 @@ def test_differences_are_corrected_for_their_number():
     ranks = {"base": [15] * 80}
     for row in "abc":
         ranks[row] = rng.choice([5, 15], 80, p=[0.1, 0.9]).tolist()
-    table = tables.paired_differences(cases(ranks), "base")
+    table = comparison.paired_differences(cases(ranks), "base")
     assert table["p_holm"].tolist() == stats.holm(table["p"]).tolist()
     assert (table["p_holm"] > table["p"]).any()
-    few = tables.paired_differences(cases(ranks), "base", ["b", "unknown"])
+    few = comparison.paired_differences(cases(ranks), "base", ["b", "unknown"])
     assert few.index.tolist() == ["b"]
     assert few.loc["b", "p_holm"] == few.loc["b", "p"]
 
@@ -163,7 +164,7 @@ def test_the_interval_of_a_difference_covers_it():
             .astype(int)
             .tolist(),
         }
-        one = tables.paired_differences(cases(ranks), "base").loc["x"]
+        one = comparison.paired_differences(cases(ranks), "base").loc["x"]
         # P(u + 0.1 z < 0.3) - 0.2 = 0.1, to 0.0003
         covered += one["low"] <= 0.1 <= one["high"]
     assert covered >= 50
@@ -173,12 +174,12 @@ def test_only_common_folds_are_paired_and_gaps_are_no_error():
     one = cases({"base": [1, 20, 3], "x": [20, 20, 1]})
     two = cases({"base": [1, 1, 1]}, fold=1, users=[3, 4, 5])
     both = pd.concat([one, two])
-    assert tables.paired_differences(both, "base").loc["x", "users"] == 3
-    assert tables.paired_differences(both, "nobody").empty
-    assert tables.paired_differences(both[:0], "base").empty
+    assert comparison.paired_differences(both, "base").loc["x", "users"] == 3
+    assert comparison.paired_differences(both, "nobody").empty
+    assert comparison.paired_differences(both[:0], "base").empty
     with pytest.raises(DataError, match="same cases"):
         other = cases({"x": [1, 1, 1]}, users=[7, 8, 9])
-        tables.paired_differences(pd.concat([two, other, one[:3]]), "base")
+        comparison.paired_differences(pd.concat([two, other, one[:3]]), "base")
 
 
 def test_the_largest_profile_of_a_row():
@@ -186,9 +187,9 @@ def test_the_largest_profile_of_a_row():
         cases({"a": [1], "b": [2]}),
         cases({"a": [3]}, profile="laptop"),
     ])  # fmt: skip
-    assert tables.same_profile(frame, "a")["rank"].tolist() == [3]
-    assert set(tables.same_profile(frame, "b")["row"]) == {"a", "b"}
-    assert tables.same_profile(frame, "nobody").empty
+    assert comparison.same_profile(frame, "a")["rank"].tolist() == [3]
+    assert set(comparison.same_profile(frame, "b")["row"]) == {"a", "b"}
+    assert comparison.same_profile(frame, "nobody").empty
 
 
 # chance
@@ -196,7 +197,7 @@ def test_the_largest_profile_of_a_row():
 
 def test_chance_by_hand():
     frame = cases({"some": [1] * 3 + [50] * 7, "all": [1] * 10})
-    table = tables.against_chance(frame, 0.1)
+    table = comparison.against_chance(frame, 0.1)
     assert table.loc["some", ["hits", "n"]].tolist() == [3, 10]
     # P(3 or more of 10) at 0.1
     upper = 1 - sum(math.comb(10, k) * 0.1**k * 0.9 ** (10 - k)
@@ -214,7 +215,7 @@ def test_nobody_who_guesses_is_called_a_leak():
             f"row{row}": rng.integers(1, 101, 150).tolist()
             for row in range(20)
         }
-        table = tables.against_chance(cases(ranks), 0.1)
+        table = comparison.against_chance(cases(ranks), 0.1)
         alarms += not table["inside"].all()
     assert alarms <= 12  # 5 expected at most, 12 has probability 0.002
 
@@ -223,7 +224,7 @@ def test_orders_that_agree_and_orders_that_turn():
     values = pd.DataFrame(
         {"one": [1, 2, 3], "same": [0.1, 0.2, 0.9], "turned": [3, 2, 1]}
     )
-    tau = tables.rank_agreement(values.assign(unknown=math.nan))
+    tau = comparison.rank_agreement(values.assign(unknown=math.nan))
     assert tau.loc["one", "same"] == 1 and tau.loc["one", "turned"] == -1
     assert math.isnan(tau.loc["one", "unknown"])
 
@@ -233,17 +234,71 @@ def test_pairs_that_change_their_order():
         {"one": [0.3, 0.2, 0.2, 0.1], "two": [0.1, 0.2, 0.3, math.nan]},
         index=["a", "b", "c", "d"],
     )
-    found = tables.swapped_pairs(values, "one", "two")
+    found = comparison.swapped_pairs(values, "one", "two")
     assert found == [("a", "b"), ("a", "c")]
-    assert tables.swapped_pairs(values, "one", "one") == []
+    assert comparison.swapped_pairs(values, "one", "one") == []
 
 
 def test_differences_in_words():
     frame = cases({"base": [1, 20, 20, 20], "x": [1, 1, 1, 20]})
-    (line,) = tables.difference_lines(
-        tables.paired_differences(frame, "base"), {"x": "Cells"}
+    (line,) = comparison.difference_lines(
+        comparison.paired_differences(frame, "base"), {"x": "Cells"}
     )
     assert line.startswith("- Cells: +50.0 points [")
     assert line.endswith("4 users")
-    none = tables.paired_differences(frame[:0], "base")
-    assert tables.difference_lines(none) == []
+    none = comparison.paired_differences(frame[:0], "base")
+    assert comparison.difference_lines(none) == []
+
+
+# verdicts
+
+BEATEN = ["map", "radius"]
+
+
+def judged(frame, controls=(*BEATEN, "start"), **options):
+    return comparison.verdict(frame, "ours", controls, **options)
+
+
+def three_controls():
+    return cases(
+        {
+            "ours": [1] * 60 + [50] * 40,
+            "map": [1] * 20 + [50] * 80,
+            "radius": [1] * 30 + [50] * 70,
+            "start": [1] * 90 + [50] * 10,
+        }
+    )
+
+
+def test_a_verdict_names_who_is_above():
+    text = judged(three_controls(), names={"start": "the regression"})
+    assert text.startswith("ours has H@10 60.0%, surely above 2 of 3 controls")
+    assert "surely below the regression" in text
+    assert "the strongest, the regression: -30.0 points [" in text
+
+
+def test_a_verdict_changes_when_two_rows_are_swapped():
+    frame = three_controls()
+    swapped = frame.assign(
+        row=frame["row"].replace({"ours": "start", "start": "ours"})
+    )
+    assert judged(swapped) != judged(frame)
+    assert "90.0%, surely above 3 of 3 controls; " in judged(swapped)
+
+
+def test_a_missing_control_is_named_and_not_dropped():
+    frame = three_controls()
+    without = judged(frame[frame["row"] != "start"])
+    assert "surely above 2 of 2" in without
+    assert without.endswith("; not compared: start.")
+    assert judged(frame[frame["row"] != "ours"]) == "ours is not recorded."
+
+
+def test_a_quarter_more_is_harder_to_reach():
+    frame = three_controls()
+    assert "surely above 2 of 2" in judged(frame, BEATEN)
+    assert "surely above 2 times 2" not in judged(frame, BEATEN, factor=2)
+    strict = judged(frame, BEATEN, factor=2)
+    # 60 against twice 30: nothing between them; twice 20 is surely less
+    assert "above 2 times 1 of 2 controls" in strict
+    assert "against 2 times the strongest, radius: +0.0 points" in strict

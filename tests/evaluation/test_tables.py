@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.evaluation import metrics, tables
+from serendifflib.evaluation import comparison, metrics, paper, tables
+from serendifflib.evaluation.paper import Column, load_paper_table, row_key
 
 NINE = [
     "DESR", "PURS", "SNPR", "SerenEnhance", "SerenPrompt",
@@ -26,19 +27,19 @@ NINE = [
     [(2, 1, 6, 3), (3, 1, 2, 3), (4, 4, 10, 5), (5, 1, 3, 5), (6, 1, 7, 3)],
 )
 def test_every_paper_table_is_whole(number, panels, rows, columns):
-    paper = tables.load_paper_table(number)
+    paper = load_paper_table(number)
     assert paper.number == number and paper.title and paper.source
     assert len(paper.panels) == panels and len(paper.columns) == columns
     for panel in paper.panels:
         assert len(panel.rows) == rows
-        assert len({tables.row_key(row.row) for row in panel.rows}) == rows
+        assert len({row_key(row.row) for row in panel.rows}) == rows
         for row in panel.rows:
             assert set(row.values) == set(paper.columns)
     assert len(paper.frame()) == panels * rows * columns
 
 
 def printed(number, task, data, row):
-    paper = tables.load_paper_table(number)
+    paper = load_paper_table(number)
     (found,) = (r for r in paper.panel(task, data).rows if r.row == row)
     return [
         paper.columns[name].text(value, as_printed=True)
@@ -75,7 +76,7 @@ def test_numbers_print_as_in_the_paper():
 
 def test_tables_of_the_paper_agree_with_each_other():
     def value(number, row, metric="H@10"):
-        frame = tables.load_paper_table(number).frame()
+        frame = load_paper_table(number).frame()
         frame = frame[frame["task"] == "serendipity"]
         frame = frame[frame["data"] == "serenlens-books"]
         chosen = (frame["row"] == row) & (frame["metric"] == metric)
@@ -93,12 +94,12 @@ def test_tables_of_the_paper_agree_with_each_other():
 
 
 def test_marks_of_the_paper():
-    marks = tables.load_paper_table(4).frame()
+    marks = load_paper_table(4).frame()
     starred = marks[marks["mark"] == "*"]
     assert set(starred["row"]) == {"SerenDiff"} and len(starred) == 10
     assert set(starred["task"]) == {"serendipity"}
     # the arrows are the drops of more than a fifth, as its caption says
-    frame = tables.load_paper_table(5).frame()
+    frame = load_paper_table(5).frame()
     base = frame[frame["row"] == "user-portrait"].set_index("metric")["value"]
     for line in frame.itertuples():
         dropped = line.value < 0.8 * base[line.metric]
@@ -108,17 +109,17 @@ def test_marks_of_the_paper():
 def test_unknown_tables_and_panels():
     for number in (1, 7):
         with pytest.raises(ConfigError, match="choose 2 to 6"):
-            tables.load_paper_table(number)
+            load_paper_table(number)
     with pytest.raises(ConfigError, match="relevance/serenlens-books"):
-        tables.load_paper_table(4).panel("serendipity", "movielens-small")
+        load_paper_table(4).panel("serendipity", "movielens-small")
 
 
 def test_texts():
-    rate, gain = tables.Column("H@10", "%", 2), tables.Column("N@5", "", 3)
+    rate, gain = Column("H@10", "%", 2), Column("N@5", "", 3)
     assert rate.text(0.123, 0.101, 0.148) == "12.3% [10.1, 14.8]"
     assert gain.text(0.1234, 0.1, 0.15) == "0.123 [0.100, 0.150]"
     assert rate.text(0.5) == "50.0%"
-    seconds = tables.Column("time", "s", 2, "lower")
+    seconds = Column("time", "s", 2, "lower")
     assert seconds.text(0.00312) == "0.00312 s"
     assert seconds.text(72.41) == "72.4 s"
     assert seconds.text(999.6) == "1,000 s"
@@ -191,7 +192,7 @@ def test_columns_rows_and_gaps():
     recorded.loc[1, "label"] = "DESR-style"
     live = collected({("serendiff", "H@10"): 0.35})
     table = tables.comparison_table(
-        tables.load_paper_table(4), recorded, live, data="toy"
+        load_paper_table(4), recorded, live, data="toy"
     )
     frame = table.frame
     assert list(frame.index) == [
@@ -221,7 +222,7 @@ def test_best_and_second():
         }
     )
     table = tables.comparison_table(
-        tables.load_paper_table(4),
+        load_paper_table(4),
         recorded,
         data="toy",
         unranked=["oracle"],
@@ -244,9 +245,7 @@ def test_times_are_best_when_low():
     recorded = collected(
         {("5", "train_seconds"): 2.0, ("10", "train_seconds"): 1.0}
     )
-    table = tables.comparison_table(
-        tables.load_paper_table(2), recorded, data="toy"
-    )
+    table = tables.comparison_table(load_paper_table(2), recorded, data="toy")
     assert table.places["train_seconds", "recorded"]["10"] == 1
     assert table.places["train_seconds", "paper"]["5"] == 1
     assert table.places["H@10", "paper"]["1,000"] == 1
@@ -254,7 +253,7 @@ def test_times_are_best_when_low():
 
 def test_a_lone_row_is_not_best():
     table = tables.comparison_table(
-        tables.load_paper_table(4),
+        load_paper_table(4),
         collected({("serendiff", "H@1"): 0.1}),
         data="toy",
     )
@@ -264,9 +263,7 @@ def test_a_lone_row_is_not_best():
 def test_rows_of_one_label_stay_apart():
     recorded = collected({("a", "H@1"): 0.1, ("b", "H@1"): 0.2})
     recorded["label"] = "Same"
-    table = tables.comparison_table(
-        tables.load_paper_table(4), recorded, data="toy"
-    )
+    table = tables.comparison_table(load_paper_table(4), recorded, data="toy")
     assert list(table.frame.index[-2:]) == ["Same", "Same (b)"]
     assert "Same (b)" in Cells(table.to_html()).cells
 
@@ -280,7 +277,7 @@ def test_other_data_tasks_and_folds_stay_out():
             collected({("desr", "H@1"): 0.4}, fold=0),
         ]
     )
-    paper = tables.load_paper_table(4)
+    paper = load_paper_table(4)
     table = tables.comparison_table(paper, recorded, data="toy")
     assert table.values.loc["DESR", ("H@1", "recorded")] == 0.1
     table = tables.comparison_table(
@@ -293,19 +290,19 @@ def test_other_data_tasks_and_folds_stay_out():
 def test_two_values_for_a_cell_are_refused():
     twice = pd.concat([collected({("desr", "H@1"): 0.1})] * 2)
     with pytest.raises(DataError, match="choose one profile"):
-        tables.comparison_table(tables.load_paper_table(4), twice, data="toy")
+        tables.comparison_table(load_paper_table(4), twice, data="toy")
 
 
 def test_unknown_metric_is_refused():
     with pytest.raises(ConfigError, match="no column 'H@7'"):
         tables.comparison_table(
-            tables.load_paper_table(4), None, data="toy", metrics=["H@7"]
+            load_paper_table(4), None, data="toy", metrics=["H@7"]
         )
 
 
 def test_nothing_recorded_at_all():
     table = tables.comparison_table(
-        tables.load_paper_table(4), None, None, data="toy"
+        load_paper_table(4), None, None, data="toy"
     )
     ours = table.frame.xs("recorded", axis=1, level=1)
     assert (ours == "not recorded").all(axis=None)
@@ -314,7 +311,7 @@ def test_nothing_recorded_at_all():
 
 def test_caption_says_where_numbers_come_from():
     recorded = collected({("desr", "H@1"): 0.1}, dirty=True, current=False)
-    paper = tables.load_paper_table(4)
+    paper = load_paper_table(4)
     caption = tables.comparison_table(paper, recorded, data="toy").caption
     for part in (
         "Table 4 of the paper",
@@ -345,7 +342,7 @@ def test_html_is_escaped_and_accessible():
     )
     recorded.loc[0, "label"] = INJECTION
     text = tables.comparison_table(
-        tables.load_paper_table(4), recorded, data="toy"
+        load_paper_table(4), recorded, data="toy"
     ).to_html()
     page = Cells(text)
     names = {tag for tag, _ in page.tags}
@@ -407,14 +404,14 @@ def test_stars_follow_the_rule():
     for far, starred in [(6, True), (5, False)]:
         shifts = {"ours": 0}
         shifts |= {f"r{i}": 12 if i < far else 0 for i in range(9)}
-        tests = tables.significance(
+        tests = comparison.significance(
             case_table(shifts),
             "ours",
             [f"r{i}" for i in range(9)],
             metrics=["H@5", "N@10"],
         )
         assert len(tests) == 18
-        marks = tables.star_marks(tests, "ours")
+        marks = comparison.star_marks(tests, "ours")
         assert marks == {
             ("ours", "H@5"): "*†" * starred,
             ("ours", "N@10"): "*†" * starred,
@@ -426,7 +423,7 @@ def test_stars_follow_the_rule():
 
 
 def test_one_fold_has_no_fold_test_but_a_user_test():
-    tests = tables.significance(
+    tests = comparison.significance(
         case_table({"ours": 0, "far": 12}, folds=1),
         "ours",
         ["far"],
@@ -435,37 +432,41 @@ def test_one_fold_has_no_fold_test_but_a_user_test():
     line = tests.iloc[0]
     assert math.isnan(line["p_folds"]) and not line["significant_folds"]
     assert line["significant_holm"]
-    assert tables.star_marks(tests, "ours", needed=1) == {("ours", "H@5"): "†"}
+    assert comparison.star_marks(tests, "ours", needed=1) == {
+        ("ours", "H@5"): "†"
+    }
 
 
 def test_missing_rivals_and_folds_are_left_out():
     cases = case_table({"ours": 0, "far": 12})
     cases = cases[(cases["row"] == "ours") | (cases["fold"] < 2)]
-    tests = tables.significance(
+    tests = comparison.significance(
         cases, "ours", ["far", "absent"], metrics=["H@1"]
     )
     assert tests["rival"].tolist() == ["far"]
     assert tests["folds"].tolist() == [2]
     with pytest.raises(DataError, match="no cases"):
-        tables.significance(cases, "absent", ["far"])
+        comparison.significance(cases, "absent", ["far"])
 
 
 def test_no_rival_means_no_star():
-    tests = tables.significance(case_table({"ours": 0}), "ours", ["absent"])
-    assert tests.empty and tables.star_marks(tests, "ours") == {}
+    tests = comparison.significance(
+        case_table({"ours": 0}), "ours", ["absent"]
+    )
+    assert tests.empty and comparison.star_marks(tests, "ours") == {}
 
 
 def test_different_cases_are_refused():
     cases = case_table({"ours": 0, "far": 12})
     cases.loc[cases["row"] == "far", "target"] = 8
     with pytest.raises(DataError, match="same cases"):
-        tables.significance(cases, "ours", ["far"])
+        comparison.significance(cases, "ours", ["far"])
 
 
 def test_marks_reach_the_table():
     recorded = collected({("serendiff", "H@1"): 0.2, ("desr", "H@1"): 0.1})
     table = tables.comparison_table(
-        tables.load_paper_table(4),
+        load_paper_table(4),
         recorded,
         data="toy",
         marks={("serendiff", "H@1"): "*†"},
@@ -476,5 +477,5 @@ def test_marks_reach_the_table():
 
 
 def test_docstring_examples():
-    found = doctest.testmod(tables)
+    found = doctest.testmod(paper)
     assert found.attempted >= 1 and found.failed == 0

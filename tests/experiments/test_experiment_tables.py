@@ -11,8 +11,8 @@ from serendifflib.baselines import controls
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.splits import make_examples
 from serendifflib.errors import ConfigError, ModelError
+from serendifflib.evaluation.paper import row_key
 from serendifflib.evaluation.protocol import evaluate
-from serendifflib.evaluation.tables import row_key
 from serendifflib.experiments import recipes, versions
 from serendifflib.experiments import runner as runs
 from serendifflib.experiments import tables as experiments

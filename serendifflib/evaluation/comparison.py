@@ -1,0 +1,387 @@
+"""Which row is better, and how surely: tests and verdicts between rows.
+
+Everything here takes the test cases of :func:`serendifflib.experiments.
+results.case_frame`, so that two rows are compared on the same users and lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from serendifflib.errors import DataError
+from serendifflib.evaluation import stats
+from serendifflib.profiles import PROFILES
+
+FOLD_STAR = "*"
+HOLM_STAR = "†"
+
+
+def same_profile(cases: pd.DataFrame, row: str) -> pd.DataFrame:
+    """The cases of the largest profile that a row has, of all rows.
+
+    Rows of two profiles saw different worlds and cannot be paired.
+
+    Args:
+        cases: ``case_frame`` of one table and data
+            set.
+        row: whose profile counts; none of its cases gives no cases.
+    """
+    own = set(cases.loc[cases["row"] == row, "profile"])
+    sizes = [name for name in PROFILES if name in own]
+    return cases[cases["profile"] == (sizes[-1] if sizes else None)]
+
+
+def significance(
+    cases: pd.DataFrame,
+    ours: str,
+    rivals: Sequence[str],
+    *,
+    metrics: Sequence[str] = ("H@1", "H@5", "H@10", "N@5", "N@10"),
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Test one row against its rivals, over folds and over users.
+
+    Args:
+        cases: ``case_frame`` of one table, data set,
+            profile and task.
+        ours: the row to test.
+        rivals: rows to test it against.
+        metrics: which metrics.
+        alpha: level of significance.
+
+    Returns:
+        One line per metric and rival that has cases in a fold of ours:
+        ``metric``, ``rival``, ``folds`` (common), ``users`` (cases),
+        ``difference``, ``p_folds`` (two-tailed t over fold means; NaN with
+        one fold), ``p_users`` (paired t), ``p_users_holm``,
+        ``significant_folds``, ``significant_holm``.
+
+    Raises:
+        DataError: two rows were not tested on the same cases.
+    """
+    by_row = {
+        row: part.set_index(["fold", "user", "target"]).sort_index()
+        for row, part in cases.groupby("row")
+    }
+    if ours not in by_row:
+        raise DataError(f"no cases of row {ours!r} to test")
+    pairs = {}
+    for rival in rivals:
+        if rival in by_row:
+            pair = _common_folds(by_row[ours], by_row[rival], ours, rival)
+            if pair is not None:
+                pairs[rival] = pair
+    found = []
+    for metric in metrics:
+        lines: list[dict[str, Any]] = []
+        for rival, (mine, theirs) in pairs.items():
+            one, two = mine[metric], theirs[metric]
+            means = [v.groupby("fold").mean().to_numpy() for v in (one, two)]
+            folds = len(means[0])
+            paired = stats.paired_t(one, two)
+            p_folds = stats.two_tailed_t(*means).p if folds > 1 else math.nan
+            lines.append(
+                {
+                    "metric": metric,
+                    "rival": rival,
+                    "folds": folds,
+                    "users": len(one),
+                    "difference": paired.difference,
+                    "p_folds": p_folds,
+                    "p_users": paired.p,
+                }
+            )
+        adjusted = stats.holm([line["p_users"] for line in lines])
+        for line, p in zip(lines, adjusted, strict=True):
+            line["p_users_holm"] = float(p)
+            line["significant_folds"] = line["p_folds"] < alpha
+            line["significant_holm"] = bool(p < alpha)
+        found += lines
+    columns = (
+        "metric rival folds users difference p_folds p_users p_users_holm "
+        "significant_folds significant_holm"
+    )
+    return pd.DataFrame(found, columns=columns.split())
+
+
+def _common_folds(
+    mine: pd.DataFrame, theirs: pd.DataFrame, ours: str, rival: str
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    folds = [
+        fold
+        for fold in mine.index.get_level_values("fold").unique()
+        if fold in theirs.index.get_level_values("fold")
+    ]
+    if not folds:
+        return None
+    mine, theirs = mine.loc[folds], theirs.loc[folds]
+    if not mine.index.equals(theirs.index):
+        raise DataError(
+            f"{ours} and {rival} were not tested on the same cases in folds "
+            f"{folds}: run both on the same data and candidates"
+        )
+    return mine, theirs
+
+
+def star_marks(
+    tests: pd.DataFrame, row: str, *, needed: int = 6
+) -> dict[tuple[str, str], str]:
+    """Signs for a table of results from :func:`significance`.
+
+    Args:
+        tests: the tests of one row.
+        row: that row.
+        needed: rivals that must differ; the paper: six of nine.
+
+    Returns:
+        (row, metric) -> ``*`` (the paper's rule), ``†`` (Holm over users),
+        both or the empty string.
+    """
+    marks = {}
+    for metric, part in tests.groupby("metric", sort=False):
+        sign = FOLD_STAR * int(part["significant_folds"].sum() >= needed)
+        sign += HOLM_STAR * int(part["significant_holm"].sum() >= needed)
+        marks[row, str(metric)] = sign
+    return marks
+
+
+def paired_differences(
+    cases: pd.DataFrame,
+    baseline: str,
+    rows: Sequence[str] | None = None,
+    *,
+    metric: str = "H@10",
+    factor: float = 1.0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """What each row has more than a baseline, user by user.
+
+    Args:
+        cases: ``case_frame`` of one table, data set,
+            profile and task.
+        baseline: the row that is subtracted.
+        rows: rows to compare; None takes all others. Rows without cases in
+            a fold of the baseline are left out.
+        metric: which metric.
+        factor: the baseline is multiplied by it first: with 1.25, a
+            difference above zero says "at least a quarter more".
+        level: coverage of the intervals.
+
+    Returns:
+        Index: row; ``difference`` (row minus ``factor`` times baseline,
+        mean over cases), ``low, high`` (users resampled; NaN for one user),
+        ``users`` (cases), ``folds``, ``p`` (paired t), ``p_holm`` (over the
+        rows returned).
+
+    Raises:
+        DataError: two rows were not tested on the same cases.
+    """
+    columns = ["difference", "low", "high", "users", "folds", "p", "p_holm"]
+    keys = ["fold", "user", "target"]
+    by_row = {
+        row: part.set_index(keys).sort_index()
+        for row, part in cases.groupby("row")
+    }
+    lines = {}
+    wanted = [row for row in by_row if row != baseline]
+    for row in wanted if rows is None else rows:
+        if row not in by_row or baseline not in by_row:
+            continue
+        pair = _common_folds(by_row[row], by_row[baseline], row, baseline)
+        if pair is None or len(pair[0]) < 2:
+            continue
+        mine, theirs = pair[0][metric], factor * pair[1][metric]
+        found = stats.bootstrap_interval(
+            mine - theirs,
+            level=level,
+            generator=torch.Generator().manual_seed(0),
+            groups=mine.index.get_level_values("user"),
+        )
+        folds = mine.index.get_level_values("fold").nunique()
+        p = stats.paired_t(mine, theirs).p
+        lines[row] = (*found, len(mine), folds, p)
+    table = pd.DataFrame.from_dict(
+        lines, orient="index", columns=columns[:-1]
+    ).rename_axis("row")
+    table["p_holm"] = stats.holm(table["p"]) if lines else []
+    return table
+
+
+def against_chance(
+    cases: pd.DataFrame,
+    chance: float,
+    *,
+    metric: str = "H@10",
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Which rows hit more, or less, often than drawing lots?
+
+    Args:
+        cases: ``case_frame`` of one table, data set,
+            profile and task.
+        chance: probability of a hit by lot, e.g. 10 / C.
+        metric: a hit ratio, "H@1", "H@5" or "H@10".
+        alpha: chance that any of the m rows leaves its interval although
+            none of them knows anything (Bonferroni: alpha / m each).
+
+    Returns:
+        Index: row; ``hits, n, value, low, high`` (between which the hit
+        ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm``,
+        ``inside``.
+    """
+    sums = cases.groupby("row", sort=False)[metric].agg(["sum", "size"])
+    table = pd.DataFrame(
+        {
+            "hits": sums["sum"].round().astype(int),
+            "n": sums["size"].astype(int),
+        }
+    )
+    table["value"] = table["hits"] / table["n"]
+    level = 1 - alpha / max(1, len(table))
+    bounds = [
+        stats.chance_interval(n, chance, level=level) for n in table["n"]
+    ]
+    table["low"] = [one.low for one in bounds]
+    table["high"] = [one.high for one in bounds]
+    table["p"] = [
+        stats.chance_p(hits, n, chance)
+        for hits, n in zip(table["hits"], table["n"], strict=True)
+    ]
+    table["p_holm"] = stats.holm(table["p"])
+    table["inside"] = table["value"].between(table["low"], table["high"])
+    return table
+
+
+def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau-b between the orders that protocols give the models.
+
+    Args:
+        values: rows are models, columns protocols; NaN where not measured.
+            Ties count as ties.
+
+    Returns:
+        Square frame over the columns; NaN where fewer than two models are
+        common.
+    """
+    return values.astype(float).corr(method="kendall", min_periods=2)
+
+
+def swapped_pairs(
+    values: pd.DataFrame, one: str, two: str
+) -> list[tuple[str, str]]:
+    """Pairs (a, b) with a above b under ``one`` and below it under ``two``.
+
+    Args:
+        values: rows are models, columns protocols; models that one of the
+            two lacks are left out, and ties are no order.
+        one: a column.
+        two: another column.
+    """
+    first, second = values[one].dropna(), values[two].dropna()
+    common = [name for name in first.index if name in second.index]
+    return [
+        (str(a), str(b))
+        for a in common
+        for b in common
+        if first[a] > first[b] and second[a] < second[b]
+    ]
+
+
+def difference_lines(
+    differences: pd.DataFrame, names: Mapping[str, str] | None = None
+) -> list[str]:
+    """Paired differences as items of a Markdown list, in points.
+
+    Args:
+        differences: of :func:`paired_differences`.
+        names: row -> how to call it; default the row itself.
+    """
+    names = names or {}
+    return [
+        f"- {names.get(row, row)}: {100 * one['difference']:+.1f} points "
+        f"[{100 * one['low']:.1f}, {100 * one['high']:.1f}], "
+        f"Holm p = {one['p_holm']:.2g}, {one['users']:.0f} users"
+        for row, one in differences.iterrows()
+    ]
+
+
+def verdict(
+    cases: pd.DataFrame,
+    ours: str,
+    controls: Sequence[str],
+    *,
+    names: Mapping[str, str] | None = None,
+    metric: str = "H@10",
+    factor: float = 1.0,
+    alpha: float = 0.05,
+) -> str:
+    """One sentence: how a row compares with *all* of its controls.
+
+    Each control is compared user by user; Holm's correction is over all of
+    them. A control without a record is named as missing, never dropped in
+    silence: leaving out the strongest one would flatter us.
+
+    Args:
+        cases: ``case_frame`` of one table, data set, profile and task.
+        ours: the row that is judged.
+        controls: rows that it has to beat, the regression among them.
+        names: row -> how to call it; default the row itself.
+        metric: which metric, a share.
+        factor: controls are multiplied by it first; 1.25 asks for a quarter
+            more than each of them.
+        alpha: level of significance.
+    """
+    names = names or {}
+
+    def called(rows: Sequence[str]) -> str:
+        return ", ".join(str(names.get(row, row)) for row in rows)
+
+    mine = cases.loc[cases["row"] == ours, metric]
+    if mine.empty:
+        return f"{called([ours])} is not recorded."
+    gaps = _ahead_of(cases, ours, controls, metric, factor)
+    missing = [row for row in controls if row not in gaps.index]
+    text = f"{called([ours])} has {metric} {mine.mean():.1%}"
+    if len(gaps):
+        sure = gaps["p_holm"] < alpha
+        above = list(gaps.index[sure & (gaps["difference"] > 0)])
+        below = list(gaps.index[sure & (gaps["difference"] < 0)])
+        hard = gaps["difference"].idxmin()
+        gap, low, high = 100 * gaps.loc[hard, ["difference", "low", "high"]]
+        times = "" if factor == 1 else f"{factor:g} times "
+        text += (
+            f", surely above {times}{len(above)} of {len(gaps)} controls"
+            + (f" and surely below {called(below)}" if below else "")
+            + f"; against {times}the strongest, {called([hard])}: {gap:+.1f} "
+            f"points [{low:.1f}, {high:.1f}]"
+        )
+    if missing:
+        text += f"; not compared: {called(missing)}"
+    return text + "."
+
+
+def _ahead_of(
+    cases: pd.DataFrame,
+    ours: str,
+    controls: Sequence[str],
+    metric: str,
+    factor: float,
+) -> pd.DataFrame:
+    """Ours minus ``factor`` times each control, Holm over all controls."""
+    parts = [
+        paired_differences(
+            cases[cases["row"].isin((row, ours))],
+            row,
+            [ours],
+            metric=metric,
+            factor=factor,
+        ).rename(index={ours: row})
+        for row in controls
+    ]
+    gaps = pd.concat(parts) if parts else pd.DataFrame(columns=["p"])
+    return gaps.assign(p_holm=stats.holm(gaps["p"]) if len(gaps) else [])

@@ -23,12 +23,12 @@ class Recommender(Protocol):
     indexed by user, so a user of the test fold, a new user and a user of
     the training fold with the same history get the same scores.
     :func:`check_inductive` tries that on a fitted model.
-
-    Attributes:
-        name: how tables and errors call the model.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How tables and errors call the model."""
+        ...
 
     def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
         """Learn from the training and validation part of ``fold``."""

@@ -75,7 +75,7 @@ SPREAD = 60.0
 NICHE, NICHE_GENRE, SECOND, ANYTHING = range(4)
 
 
-LAWS = {
+LAWS: dict[str, Law | ForkedLaw] = {
     "strong": Law(zone=1.0, content=6.0, popularity=0.3),
     "weak": Law(zone=0.5, content=4.3, popularity=0.3),
     "null": Law(zone=0.0, content=0.0, popularity=0.0),
@@ -515,6 +515,7 @@ class World:
     def _class_logits(self, user: int, items: np.ndarray) -> np.ndarray:
         """Zone and content part of the law for every class of items."""
         law = self.law
+        assert isinstance(law, Law)  # the other kind has bridge_log_chances
         n_themes = len(self.theme_names)
         first, other = self._classes // n_themes, self._classes % n_themes
         taste, norm = self._taste(items)
@@ -550,7 +551,8 @@ class World:
 
     def bridge_log_chances(self, user: int) -> np.ndarray:
         """Log-probability of every item given each bridge, [K, N]."""
-        law: ForkedLaw = self.law
+        law = self.law
+        assert isinstance(law, ForkedLaw)  # of other worlds nobody asks this
         bold = self.boldness[user]
         anything = 0.05 + 0.25 * bold
         second = 0.10 + 0.15 * bold

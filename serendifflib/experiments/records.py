@@ -273,9 +273,9 @@ class RecordStore:
         known = self._read(run.table).cases
         for cases in run.cases.values():
             if cases.id not in known:
-                line = {"record": "cases", "id": cases.id}
-                line |= {"users": cases.users, "targets": cases.targets}
-                self._append(run.table, line)
+                shared = {"users": cases.users, "targets": cases.targets}
+                head = {"record": "cases", "id": cases.id}
+                self._append(run.table, {**head, **shared})
         content = {
             f.name: getattr(run, f.name)
             for f in fields(run)
@@ -285,8 +285,8 @@ class RecordStore:
             task: {"cases": cases.id, "ranks": cases.ranks}
             for task, cases in run.cases.items()
         }
-        head = {"record": "run", "schema": SCHEMA_VERSION}
-        self._append(run.table, head | content)
+        kind = {"record": "run", "schema": SCHEMA_VERSION}
+        self._append(run.table, kind | content)
 
     def save_failure(self, unit: Unit, failure: Failure) -> None:
         """Append why a unit failed; an earlier record stays."""
@@ -383,7 +383,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _checked(line: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        content: dict[str, Any] = json.loads(line)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     checksum = content.pop("checksum", None)
@@ -405,8 +405,9 @@ def _run(
         )
     ranked = {
         task: Cases(
-            *(tuple(part) for part in cases[one["cases"]]),
-            tuple(one["ranks"]),
+            users=tuple(cases[one["cases"]][0]),
+            targets=tuple(cases[one["cases"]][1]),
+            ranks=tuple(one["ranks"]),
         )
         for task, one in content.pop("ranks").items()
     }

@@ -56,7 +56,10 @@ class Encoder(Protocol):
         fingerprint: the same for two encoders only if all their vectors are.
     """
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """Names the encoder in caches and records."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of ``texts``, float32, shape [len(texts), d]."""

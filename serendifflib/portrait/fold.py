@@ -294,9 +294,9 @@ def prepare_fold(
     text_index, texts = pd.factorize(
         interactions.frame["review"].to_numpy(dtype=object)
     )
-    encoder = encoder or default_encoder(progress=progress)
+    chosen: Encoder = encoder or default_encoder(progress=progress)
     vectors, _ = mean_vectors(
-        encoder.encode(list(texts)),
+        chosen.encode(list(texts)),
         text_index.astype(np.int64),
         interactions.item_index,
         plan.allowed,

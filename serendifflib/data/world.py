@@ -714,6 +714,63 @@ class World:
         scores[history] = -np.inf
         return scores if items is None else scores[np.asarray(items)]
 
+    def true_zone(
+        self, user: int, cells: np.ndarray, side: int, *, which: int = 0
+    ) -> np.ndarray:
+        """Where the law puts the label on a plane: the zone to be found.
+
+        Args:
+            user: user number.
+            cells: grid indices of every item, padding included, in the
+                plane of the model under study, int [N + 1, 2].
+            side: L.
+            which: see :meth:`oracle_scores`.
+
+        Returns:
+            Probability of every cell, float64 [L, L], sum 1; a model's zone
+            is compared with it cell by cell.
+
+        Raises:
+            UnknownUserError: no such user, or no such label of the user.
+        """
+        scores = self.oracle_scores(user, which=which)
+        chance = np.exp(scores - scores.max())
+        zone = np.zeros((side, side))
+        cells = np.asarray(cells)
+        np.add.at(zone, (cells[1:, 0], cells[1:, 1]), chance[1:])
+        return zone / chance.sum()
+
+    def zone_items(self, user: int, *, mass: float = 0.8) -> np.ndarray:
+        """Bridge that each item answers to: coverage of a list counts them.
+
+        The items of bridge k are the likeliest ones that together hold the
+        share ``mass`` of its probability; an item of several bridges belongs
+        to the one under which it is likeliest.
+
+        Returns:
+            Bridge number 0..K-1, or -1, of every item, int64 [N + 1].
+
+        Raises:
+            ConfigError: a world with one bridge by a radius has no such law.
+            UnknownUserError: no such user.
+        """
+        if not isinstance(self.law, ForkedLaw):
+            raise ConfigError(
+                f"{self.name} has no bridges with places of their own; "
+                "zone_items needs a forked world"
+            )
+        self.label_rows(user)  # refuses an unknown user
+        log_chances = self.bridge_log_chances(user)
+        order = np.argsort(-log_chances, axis=1, kind="stable")
+        chances = np.exp(np.take_along_axis(log_chances, order, axis=1))
+        before = np.cumsum(chances, axis=1) - chances
+        inside = np.zeros(log_chances.shape, bool)
+        np.put_along_axis(inside, order, before < mass, axis=1)
+        best = np.where(inside, log_chances, -np.inf)
+        zones = np.full(self.n_items + 1, -1)
+        zones[1:] = np.where(inside.any(axis=0), best.argmax(axis=0), -1)
+        return zones
+
     def oracle_ranks(
         self, *, n_candidates: int = 1000, seed: int = 0
     ) -> np.ndarray:

@@ -130,7 +130,7 @@ def _candidates(fold: FoldData, count: int) -> None:
 def _long(length: int) -> None:
     """Place all items of a long history among those of others."""
     random = np.random.default_rng(0)
-    vectors = random.standard_normal((length + 1, 64), np.float32)
+    vectors = random.standard_normal((length + 1, 384), np.float32)
     vectors[0] = 0.0
     history = random.permutation(length) + 1
     others = [random.permutation(length)[:50] + 1 for _ in range(200)]

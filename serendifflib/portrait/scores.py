@@ -27,6 +27,7 @@ WEIGHTS = ("uniform", "recency", "similarity")
 RECENCY = 0.9  # weight of an item falls by this factor per step into the past
 TEMPERATURE = 0.1  # of the softmax over cosines
 BLOCK = 1024  # catalogue items compared at a time: they stay in the cache
+LONG = 4096  # items of a history up to which its cosines are in float64
 ROWS = 512  # of a history that are compared with what came before
 
 
@@ -332,7 +333,9 @@ def relevance_prefix(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
         has a vector (the first item), or it has none itself.
     """
     history = torch.as_tensor(np.asarray(history), dtype=torch.long)
-    known = vectors[history].double()  # rounding follows no matrix's shape
+    known = vectors[history]
+    if len(known) <= LONG:  # so that rounding follows no shape of a matrix
+        known = known.double()
     real = has_vector(known)
     best = known.new_full((len(known),), -torch.inf)
     for start in range(0, len(known), ROWS):
@@ -342,7 +345,7 @@ def relevance_prefix(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
         cosines.masked_fill_(~(past & real[: start + ROWS]), -torch.inf)
         best[rows] = cosines.amax(dim=1)
     best[~real | torch.isinf(best)] = torch.nan
-    return best.numpy()
+    return best.double().numpy()
 
 
 def history_cosines(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:

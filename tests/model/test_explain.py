@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from serendifflib.data.splits import user_folds
 from serendifflib.model.explain import (
     UserPortrait,
     direction,
     nearest_history,
 )
+from serendifflib.model.serendiff import SerenDiff
 from serendifflib.portrait.encoding import unit_rows
+from serendifflib.portrait.fold import prepare_fold
 
 INJECTIONS = [
     "$",
@@ -245,3 +248,21 @@ def test_an_explanation_says_that_a_text_is_missing(tiny_model, tiny_data):
     item = tiny_model.recommend(user, k=1)["item"][0]
     unknown = replace(tiny_model.explain(user, item), nearest="")
     assert "has no text" in unknown.text and "cosine" not in unknown.text
+
+
+def test_an_item_without_text_is_never_recommended(tiny_data, word_encoder):
+    ghosts = tiny_data.items[[3, 40, 77]]
+    frame = tiny_data.frame.copy()
+    frame.loc[frame["item_id"].isin(ghosts), "review"] = ""
+    data = replace(tiny_data, frame=frame)
+    fold = prepare_fold(
+        data, user_folds(data, 3, seed=0)[0], encoder=word_encoder
+    )
+    model = SerenDiff(
+        "tuned", device="cpu", progress=False, width=8, side=5, steps=2,
+        timesteps=20, batch_size=8,
+    ).fit(fold)  # fmt: skip
+    user = data.users[4]
+    everything = model.recommend(user, k=500)["item"]
+    assert len(everything) > 150 and not set(everything) & set(ghosts)
+    assert "has no text" in model.explain(user, ghosts[0]).text

@@ -397,3 +397,23 @@ def test_min_max_of_nothing_or_of_one_value_is_finite(values):
     scaled = MinMax.fit(values).apply(np.array([0.0, 0.4, 1.0]))
     assert np.isfinite(scaled).all()
     assert ((scaled >= 0) & (scaled <= 1)).all()
+
+
+def test_a_long_history_is_compared_in_blocks(monkeypatch):
+    random = np.random.default_rng(0)
+    vectors = torch.from_numpy(unit_rows(random.standard_normal((41, 5))))
+    vectors[[0, 7]] = 0.0
+    history = random.permutation(40) + 1
+    whole = relevance_prefix(history, vectors)
+    monkeypatch.setattr(scores_room, "ROWS", 8)
+    blocks = relevance_prefix(history, vectors)
+    np.testing.assert_allclose(blocks, whole, atol=1e-12)
+    monkeypatch.setattr(scores_room, "LONG", 39)
+    rough = relevance_prefix(history, vectors.float())
+    np.testing.assert_allclose(rough, whole, atol=1e-6)
+    for m in (1, 9, 39):  # by the definition
+        past = [i for i in history[:m] if i != 7]
+        best = max(float(vectors[history[m]] @ vectors[i]) for i in past)
+        if history[m] != 7:
+            assert whole[m] == pytest.approx(best, abs=1e-12)
+    assert np.isnan(whole[history == 7]).all()

@@ -47,6 +47,7 @@ def plot_shares(table: pd.DataFrame) -> Figure:
         annot_kws={"color": INK},
         ax=left,
     )
+    left.tick_params(length=0, labelrotation=0)
     left.set_title("called a pleasant surprise", fontsize=10)
     levels = sorted(table["relevance"].unique(), reverse=True)
     colours = sns.color_palette("crest", len(levels))[::-1]
@@ -110,7 +111,11 @@ def plot_answers(correlation: pd.DataFrame) -> Axes:
     Args:
         correlation: square, names as rows and columns.
     """
-    ax = new_figure(6.4, 4.4)[1][0, 0]
+    ax = new_figure(6.4, 4.2)[1][0, 0]
+    correlation = correlation.rename(
+        index=lambda name: name.replace("_", " "),
+        columns=lambda name: name.replace("_", " "),
+    )
     sns.heatmap(
         correlation.iloc[1:, :-1],
         mask=np.triu(np.ones_like(correlation, dtype=bool), 0)[1:, :-1],

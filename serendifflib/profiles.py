@@ -22,6 +22,8 @@ class Profile:
         folds: how many of the five folds a table computes.
         test_users: at most this many test users per fold (0 = all).
         samples: generated portraits averaged per user.
+        valid_users: at most this many validation users per fold (0 = all).
+        valid_candidates: items ranked per validation user.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Profile:
     folds: int
     test_users: int
     samples: int
+    valid_users: int = 0
+    valid_candidates: int = 1_000
 
 
 PROFILES = {
@@ -48,6 +52,7 @@ PROFILES = {
         folds=1,
         test_users=200,
         samples=1,
+        valid_candidates=300,
     ),
     "laptop": Profile(
         name="laptop",

@@ -13,12 +13,10 @@ Shapes: B users, n history length, d item-vector width, L side, k factors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -28,9 +26,10 @@ from serendifflib.baselines.layers import (
     attention_mask,
     masked_mean,
 )
-from serendifflib.baselines.loop import Budget, StageReport, TrainingReport
 from serendifflib.baselines.mf import MODES, MatrixFactorization
+from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
+from serendifflib.diffusion.images import ImageDiffusion
 from serendifflib.diffusion.unet import UNet, typical_mean
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.model.serendiff import SerenDiff, whole_fold
@@ -41,13 +40,14 @@ READINGS = ("encoder", "grid")
 
 
 class Ablation(SerenDiff):
-    """The ``tuned`` SerenDiff with another condition.
+    """A SerenDiff with another condition.
 
     With the same seed it starts from the same U-Net weights and sees the
     same batches and noise as the row that it is compared with.
 
     Args:
         budget: its steps and batch size; early stopping is the preset's.
+        preset: of the row that it is compared with.
         device: ``cpu``, ``cuda`` or None (CUDA where there is one).
         **changes: settings that replace those of the preset.
     """
@@ -58,6 +58,7 @@ class Ablation(SerenDiff):
         self,
         *,
         budget: Budget,
+        preset: str = "tuned",
         device: str | None = None,
         **changes: Any,
     ):
@@ -67,47 +68,21 @@ class Ablation(SerenDiff):
             "batch_size": budget.batch_size,
         }
         super().__init__(
-            "tuned", device=device, progress=False, **(size | changes)
+            preset, device=device, progress=False, **(size | changes)
         )
         self.name = self.title
 
-    @property
-    def report(self) -> TrainingReport:
-        """What training took, in the form of the rivals' reports.
+    def told(self) -> type[ImageDiffusion]:
+        """The diffusion that is told something else."""
+        raise NotImplementedError
 
-        Raises:
-            ModelError: not fitted.
-        """
-        self._require_fit()
-        names = ("next-item", "serendipity")[-len(self.reports) :]
-        stages = tuple(
-            StageReport(
-                stage=name if self.kind == "serendipity" else self.kind,
-                examples=0,
-                steps=len(one.losses),
-                seconds=one.seconds,
-                best_step=one.best_step,
-                best_value=max(
-                    (value for _, value in one.validations),
-                    default=float("nan"),
-                ),
-                stopped=(
-                    "patience"
-                    if len(one.losses) < self.settings.steps
-                    else "steps"
-                ),
-                losses=tuple(one.losses),
-                values=tuple(value for _, value in one.validations),
-            )
-            for name, one in zip(names, self.reports, strict=True)
-        )
-        return TrainingReport(
-            model=self.name,
-            parameters=sum(p.numel() for p in self.network.parameters()),
-            stages=stages,
-            seconds=sum(stage.seconds for stage in stages),
-            settings=self.settings.as_dict(),
-        )
+    def make_diffusion(self) -> ImageDiffusion:
+        """The diffusion of the preset, but for what it is told."""
+        own = super().make_diffusion()
+        parts = {part.name: getattr(own, part.name) for part in fields(own)}
+        changed = self.told()(**parts)
+        changed.ablation = self
+        return changed
 
     def save(self, path: str | Path) -> None:
         """An ablation is there to be compared, not to be kept.
@@ -221,17 +196,25 @@ class UserEmbedding(Ablation):
         ).fit(fold, generator=generator.clone_state())
         return super().fit(fold, generator=generator, **options)
 
-    def represent(
-        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
-    ) -> SpreadVectors:
-        """The embeddings of users known by ``histories`` [B, n]."""
-        portraits = super().represent(histories, placed)
-        width = self.points.shape[1]
-        spread = torch.zeros(len(histories), width)
-        for rows in torch.arange(len(histories)).split(2_000):
-            found = self.factorization.embed(histories[rows])
+    def told(self) -> type[ImageDiffusion]:
+        """Embeddings."""
+        return EmbeddingDiffusion
+
+
+class EmbeddingDiffusion(ImageDiffusion):
+    """Told the embeddings of users."""
+
+    ablation: UserEmbedding
+
+    def represent(self, portraits: Portraits) -> SpreadVectors:
+        """The embeddings of users known by their histories."""
+        known = self.ablation.factorization
+        spread = torch.zeros(len(portraits), self.points.shape[1])
+        for rows in torch.arange(len(portraits)).split(2_000):
+            found = known.embed(portraits.items[rows])
             # as large as an item vector per number, whose length is 1
-            spread[rows, : self.factors] = found / width**0.5
+            width = self.points.shape[1] ** 0.5
+            spread[rows, : found.shape[1]] = found / width
         return SpreadVectors(portraits.items, portraits.positions, spread)
 
 
@@ -327,26 +310,34 @@ class UserSequence(Ablation):
         if reading != "encoder":
             self.name = f"SerenDiff (user sequence, {reading})"
 
-    def represent(
-        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
-    ) -> Portraits:
-        """The newest items of ``histories`` [B, n], one per cell."""
-        side = self.settings.side
+    def told(self) -> type[ImageDiffusion]:
+        """Sequences."""
+        return SequenceDiffusion
+
+
+class SequenceDiffusion(ImageDiffusion):
+    """Told the newest items of users, one per cell."""
+
+    ablation: UserSequence
+
+    def represent(self, portraits: Portraits) -> Portraits:
+        """The items of histories [B, n], newest in the first cell."""
+        side, histories = self.side, portraits.items
         age = torch.arange(histories.shape[1]).flip(0)
         places = torch.stack([age // side, age % side], dim=1)
         # in the middle of a cell, where no rounding can move it
         positions = (places.double() + 0.5) / side
-        items = histories * (age < side * side)
         return Portraits(
-            items, positions.clamp(max=1.0).repeat(len(histories), 1, 1)
+            histories * (age < side * side),
+            positions.clamp(max=1.0).repeat(len(histories), 1, 1),
         )
 
-    def _new_network(self, channels: int) -> nn.Module:
-        unet = super()._new_network(channels)
-        if self.reading == "grid":
+    def new_network(self, seed: int) -> nn.Module:
+        """The preset's U-Net, behind an encoder if asked."""
+        unet = super().new_network(seed)
+        if self.ablation.reading == "grid":
             return unet
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return SequenceUNet(
-                unet, self.settings.side, dropout=self.settings.dropout
-            )
+            torch.manual_seed(seed)
+            dropout = self.unet.dropout
+            return SequenceUNet(unet, self.side, dropout=dropout)

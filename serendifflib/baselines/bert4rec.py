@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, catalogue_loss
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sequences import pad_left, windows
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 
 if TYPE_CHECKING:
     from serendifflib.portrait.fold import FoldData
@@ -171,9 +170,9 @@ class BERT4Rec(TorchRival):
         scores = scores + self.network.bias[distinct]
         return scores.gather(1, place)
 
-    def training_options(self) -> dict[str, Any]:
+    def warmup(self) -> int:
         """100 steps of warm-up as published, fewer in a short training."""
-        return {"warmup": min(100, self.budget.max_steps // 5)}
+        return min(100, self.budget.max_steps // 5)
 
 
 def hide(

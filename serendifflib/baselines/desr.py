@@ -20,10 +20,9 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Cases, expected_share
 from serendifflib.baselines.sequences import catalogue_items
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.scores import CoOccurrence
 

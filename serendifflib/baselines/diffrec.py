@@ -8,7 +8,7 @@ denoising auto-encoder with input dropout.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sequences import pad_left, windows
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -315,9 +314,9 @@ class DiffRec(TorchRival):
                 x = c1 * estimate + c2 * x
         return (x if self.restores else total).gather(1, candidates)
 
-    def training_options(self) -> dict[str, Any]:
-        """A warm-up: the first large steps would blow up the output."""
-        return {"warmup": min(50, self.budget.max_steps // 5)}
+    def warmup(self) -> int:
+        """The first large steps would blow up the output."""
+        return min(50, self.budget.max_steps // 5)
 
     def notes(self) -> tuple[str, ...]:
         """Say when the text head, an adaptation, was used."""

@@ -13,14 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.draws import mean_of_draws
 from serendifflib.baselines.item_encoder import ItemEncoder
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sequences import pad_left, windows
 from serendifflib.baselines.serenenhance import sinusoids
-from serendifflib.baselines.trainer import TorchRival
-from serendifflib.diffusion.sampling import SAMPLERS
+from serendifflib.baselines.trainer import Stage, TorchRival
+from serendifflib.diffusion.sampling import SAMPLERS, draw_vectors
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.errors import ConfigError
 
@@ -208,7 +206,7 @@ class DreamRec(TorchRival):
             without = self.network(x, null, t)
             return (1 + w) * with_guide - w * without
 
-        return mean_of_draws(
+        made = draw_vectors(
             denoise,
             histories,
             self.network.targets.shape[1],
@@ -217,6 +215,7 @@ class DreamRec(TorchRival):
             sampler=self.sampler,
             calls=min(self.calls, self.timesteps),
         )
+        return made.mean(1)
 
     def score_batch(
         self, histories: torch.Tensor, candidates: torch.Tensor

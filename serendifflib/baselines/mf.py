@@ -20,8 +20,9 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from serendifflib.baselines.loop import Budget, StageReport, TrainingReport
 from serendifflib.baselines.sequences import item_vectors
+from serendifflib.baselines.trainer import Budget
+from serendifflib.diffusion.training import StageReport, TrainingReport
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.recommender import check_request, check_scores
 
@@ -267,17 +268,14 @@ class MatrixFactorization:
         stage = StageReport(
             stage=self.mode,
             examples=examples,
-            steps=self.sweeps,
-            seconds=seconds,
+            parameters=self.n_items * (self.factors + 1),
+            losses=losses,
             best_step=self.sweeps,
-            best_value=float("nan"),
-            stopped="steps",
-            losses=tuple(losses),
-            values=(),
+            seconds=seconds,
         )
         return TrainingReport(
             model=self.name,
-            parameters=self.n_items * (self.factors + 1),
+            parameters=stage.parameters,
             stages=(stage,),
             seconds=seconds,
             settings=self.settings(),

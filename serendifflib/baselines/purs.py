@@ -18,9 +18,8 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
 from serendifflib.baselines.layers import AdditiveAttention
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Cases
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:

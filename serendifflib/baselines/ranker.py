@@ -26,18 +26,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.controls import (
-    check_draw,
-    draw_negatives,
-    history_means,
-)
+from serendifflib.baselines.controls import check_draw, draw_negatives
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.trainer import (
-    Stage,
-    TorchRival,
-    catalogue_items,
-)
+from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.data.splits import make_examples
+from serendifflib.diffusion.linear import history_means
 from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import join, memberships
 from serendifflib.portrait.portrait import cell_of

@@ -11,13 +11,13 @@ from serendifflib.baselines.desr import DESR
 from serendifflib.baselines.diffrec import DiffRec
 from serendifflib.baselines.dreamrec import DreamRec
 from serendifflib.baselines.language import packaged_file
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.mf import MatrixFactorization
 from serendifflib.baselines.purs import PURS
 from serendifflib.baselines.sasrec import SASRec
 from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.serenprompt import SerenPrompt
 from serendifflib.baselines.snpr import SNPR
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import Recommender
@@ -88,11 +88,9 @@ BUDGETS = {
         max_steps=150,
         batch_size=64,
         eval_every=50,
-        patience=3,
+        patience=10,
         haste=3.0,
-        seconds=120.0,
-        valid_cases=64,
-        valid_candidates=200,
+        valid_candidates=300,
     ),
     "laptop": Budget(
         pretrain_steps=1_500,
@@ -100,19 +98,13 @@ BUDGETS = {
         batch_size=128,
         eval_every=50,
         patience=10,
-        seconds=1_800.0,
-        valid_cases=300,
-        valid_candidates=1_000,
     ),
     "full": Budget(
         pretrain_steps=20_000,
         max_steps=10_000,
         batch_size=128,
-        eval_every=200,
-        patience=20,
-        seconds=14_400.0,
-        valid_cases=1_000,
-        valid_candidates=1_000,
+        eval_every=500,
+        patience=10,
     ),
 }
 

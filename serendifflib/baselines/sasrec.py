@@ -15,14 +15,13 @@ from serendifflib.baselines.item_encoder import (
     inner_products,
 )
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sequences import (
     catalogue_items,
     draw_unseen,
     pad_left,
     windows,
 )
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:

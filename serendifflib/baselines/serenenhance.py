@@ -22,10 +22,9 @@ from serendifflib.baselines.item_encoder import (
     inner_products,
 )
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Unexpectedness, own_items, pick
 from serendifflib.baselines.sequences import catalogue_items, draw_unseen
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.scores import CoOccurrence
 

@@ -23,13 +23,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.draws import seed_of
 from serendifflib.baselines.language import LanguageModel
-from serendifflib.baselines.loop import Budget, Stage
 from serendifflib.baselines.sampling import own_items
 from serendifflib.baselines.sequences import catalogue_items, draw_unseen
 from serendifflib.baselines.serenenhance import SerenEnhance
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Budget, Stage, TorchRival
+from serendifflib.diffusion.sampling import user_seed
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.fold import allowed_reviews
 from serendifflib.recommender import Recommender
@@ -219,7 +218,7 @@ class SerenPrompt(TorchRival):
         ]
 
     def spending(self) -> Budget:
-        """The same fuse, but smaller batches: each case is ten prompts."""
+        """Smaller batches: each case is ten prompts."""
         return dataclasses.replace(self.budget, batch_size=self.prompt_batch)
 
     def _validate(self, fold: FoldData, stage: Stage) -> None:
@@ -332,7 +331,7 @@ class SerenPrompt(TorchRival):
 
     def _asked(self, history: torch.Tensor) -> bool:
         """Whether the language model ranks for this history [n]."""
-        return seed_of(history, 0) % 10_000 < 10_000 * self.share
+        return user_seed(history) % 10_000 < 10_000 * self.share
 
     def notes(self) -> tuple[str, ...]:
         """Which language model, which first stage, which users."""

@@ -23,10 +23,9 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.loop import Stage
 from serendifflib.baselines.sampling import Cases, expected_share
 from serendifflib.baselines.sequences import catalogue_items
-from serendifflib.baselines.trainer import TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:

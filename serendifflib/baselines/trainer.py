@@ -1,13 +1,17 @@
-"""What the trained rivals share: fit in stages, score, report."""
+"""What the trained rivals share: fit in stages, score, report.
+
+The loop itself is everybody's: :mod:`serendifflib.diffusion.training`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -15,39 +19,94 @@ import numpy as np
 import torch
 from torch import nn
 
-from serendifflib.baselines.loop import (
-    Budget,
-    Stage,
+from serendifflib.baselines.sequences import item_vectors, last_items
+from serendifflib.data.splits import Examples
+from serendifflib.diffusion.devices import best_device
+from serendifflib.diffusion.distributed import ALONE
+from serendifflib.diffusion.training import (
     StageReport,
     TrainingReport,
-    Validation,
+    TrainingSettings,
     quietly,
-    seeded,
     train,
 )
-from serendifflib.baselines.sequences import (
-    catalogue_items,
-    item_vectors,
-    last_items,
-)
-from serendifflib.data.splits import Examples
-from serendifflib.errors import ModelError
+from serendifflib.diffusion.validation import Validation
+from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.fold import FoldData
 from serendifflib.recommender import check_request, check_scores
 
-__all__ = [
-    "Budget",
-    "Stage",
-    "StageReport",
-    "TorchRival",
-    "TrainingReport",
-    "Validation",
-    "catalogue_items",
-    "count_parameters",
-    "item_vectors",
-    "seeded",
-    "train",
-]
+Batch = Callable[[torch.Tensor], torch.Tensor]
+"""Numbers of the examples of a batch [B] -> mean loss."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a rival may spend on training.
+
+    Attributes:
+        pretrain_steps: at most this many steps on next items.
+        max_steps: at most this many steps on the fold's own targets.
+        batch_size: examples per step.
+        eval_every: steps between two measurements on the validation users.
+        patience: measurements without a better one before a stage stops.
+        haste: factor of every model's learning rate; a training that is
+            too short for the usual rates takes larger steps.
+        valid_cases: at most this many validation cases; 0 takes all.
+        valid_candidates: items ranked per validation case.
+    """
+
+    pretrain_steps: int = 2_000
+    max_steps: int = 2_000
+    batch_size: int = 128
+    eval_every: int = 50
+    patience: int = 10
+    haste: float = 1.0
+    valid_cases: int = 0
+    valid_candidates: int = 1_000
+
+    def __post_init__(self):
+        for name in ("batch_size", "eval_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"budget: {name} must be at least 1")
+        if min(self.pretrain_steps, self.max_steps) < 0:
+            raise ConfigError("budget: steps must not be negative")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: ``next-item`` or ``serendipity``, what the targets are.
+        n_examples: number of examples.
+        loss: numbers of the examples of a batch [B] -> their mean loss.
+        max_steps: step limit of this stage.
+        lr: learning rate of this stage.
+    """
+
+    name: str
+    n_examples: int
+    loss: Batch
+    max_steps: int
+    lr: float
+
+
+@contextlib.contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Draw all of torch's own randomness from ``generator``.
+
+    Layers initialise themselves with torch's global state; inside this
+    context that state follows from ``generator``, and after it the global
+    state is what it was.
+    """
+    seed = _seed_from(generator)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def _seed_from(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=generator))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -64,8 +123,6 @@ class TorchRival(ABC):
         width: d of the model.
         max_history: newest items that the model reads.
         lr, weight_decay, dropout: as named.
-        validation: cases to stop on; None draws them uniformly
-            (:meth:`Validation.uniform`), the same for every model.
         device: torch device; None takes a GPU where there is one.
         progress: show a bar.
         report: what the last fit took.
@@ -81,7 +138,6 @@ class TorchRival(ABC):
     lr: float = 1e-3
     weight_decay: float = 1e-4
     dropout: float = 0.2
-    validation: Validation | None = None
     device: str | None = None
     progress: bool = False
     report: TrainingReport | None = field(default=None, init=False)
@@ -110,24 +166,14 @@ class TorchRival(ABC):
             ModelError: nothing to train on, or the loss diverged.
         """
         started = time.perf_counter()
-        self.place = torch.device(self.device or _default_device())
+        self.place = torch.device(self.device or best_device())
         self.n_items = fold.interactions.n_items
         self.chosen = {}
         with seeded(generator):
             vectors = item_vectors(fold, self.isotropy)
             self.network = self.build(fold, vectors).to(self.place)
             reports = [
-                train(
-                    self.network,
-                    stage,
-                    model_name=self.name,
-                    budget=self.spending(),
-                    generator=generator,
-                    validate=self._validate(fold, stage),
-                    weight_decay=self.weight_decay,
-                    progress=self.progress,
-                    **self.training_options(),
-                )
+                self._train(fold, stage, generator)
                 for stage in self.stages(fold, generator)
                 if stage.max_steps > 0
             ]
@@ -142,6 +188,35 @@ class TorchRival(ABC):
             notes=self.notes() + chosen,
         )
         return self
+
+    def _train(
+        self, fold: FoldData, stage: Stage, generator: torch.Generator
+    ) -> StageReport:
+        """Run one stage through the common loop."""
+        budget = self.spending()
+        validate = self._validate(fold, stage)
+        return train(
+            self.network,
+            lambda network, index, generator: stage.loss(index),
+            stage.n_examples,
+            TrainingSettings(
+                steps=stage.max_steps,
+                batch_size=budget.batch_size,
+                learning_rate=stage.lr,
+                weight_decay=self.weight_decay,
+                optimizer="adamw",
+                warmup=self.warmup(),
+                patience=budget.patience if validate else 0,
+                validate_every=budget.eval_every,
+            ),
+            seed=_seed_from(generator),
+            name=self.name,
+            stage=stage.name,
+            device=self.place,
+            validate=validate and (lambda network: validate()),
+            team=ALONE,  # each process trains it as a whole
+            progress=self.progress,
+        )
 
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """Options to choose on the validation fold after training.
@@ -168,7 +243,7 @@ class TorchRival(ABC):
         results = []
         for trial in trials:
             self.chosen = trial
-            results.append(quietly(self.network, validate))
+            results.append(quietly(self.network, lambda _: validate()))
         self.chosen = trials[int(np.argmax(results))]
         words = ", ".join(f"{name}={v}" for name, v in self.chosen.items())
         return (f"{words} chosen on validation out of {len(trials)} trials",)
@@ -183,10 +258,8 @@ class TorchRival(ABC):
         return functools.partial(validation.ndcg, self._score)
 
     def _cases(self, fold: FoldData, stage: Stage) -> Validation | None:
-        """The given cases for the fold's own targets, else uniform ones."""
-        if self.validation is not None and stage.name == fold.kind:
-            return self.validation
-        return Validation.uniform(
+        """Everybody's validation cases, for the targets of a stage."""
+        return Validation.of(
             fold,
             kind=stage.name,
             n_cases=self.budget.valid_cases,
@@ -221,9 +294,9 @@ class TorchRival(ABC):
         """The budget of each stage."""
         return self.budget
 
-    def training_options(self) -> dict[str, Any]:
-        """Further arguments of :func:`train`."""
-        return {}
+    def warmup(self) -> int:
+        """Steps over which the learning rate rises to its value."""
+        return 0
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
@@ -233,7 +306,6 @@ class TorchRival(ABC):
         """The options that were set, as plain JSON values."""
         hidden = {
             "name",
-            "validation",
             "device",
             "progress",
             "report",
@@ -309,7 +381,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -16,9 +17,10 @@ from diffusers import (
     SchedulerMixin,
 )
 
-from serendifflib.diffusion.memory import keep_large_blocks
+from serendifflib.diffusion.devices import keep_large_blocks, mixed_precision
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.errors import ConfigError
+from serendifflib.io import content_hash
 
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Noise = Callable[[torch.Size], torch.Tensor]
@@ -60,7 +62,7 @@ def sample(
     check_sampler(sampler, calls, schedule.timesteps)
     keep_large_blocks()
     if start.is_cuda:
-        denoise = in_bfloat16(denoise)
+        denoise = in_mixed_precision(denoise)
     if sampler == "one-call":
         last = schedule.timesteps - 1
         t = torch.full((len(start),), last, device=start.device)
@@ -78,11 +80,11 @@ def sample(
     return x
 
 
-def in_bfloat16(denoise: Denoise) -> Denoise:
+def in_mixed_precision(denoise: Denoise) -> Denoise:
     """The same network in mixed precision; what it returns is as precise."""
 
     def denoise_mixed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with mixed_precision(x.device):
             return denoise(x, t).to(x.dtype)
 
     return denoise_mixed
@@ -214,3 +216,88 @@ def sample_with_diffusers(
         t = torch.full((len(x),), int(step), device=x.device)
         x = scheduler.step(denoise(x, t), step, x, **options).prev_sample
     return x
+
+
+def user_seed(history: torch.Tensor, *parts: int) -> int:
+    """A seed that derives from a history [n] (padding aside) and numbers."""
+    items = history[history > 0].numpy().astype(np.int64)
+    return int(content_hash(items, *parts)[:15], 16)
+
+
+def user_noise(
+    histories: torch.Tensor,
+    seed: int,
+    device: torch.device | str = "cpu",
+    draws: int = 1,
+) -> Noise:
+    """Noise that derives from each user's history and the seed alone.
+
+    Order and batch size change nothing. On CUDA it is drawn there, where the
+    same seed gives other numbers than on the processor.
+
+    Args:
+        histories: item numbers, left-padded with 0, [B, n].
+        seed: of the model.
+        device: where to draw.
+        draws: rows of noise per user, neighbours (``repeat_interleave``).
+
+    Returns:
+        a function from a shape [B * draws, ...] to noise of that shape;
+        every call draws anew.
+    """
+    device = torch.device(device)
+    sources = []
+    for row in histories.cpu():
+        for draw in range(draws):
+            source = torch.Generator(device)
+            sources.append(source.manual_seed(user_seed(row, seed, draw)))
+
+    def noise(shape: torch.Size) -> torch.Tensor:
+        return torch.stack(
+            [
+                torch.randn(shape[1:], generator=source, device=device)
+                for source in sources
+            ]
+        )
+
+    return noise
+
+
+def draw_vectors(
+    denoise: Denoise,
+    histories: torch.Tensor,
+    width: int,
+    schedule: DDPMSchedule,
+    *,
+    draws: int,
+    sampler: str,
+    calls: int,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Several vectors per history, from a network that predicts x_0.
+
+    Args:
+        denoise: x_t [B * draws, D] and t [B * draws] -> x_0; the draws of a
+            history are neighbours (``repeat_interleave``).
+        histories: item numbers, left-padded with 0, [B, n].
+        width: D.
+        schedule: of the noise.
+        draws: generated vectors per history.
+        sampler: see :func:`sample`.
+        calls: network calls per draw.
+        seed: of the noise, see :func:`user_noise`.
+
+    Returns:
+        [B, draws, D], on the device of ``histories``.
+    """
+    noise = user_noise(histories, seed, histories.device, draws)
+    made = sample(
+        denoise,
+        noise(torch.Size([len(histories) * draws, width])),
+        schedule,
+        sampler=sampler,
+        predict="x0",
+        calls=calls,
+        noise=noise,
+    )
+    return made.unflatten(0, (len(histories), draws))

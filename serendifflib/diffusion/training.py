@@ -1,68 +1,50 @@
-"""Training of the conditional U-Net (Sec. 4.3, Eq. 10).
+"""The one training loop: of SerenDiff in all its forms, and of every rival.
 
-One loop for CPU and GPU. Every random choice of a step derives from the seed
-and the number of the step, so that a run that was stopped and resumed makes
-the same choices as one that was not.
+A model says how large the loss of a batch is; the loop draws the batches,
+descends, validates, stops and keeps the best weights. Every random choice of
+a step derives from the seed and the number of the step, so that a run that
+was stopped and resumed ends with the weights of one that was not.
+
+One rule of stopping for everybody: the validation score is measured before
+the first step and then every ``validate_every`` steps; after ``patience``
+measurements without a better one the training stops, and the best state,
+not the last, is kept.
+
+Letters: B examples of a batch, M training examples.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import functools
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from serendifflib.diffusion.memory import keep_large_blocks
-from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
-from serendifflib.diffusion.team import Team, current_team
-from serendifflib.errors import CheckpointError, ConfigError, ModelError
-from serendifflib.io import atomic_path, content_hash
-from serendifflib.portrait.portrait import Portraits, cell_of
+from serendifflib.diffusion.checkpoints import load_checkpoint, save_checkpoint
+from serendifflib.diffusion.devices import compiled, keep_large_blocks
+from serendifflib.diffusion.distributed import Team, current_team
+from serendifflib.errors import ConfigError, ModelError
+from serendifflib.io import content_hash
 
-CHECKPOINT_VERSION = 2
+CLIP = 1.0  # largest length of a gradient
+EMA_STEPS = 200  # weights are averaged over so many last steps
+CHECKPOINT_SECONDS = 20.0
+WRITING_SHARE = 0.1  # of the time, at most, goes into checkpoints
 
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Portraits and the serendipity point that belongs to each.
-
-    Attributes:
-        portraits: M sparse portraits.
-        targets: item numbers, [M].
-        positions: where each target lies for its user, [M, 2].
-    """
-
-    portraits: Portraits
-    targets: torch.Tensor
-    positions: torch.Tensor
-
-    def __len__(self) -> int:
-        """Number of examples M."""
-        return len(self.targets)
-
-    def target_cells(self, side: int) -> torch.Tensor:
-        """Grid indices of the targets, int64, [M, 2]."""
-        return cell_of(self.positions, side)
-
-    def to(self, device: torch.device) -> TrainingSet:
-        """The same on a device."""
-        return TrainingSet(
-            Portraits(
-                self.portraits.items.to(device),
-                self.portraits.positions.to(device),
-            ),
-            self.targets.to(device),
-            self.positions.to(device),
-        )
+Loss = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
+"""(network, numbers of the examples [B], source of noise) -> mean loss."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +52,16 @@ class TrainingSettings:
     """How to train; the defaults are App. B of the paper.
 
     Attributes:
-        steps: optimiser steps.
+        steps: at most this many optimiser steps.
         batch_size: examples per step.
         learning_rate, weight_decay: App. B: 0.001 and 0.0001.
-        optimizer: ``adam`` (App. B) or ``adamw``.
-        predict: ``noise`` (Eq. 10), ``x0`` or ``v``.
-        loss: ``uniform`` - every cell weighs the same (Eq. 10);
-            ``balanced`` - the point and the background weigh the same.
-        data_scale: item vectors are multiplied by this before diffusion, so
-            that they are not drowned in N(0, I); sqrt(d) gives variance 1.
-        ema: average the weights over the last steps (up to 200).
-        patience: stop after so many validations without a better one; 0
+        optimizer: ``adam`` (App. B) or ``adamw``, which decays matrices
+            only, no bias and no norm.
+        warmup: steps over which the learning rate rises to its value.
+        ema: keep the mean of the weights of the last 200 steps.
+        patience: stop after so many measurements without a better one; 0
             trains all steps and keeps the last weights.
-        validate_every: steps between two validations.
+        validate_every: steps between two measurements.
     """
 
     steps: int = 1000
@@ -90,26 +69,15 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     optimizer: str = "adam"
-    predict: str = "noise"
-    loss: str = "uniform"
-    data_scale: float = 1.0
+    warmup: int = 0
     ema: bool = False
     patience: int = 0
     validate_every: int = 100
 
     def __post_init__(self):
-        if self.loss not in ("uniform", "balanced"):
-            raise ConfigError(
-                f"unknown loss {self.loss!r}: choose uniform or balanced"
-            )
         if self.optimizer not in ("adam", "adamw"):
             raise ConfigError(
                 f"unknown optimizer {self.optimizer!r}: choose adam or adamw"
-            )
-        if self.predict not in PREDICT:
-            raise ConfigError(
-                f"unknown target {self.predict!r}: choose one of "
-                f"{', '.join(PREDICT)}"
             )
         for name in ("steps", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
@@ -119,295 +87,457 @@ class TrainingSettings:
 
 
 @dataclass
-class TrainingReport:
-    """What happened.
+class StageReport:
+    """What one call of :func:`train` did.
 
     Attributes:
+        stage: what the targets were, e.g. ``serendipity``.
+        examples: training examples M.
+        parameters: numbers that were trained.
         losses: training loss of every step.
-        validations: (step, score) pairs; a higher score is better.
+        validations: (step, score) pairs, higher is better; the first is
+            that of the weights at the start, at step 0.
         best_step: step of the weights that were kept.
-        seconds: wall time, resumed parts included.
+        stopped: ``patience`` (the score rose no more) or ``cap`` (all steps
+            were taken).
+        seconds: wall time, validation and resumed parts included.
     """
 
+    stage: str = ""
+    examples: int = 0
+    parameters: int = 0
     losses: list[float] = field(default_factory=list)
     validations: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
+    stopped: str = "cap"
     seconds: float = 0.0
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps taken."""
+        return len(self.losses)
+
+    @property
+    def best_value(self) -> float:
+        """Best validation score, NaN without validation."""
+        scores = [score for _, score in self.validations]
+        return max(scores, default=float("nan"))
+
     @classmethod
-    def from_json(cls, values: dict) -> TrainingReport:
+    def from_json(cls, values: dict[str, Any]) -> StageReport:
         """The report that ``asdict`` turned into plain values."""
         report = cls(**values)
         report.validations = [(s, v) for s, v in report.validations]
         return report
 
 
-def point_grid(
-    targets: torch.Tensor,
-    cells: torch.Tensor,
-    vectors: torch.Tensor,
-    side: int,
-) -> torch.Tensor:
-    """M_seren: the target's vector in its cell, zero elsewhere.
+@dataclass(frozen=True)
+class TrainingReport:
+    """What fitting a model took; tables print it as the model's budget.
 
-    Args:
-        targets: item numbers, [B].
-        cells: grid indices, [B, 2].
-        vectors: item vectors, [N + 1, d].
-        side: L.
-
-    Returns:
-        [B, d, L, L].
+    Attributes:
+        model: its name.
+        parameters: trained numbers.
+        stages: one report per stage.
+        seconds: wall time of the whole fit, preparation included.
+        settings: the options that the model was made with.
+        notes: what a reader of the table must know.
     """
-    grid = vectors.new_zeros(len(targets), vectors.shape[1], side, side)
-    rows = torch.arange(len(targets), device=targets.device)
-    grid[rows, :, cells[:, 0], cells[:, 1]] = vectors[targets]
-    return grid
 
+    model: str
+    parameters: int
+    stages: tuple[StageReport, ...]
+    seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
-def grid_loss(
-    output: torch.Tensor,
-    target: torch.Tensor,
-    cells: torch.Tensor,
-    kind: str,
-) -> torch.Tensor:
-    """Squared error per coordinate, averaged as ``kind`` says.
+    @property
+    def steps(self) -> int:
+        """Optimiser steps over all stages."""
+        return sum(stage.steps for stage in self.stages)
 
-    ``uniform`` is Eq. 10. 99 of 100 cells of the target are empty, so that
-    predicting nothing is nearly optimal; ``balanced`` gives the one cell
-    with the point the same weight as all the others together.
-    """
-    errors = (output - target).square().mean(dim=1)  # [B, L, L]
-    if kind == "uniform":
-        return errors.mean()
-    rows = torch.arange(len(cells), device=cells.device)
-    point = errors[rows, cells[:, 0], cells[:, 1]]
-    others = errors.shape[-1] * errors.shape[-2] - 1
-    background = (errors.sum(dim=(1, 2)) - point) / max(others, 1)
-    return 0.5 * (point.mean() + background.mean())
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return dataclasses.asdict(self) | {"steps": self.steps}
 
 
 def train(
     network: nn.Module,
-    schedule: DDPMSchedule,
-    data: TrainingSet,
-    vectors: torch.Tensor,
-    side: int,
+    loss: Loss,
+    examples: int,
     settings: TrainingSettings,
     *,
     seed: int,
+    name: str = "training",
+    stage: str = "",
     device: torch.device | str = "cpu",
     validate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
-    checkpoint_every: int = 200,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     keep_checkpoint: bool = False,
     origin: str = "",
+    team: Team | None = None,
     progress: bool = False,
-) -> TrainingReport:
+) -> StageReport:
     """Train ``network`` in place; keep the best (or the last) weights.
 
-    Within :func:`~serendifflib.diffusion.team.training_as`, several processes
-    do this together; each one ends with the same weights.
+    Ctrl-C lets the step at hand end and writes the checkpoint before it
+    stops; the same call then goes on from there.
 
     Args:
-        network: takes (x_t, t, portrait, counts), see
-            :class:`~serendifflib.diffusion.unet.UNet`.
-        schedule: noise schedule.
-        data: training examples.
-        vectors: unit item vectors, [N + 1, d].
-        side: L.
+        network: what is trained.
+        loss: mean loss of a batch; it calls the network that it is given,
+            a view of ``network`` that may be compiled or shared.
+        examples: M.
         settings: how to train.
         seed: of all random choices.
-        device: where to train; on CUDA in bfloat16 mixed precision, with
-            data and noise made there (its random numbers are its own).
-        validate: score of a network on the validation fold (higher is
-            better), for early stopping.
-        checkpoint: file to resume from and to save to.
-        checkpoint_every: steps between two saves.
+        name: of the model, for errors.
+        stage: what its targets are, for reports and errors.
+        device: where to train; on CUDA in bfloat16 mixed precision.
+        validate: score of a network on the validation users (higher is
+            better), see :class:`serendifflib.diffusion.validation.Validation`.
+        checkpoint: file to resume from and to save to, now and then.
+        checkpoint_seconds: time between two saves.
         keep_checkpoint: leave the finished run in the file, so that a later
             call has nothing to do; otherwise the file is removed at the end.
-        origin: what else the run depends on, e.g. how the weights began; a
-            checkpoint of another origin is refused.
+        origin: hash of what else the run depends on: data, the loss, how
+            the weights began. A checkpoint of another origin is refused.
+        team: processes that train together; None are those that were
+            started by :func:`serendifflib.diffusion.distributed.together`.
         progress: show a progress bar.
-
-    Returns:
-        losses and validations.
 
     Raises:
         ConfigError: there is nothing to train on, or a batch cannot be
             dealt out to the processes.
         CheckpointError: the checkpoint is damaged or of another run.
-        ModelError: the loss is no longer a number.
+        ModelError: loss or validation score is not a number.
     """
-    if not len(data):
+    if not examples:
         raise ConfigError(
-            "no training example: the training users have no target with "
-            "an item before it"
+            f"{_words(name, stage)}: no training example: the training users "
+            "have no target with an item before it"
         )
     keep_large_blocks()
-    team = current_team()
+    team = team or current_team()
     team.check(settings.batch_size)
-    device = torch.device(device)
-    network.to(device).train()
-    if device.type == "cuda":  # its tensor cores want the channels together
-        network.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(network, settings, device)
-    average = AveragedModel(
-        # without averaging there is nothing to copy
-        network if settings.ema else nn.Identity(),
-        multi_avg_fn=_running_average,
-        use_buffers=True,
-    )
-    report = TrainingReport()
-    best: dict[str, torch.Tensor] = {}
-    run = ""
-    if checkpoint is not None:
-        run = _run_hash(
-            network, schedule, data, vectors, side, settings, seed, origin
-        )
-        if checkpoint.exists():
-            report, best = _load_checkpoint(
-                checkpoint, run, network, average, optimizer
-            )
-    trained = team.wrap(network)
-    resident = data.to(device)
-    scaled = vectors.to(device) * settings.data_scale
+    run = _Run(
+        network.to(device), settings, examples, name, stage, validate
+    )  # fmt: skip
+    saver = _Saver(run, checkpoint, checkpoint_seconds, team)
+    saver.load(content_hash(dataclasses.asdict(settings), seed, origin))
+    view = team.wrap(compiled(network, settings.steps))
+    report = run.report
     started = time.perf_counter() - report.seconds
-    done = len(report.losses)
     bar = tqdm(
-        range(done, settings.steps),
-        "train",
-        initial=done,
+        range(report.steps, settings.steps),
+        f"{name}: {stage}" if stage else name,
+        initial=report.steps,
         total=settings.steps,
         disable=not (progress and team.first),
     )
-    with torch.random.fork_rng():  # dropout draws from the global state
+    with _seeded_apart(), _patient_interrupt() as interrupted:
+        run.look()
         for step in bar:
-            if _exhausted(report, settings):
+            if run.exhausted():
+                report.stopped = "patience"
                 break
-            loss = _train_step(
-                trained, schedule, resident, scaled, side, settings,
-                optimizer, _step_seed(seed, step), device, team,
+            value = _train_step(
+                view, loss, run.optimizer, examples, settings, seed, step, team
             )  # fmt: skip
-            if not math.isfinite(loss):
-                raise ModelError(
-                    f"training diverged in step {step + 1}: the loss is "
-                    f"{loss}; fit again with a smaller learning rate"
-                )
-            if settings.ema:
-                average.update_parameters(network)
-            report.losses.append(loss)
-            now = step + 1
-            if validate is not None and (
-                now % settings.validate_every == 0 or now == settings.steps
-            ):
-                kept = average.module if settings.ema else network
-                score = validate(kept.eval())
-                network.train()
-                if score > max(
-                    (s for _, s in report.validations), default=-float("inf")
-                ):
-                    report.best_step = now
-                    best = {k: v.clone() for k, v in kept.state_dict().items()}
-                report.validations.append((now, score))
-                bar.set_postfix(loss=f"{loss:.4f}", valid=f"{score:.4f}")
-            elif now % 20 == 0:
-                bar.set_postfix(loss=f"{loss:.4f}")
+            run.after_step(value)
+            run.look()
             report.seconds = time.perf_counter() - started
-            if (
-                checkpoint is not None
-                and team.first
-                and now % checkpoint_every == 0
-            ):
-                _save_checkpoint(
-                    checkpoint, run, network, average, optimizer, report, best
-                )
-    if checkpoint is not None and keep_checkpoint and team.first:
-        _save_checkpoint(
-            checkpoint, run, network, average, optimizer, report, best
-        )
-    if settings.patience and best:
-        network.load_state_dict(best)
-    else:
-        report.best_step = len(report.losses)
-        if settings.ema:
-            network.load_state_dict(average.module.state_dict())
-    network.to(memory_format=torch.contiguous_format).eval()
-    if checkpoint is not None and not keep_checkpoint and team.first:
-        checkpoint.unlink(missing_ok=True)
+            if report.steps % 20 == 0:
+                bar.set_postfix(run.news())
+            saver.save_now_and_then()
+            if interrupted():
+                saver.save()
+                raise KeyboardInterrupt
+    if keep_checkpoint:  # before anything else can fail
+        saver.save()
+    run.finish()
+    if not keep_checkpoint:
+        saver.remove()
     team.wait()  # the next stage may look for the same file
     return report
 
 
 def _train_step(
     network: nn.Module,
-    schedule: DDPMSchedule,
-    data: TrainingSet,
-    scaled: torch.Tensor,
-    side: int,
-    settings: TrainingSettings,
+    loss: Loss,
     optimizer: torch.optim.Optimizer,
+    examples: int,
+    settings: TrainingSettings,
     seed: int,
-    device: torch.device,
+    step: int,
     team: Team,
 ) -> float:
-    """The four steps of training: draw, noise, predict, descend.
-
-    ``data`` and ``scaled``, the item vectors times ``data_scale``, are on the
-    device; the batch is dealt out to the processes of the team.
-    """
-    torch.manual_seed(seed + team.rank)  # dropout: another one per process
-    generator = torch.Generator().manual_seed(seed)
-    batch = settings.batch_size
-    index = torch.randint(len(data), (batch,), generator=generator)
-    t = torch.randint(schedule.timesteps, (batch,), generator=generator)
-    index, t = team.share(index).to(device), team.share(t).to(device)
-    # 1. portraits of a batch of users, and their serendipity points
-    portrait, counts = data.portraits.dense(index, scaled, side)
-    cells = data.target_cells(side)[index]
-    x0 = point_grid(data.targets[index], cells, scaled, side)
-    # 2. noise them to a random step (Eq. 1 in closed form)
-    noise = _noise((batch, *x0.shape[1:]), generator, seed, device)
-    noise = team.share(noise)
-    x_t = schedule.q_sample(x0, t, noise)
-    # 3. let the network predict (Eq. 10)
-    with torch.autocast(
-        device.type, torch.bfloat16, enabled=device.type == "cuda"
-    ):
-        output = network(x_t, t, portrait, counts)
-    wanted = schedule.target(settings.predict, x0, t, noise)
-    loss = grid_loss(output.float(), wanted, cells, settings.loss)
-    # 4. descend
+    """One step of training: draw, noise, predict, descend."""
+    number = _step_seed(seed, step)
+    generator = torch.Generator().manual_seed(number)
+    torch.manual_seed(number + team.rank)  # dropout: other masks per process
+    # 1. draw a batch of examples, each of them once per round
+    index = batch_of(examples, settings.batch_size, seed, step)
+    # 2. noise them (Eq. 1), and
+    # 3. let the network predict and measure how wrong it is (Eq. 10), as
+    #    ImageLoss does for portraits
+    value = loss(network, index, generator)
+    # 4. descend, by gradients of length 1 at most; at first slowly, if asked
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    value.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * warm
     optimizer.step()
-    return float(team.mean(loss.detach()))
+    return float(team.mean(value.detach()))
 
 
-def _noise(shape, generator, seed, device) -> torch.Tensor:
-    """N(0, 1) from the generator of the step; on CUDA it is drawn there."""
-    if device.type == "cuda":
-        # drawing it on the processor would take longer than the step
-        generator = torch.Generator(device).manual_seed(seed)
-    noise = torch.randn(shape, generator=generator, device=generator.device)
-    return noise.to(device)
+def batch_of(examples: int, size: int, seed: int, step: int) -> torch.Tensor:
+    """Numbers of the examples of a step: shuffled rounds over all M.
+
+    >>> rounds = torch.cat([batch_of(6, 4, 0, step) for step in range(3)])
+    >>> sorted(rounds[:6].tolist()) == sorted(rounds[6:].tolist())
+    True
+    """
+    place = torch.arange(step * size, (step + 1) * size)
+    rounds, place = place // examples, place % examples
+    return torch.cat(
+        [
+            _shuffled(examples, seed, int(one))[place[rounds == one]]
+            for one in rounds.unique()
+        ]
+    )
 
 
-def _optimizer(network, settings, device) -> torch.optim.Optimizer:
-    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return make[settings.optimizer](
-        network.parameters(),
+@functools.lru_cache(maxsize=2)
+def _shuffled(examples: int, seed: int, round_: int) -> torch.Tensor:
+    number = int(content_hash("round", seed, round_)[:15], 16)
+    generator = torch.Generator().manual_seed(number)
+    return torch.randperm(examples, generator=generator)
+
+
+def draw_noise(
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> torch.Tensor:
+    """N(0, 1) from the generator of a step; on CUDA it is drawn there.
+
+    Drawing a batch of portraits on the processor takes longer than the rest
+    of the step on a GPU. The numbers then differ from the processor's.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return torch.randn(shape, generator=generator)
+    number = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    there = torch.Generator(device).manual_seed(number)
+    return torch.randn(shape, generator=there, device=device)
+
+
+class _Run:
+    """The state of a training: what a checkpoint holds, and how it moves."""
+
+    def __init__(self, network, settings, examples, name, stage, validate):
+        self.network, self.settings = network.train(), settings
+        self.words, self.validate = _words(name, stage), validate
+        self.optimizer = _optimizer(network, settings)
+        self.average = AveragedModel(
+            # without averaging there is nothing to copy
+            network if settings.ema else nn.Identity(),
+            multi_avg_fn=_running_average,
+            use_buffers=True,
+        )
+        self.best: dict[str, torch.Tensor] = {}
+        self.report = StageReport(
+            stage=stage,
+            examples=examples,
+            parameters=sum(
+                p.numel() for p in network.parameters() if p.requires_grad
+            ),
+        )
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network whose weights count: the averaged one, if any."""
+        return self.average.module if self.settings.ema else self.network
+
+    def after_step(self, loss: float) -> None:
+        """Note the loss of a step and average the weights."""
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"{self.words} diverged in step {self.report.steps + 1}: "
+                f"the loss is {loss}; fit again with a smaller learning rate"
+            )
+        self.report.losses.append(loss)
+        if self.settings.ema:
+            self.average.update_parameters(self.network)
+
+    def look(self) -> None:
+        """Validate, if it is time, and remember the best weights."""
+        report, every = self.report, self.settings.validate_every
+        due = report.steps % every == 0 or report.steps == self.settings.steps
+        seen = report.validations and report.validations[-1][0] == report.steps
+        if self.validate is None or not due or seen:
+            return
+        score = quietly(self.kept, self.validate)
+        if math.isnan(score):
+            raise ModelError(
+                f"{self.words}: the validation score of step "
+                f"{report.steps} is not a number; fit again with a smaller "
+                "learning rate"
+            )
+        if not report.validations or score > report.best_value:
+            report.best_step = report.steps
+            self.best = _trained_state(self.kept)
+        report.validations.append((report.steps, score))
+
+    def exhausted(self) -> bool:
+        """No better score among the last ``patience`` ones."""
+        best, patience = self.report.best_step, self.settings.patience
+        since = sum(step > best for step, _ in self.report.validations)
+        return 0 < patience <= since
+
+    def finish(self) -> None:
+        """Put the weights that count into the network."""
+        if self.settings.patience and self.best:
+            state = self.best
+        else:
+            self.report.best_step = self.report.steps
+            state = _trained_state(self.kept)
+        self.network.load_state_dict(state, strict=False)
+        self.network.to(memory_format=torch.contiguous_format).eval()
+
+    def news(self) -> dict[str, str]:
+        """What the progress bar says."""
+        said = {"loss": f"{self.report.losses[-1]:.4f}"}
+        if self.report.validations:
+            said["valid"] = f"{self.report.validations[-1][1]:.4f}"
+        return said
+
+
+def _words(name: str, stage: str) -> str:
+    return f"{name}: stage {stage!r}" if stage else name
+
+
+class _Saver:
+    """Writes a run to its checkpoint, every so many seconds."""
+
+    def __init__(self, run: _Run, path: Path | None, every: float, team: Team):
+        self.run, self.path, self.every = run, path, every
+        self.writes = path is not None and team.first
+        self.origin = ""
+        self.last = time.monotonic()
+
+    def load(self, origin: str) -> None:
+        """Continue where the file stands, if there is one."""
+        if self.path is None:
+            return
+        run = self.run
+        state = run.network.state_dict()
+        shapes = {name: list(value.shape) for name, value in state.items()}
+        self.origin = content_hash(origin, shapes)
+        if self.path.exists():
+            report, run.best = load_checkpoint(
+                self.path, self.origin, run.network, run.average, run.optimizer
+            )
+            run.report = StageReport.from_json(report)
+
+    def save_now_and_then(self) -> None:
+        """Save if the last time is long enough ago."""
+        if self.writes and time.monotonic() - self.last >= self.every:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file; a slow disk is asked less often."""
+        if self.path is None or not self.writes:
+            return
+        run, started = self.run, time.monotonic()
+        save_checkpoint(
+            self.path,
+            self.origin,
+            dataclasses.asdict(run.report),
+            run.best,
+            run.network,
+            run.average,
+            run.optimizer,
+        )
+        self.last = time.monotonic()
+        taken = self.last - started
+        self.last += max(0.0, taken / WRITING_SHARE - self.every)
+
+    def remove(self) -> None:
+        """A finished run needs no file."""
+        if self.path is not None and self.writes:
+            self.path.unlink(missing_ok=True)
+
+
+def quietly(
+    network: nn.Module, validate: Callable[[nn.Module], float]
+) -> float:
+    """Validate without dropout, gradients or a trace in the randomness."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), _seeded_apart():
+        score = float(validate(network))
+    network.train(was_training)
+    return score
+
+
+def _seeded_apart():
+    """Leaves torch's global random state as it was."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+
+
+@contextmanager
+def _patient_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C ends the step at hand first; a second one stops at once.
+
+    A step that is cut in two could not be resumed to the same weights.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _optimizer(network, settings) -> torch.optim.Optimizer:
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict] = [{"params": trained}]
+    make: type[torch.optim.Optimizer] = torch.optim.Adam
+    if settings.optimizer == "adamw":
+        make = torch.optim.AdamW
+        groups = [
+            {"params": [p for p in trained if p.dim() > 1]},
+            {
+                "params": [p for p in trained if p.dim() <= 1],
+                "weight_decay": 0,
+            },
+        ]
+    return make(
+        groups,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         # one pass over the weights instead of ten
-        fused=device.type in ("cpu", "cuda"),
+        fused=trained[0].device.type in ("cpu", "cuda"),
     )
 
 
 def _running_average(averages, values, count) -> None:
     """Mean of the last steps, a plain mean while there are fewer."""
-    share = 1.0 / min(int(count) + 1, 200)
+    share = 1.0 / min(int(count) + 1, EMA_STEPS)
     if averages[0].is_floating_point():
         torch._foreach_lerp_(averages, values, share)
     else:  # counters of a batch norm
@@ -415,106 +545,17 @@ def _running_average(averages, values, count) -> None:
             average.copy_(average + (value - average) * share)
 
 
-def _exhausted(report: TrainingReport, settings: TrainingSettings) -> bool:
-    """No better validation among the last ``patience`` ones."""
-    if not settings.patience or not report.validations:
-        return False
-    since = sum(step > report.best_step for step, _ in report.validations)
-    return since >= settings.patience
+def _trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of what training changes; a frozen language model is not."""
+    frozen = {
+        name for name, p in network.named_parameters() if not p.requires_grad
+    }
+    return {
+        name: value.detach().clone()
+        for name, value in network.state_dict().items()
+        if name not in frozen
+    }
 
 
 def _step_seed(seed: int, step: int) -> int:
     return int(content_hash(seed, step)[:15], 16)
-
-
-def _run_hash(
-    network, schedule, data, vectors, side, settings, seed, origin
-) -> str:
-    """Hash of all that decides about a run; a checkpoint belongs to one."""
-    shapes = {k: list(v.shape) for k, v in network.state_dict().items()}
-    return content_hash(
-        asdict(settings),
-        shapes,
-        side,
-        seed,
-        origin,
-        schedule.betas.numpy(),
-        vectors.cpu().numpy(),
-        data.portraits.items.numpy(),
-        data.portraits.positions.numpy(),
-        data.targets.numpy(),
-        data.positions.numpy(),
-    )
-
-
-def _checksum(header: dict, tensors: dict[str, torch.Tensor]) -> str:
-    parts = (
-        part
-        for name in sorted(tensors)
-        for part in (name, tensors[name].cpu().numpy())
-    )
-    return content_hash(header, *parts)
-
-
-def _save_checkpoint(
-    path, run, network, average, optimizer, report, best
-) -> None:
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    tensors |= {f"best.{k}": v for k, v in best.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            tensors[f"optimizer.{number}.{name}"] = value
-    header = {
-        "version": CHECKPOINT_VERSION,
-        "run": run,
-        "report": asdict(report),
-    }
-    metadata = {
-        "serendiff": json.dumps(header),
-        "checksum": _checksum(header, tensors),
-    }
-    with atomic_path(path) as temporary:
-        save_file(
-            {k: v.contiguous().clone() for k, v in tensors.items()},
-            temporary,
-            metadata=metadata,
-        )
-
-
-def _load_checkpoint(path, run, network, average, optimizer):
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            header = json.loads(metadata["serendiff"])
-            tensors = {k: stored.get_tensor(k) for k in stored.keys()}
-            damaged = metadata["checksum"] != _checksum(header, tensors)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable checkpoint ({error}); delete it to "
-            "start again"
-        ) from error
-    if damaged:
-        raise CheckpointError(
-            f"{path} is damaged: its checksum is wrong; delete it to start "
-            "again"
-        )
-    if header["version"] != CHECKPOINT_VERSION or header["run"] != run:
-        raise CheckpointError(
-            f"{path} belongs to another version or another run; delete it "
-            "or choose another checkpoint file"
-        )
-    parts: dict[str, dict] = {"network": {}, "average": {}, "best": {}}
-    states: dict[int, dict] = {}
-    for name, value in tensors.items():
-        part, rest = name.split(".", 1)
-        if part == "optimizer":
-            number, key = rest.split(".", 1)
-            states.setdefault(int(number), {})[key] = value
-        else:
-            parts[part][rest] = value
-    network.load_state_dict(parts["network"])
-    average.load_state_dict(parts["average"])
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
-    return TrainingReport.from_json(header["report"]), parts["best"]

@@ -34,6 +34,7 @@ from serendifflib.model.serendiff import (
     whole_fold,
 )
 from serendifflib.model.settings import make_settings
+from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding
 from serendifflib.portrait.encoding import Encoder
 from serendifflib.portrait.fold import FoldData, prepare_fold
@@ -240,7 +241,7 @@ def _load_saved(
     folder: Path, progress: bool, device: str | None
 ) -> SerenDiff | None:
     """A model of the cache; None if there is none, or a damaged one."""
-    if not (folder / "model.json").exists():
+    if not (folder / FILE).exists():
         return None
     try:
         return SerenDiff.load(folder, progress=progress, device=device)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from serendifflib.baselines.controls import CONTROLS
-from serendifflib.baselines.points import PointDiffusion
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.baselines.registry import Budget, make_model
 from serendifflib.data.interactions import Interactions, derived_seed
@@ -38,8 +37,7 @@ TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
 """Task of a table -> kind of a fold's targets."""
 
 CANDIDATES = ("cells", "uniform", "all")
-MODELS = ("serendiff", "points", "control", "ranker", "rival")
-OWN = {"points": PointDiffusion, "ranker": SetRanker}
+MODELS = ("serendiff", "control", "ranker", "rival")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Recipe:
     """How to make the model of a row and what to judge it on.
 
     Attributes:
-        model: ``serendiff``, ``points``, ``control``, ``ranker`` or
+        model: ``serendiff``, ``control``, ``ranker`` or
             ``rival``.
         name: preset, control or rival.
         options: what replaces the model's defaults.
@@ -61,7 +59,7 @@ class Recipe:
         encoder: ``sentences`` (SentenceBERT) or ``tfidf``, for the model's
             item vectors; candidates stay those of the first.
         labels: how many labelled training targets to keep; 0 is all.
-        budget: of points, the ranker and the rivals.
+        budget: of the ranker and the rivals.
     """
 
     model: str
@@ -288,8 +286,8 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
     if recipe.model == "control":
         return CONTROLS[recipe.name](grid=grid, **options)
     budget = Budget(**recipe.budget)
-    if recipe.model in OWN:
-        return OWN[recipe.model](budget=budget, grid=grid, **options)
+    if recipe.model == "ranker":
+        return SetRanker(budget=budget, grid=grid, **options)
     return make_model(recipe.name, budget, **options)
 
 
@@ -299,18 +297,16 @@ def _serendiff(
     model = load_or_fit(
         bench, recipe.name, seed=seed, progress=False, **recipe.options
     )
-    model.settings = replace(model.settings, **recipe.sampling)
-    seconds = sum(report.seconds for report in model.reports)
-    steps = sum(len(report.losses) for report in model.reports)
+    model = model.with_sampling(**recipe.sampling)
+    report = model.report
+    trained = sum(stage.seconds for stage in report.stages)
     used = model.settings
     channels = model.points.shape[1]
     batch = used.batch_size * channels * used.side**2 * 4
     return model, {
         "portrait_megabytes": batch / 2**20,
-        "fit_seconds": seconds,
-        "train_seconds": seconds / max(1, steps),
-        "steps": float(steps),
-        "parameters": float(
-            sum(p.numel() for p in model.network.parameters())
-        ),
+        "fit_seconds": trained,
+        "train_seconds": trained / max(1, report.steps),
+        "steps": float(report.steps),
+        "parameters": float(report.parameters),
     }

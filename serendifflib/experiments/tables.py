@@ -162,31 +162,20 @@ PRESET_ROWS = (
 )
 
 
-def _points_rows(profile: Profile) -> tuple[Row, ...]:
-    """Diffusion over points, and its starting regression alone."""
-    budget = ranker_budget(profile)
-    untrained = budget | {"pretrain_steps": 0, "max_steps": 0}
-    return (
-        Row(
-            "points",
-            "SerenDiff (points)",
-            "points",
-            "points",
-            {"budget": budget},
-        ),
-        Row(
-            "points-start",
-            "SerenDiff (points), no diffusion",
-            "points",
-            "points",
-            {"budget": untrained},
-        ),
-    )
+POINTS_ROWS = (
+    _serendiff("points", "SerenDiff (points)", "points"),
+    _serendiff(
+        "points-start",
+        "SerenDiff (points), regression alone",
+        "points",
+        options={"steps": 0},
+    ),
+)
 
 
 def _ours(profile: Profile) -> tuple[Row, ...]:
     """What the tables of single questions compare (labels, protocols)."""
-    return (TUNED, _points_rows(profile)[0])
+    return (TUNED, POINTS_ROWS[0])
 
 
 def _controls(profile: Profile) -> tuple[Row, ...]:
@@ -194,7 +183,7 @@ def _controls(profile: Profile) -> tuple[Row, ...]:
         *CONTROL_ROWS,
         *_ranker_rows(profile),
         *_presets(profile),
-        *_points_rows(profile),
+        *POINTS_ROWS,
         *CEILING_ROWS,
     )
 
@@ -218,18 +207,12 @@ def _with_calls(row: Row, calls: int) -> Row:
     )
 
 
-def _painter(profile: Profile, row: str, label: str, **recipe: Any) -> Row:
-    """``tuned`` without its linear shortcut, as chapter 08 trains it.
+def _painter(row: str, label: str, **recipe: Any) -> Row:
+    """``tuned`` without its linear shortcut.
 
     Where the shortcut decides, samplers and readings change nothing.
     """
-    changes = {
-        "condition": "film",
-        "learning_rate": 1e-3,
-        "steps": 2 * profile.steps,
-    }
-    options = changes | recipe.pop("options", {})
-    return _serendiff(row, label, "tuned", options=options, **recipe)
+    return _serendiff(row, label, "painter", **recipe)
 
 
 TIMESTEPS = (5, 10, 50, 100, 500, 1000)
@@ -253,9 +236,7 @@ def _table2(profile: Profile) -> tuple[Row, ...]:
             if steps in (5, 50):
                 # nothing but the noisy grid and the portrait to go by
                 painted = f"painter, {label}"
-                rows.append(
-                    _painter(profile, f"painter-{name}", painted, **recipe)
-                )
+                rows.append(_painter(f"painter-{name}", painted, **recipe))
     return tuple(rows)
 
 
@@ -283,9 +264,7 @@ def _calls(profile: Profile) -> tuple[Row, ...]:
         how = {"sampler": sampler, "calls": calls}
         rows.append(_serendiff(name, words, "tuned", sampling=how))
         painted.append(
-            _painter(
-                profile, f"painter-{name}", f"painter, {words}", sampling=how
-            )
+            _painter(f"painter-{name}", f"painter, {words}", sampling=how)
         )
     return (*rows, *painted)
 
@@ -332,7 +311,6 @@ def _readings(profile: Profile) -> tuple[Row, ...]:
     # the shortcut of tuned leaves little to the grid; the painter has none
     rows += [
         _painter(
-            profile,
             f"painter-{match}",
             f"Painter, matching: {match.replace('-', ' ')}",
             sampling={"match": match},
@@ -427,8 +405,7 @@ def _leaks(profile: Profile) -> tuple[Row, ...]:
 
 
 def _table4(profile: Profile) -> tuple[Row, ...]:
-    # on a busy machine the clock may not decide how far a rival is trained
-    budget = replace(registry.budget_of(profile), seconds=14_400.0)
+    budget = registry.budget_of(profile)
     rivals = {
         name: Row(name, name, "rival", name, {"budget": asdict(budget)})
         for name in registry.RIVALS
@@ -444,7 +421,7 @@ def _table4(profile: Profile) -> tuple[Row, ...]:
     return (
         *rivals.values(),
         replace(TUNED, id="SerenDiff"),
-        *_points_rows(profile),
+        *POINTS_ROWS,
         *CONTROL_ROWS,
         *_ranker_rows(profile),
         *CEILING_ROWS,
@@ -464,9 +441,9 @@ def _table5(profile: Profile) -> tuple[Row, ...]:
         portrait = replace(TUNED, id="user-portrait", label="User portrait")
         if painter:
             portrait = _painter(
-                profile, "painter-user-portrait", "Painter: user portrait"
+                "painter-user-portrait", "Painter: user portrait"
             )
-        same = portrait.recipe.get("options", {})
+        same = _size(portrait.name, profile)
         rows.append(portrait)
         for row, label, name, options in REPLACED:
             if painter and row != name:
@@ -479,7 +456,7 @@ def _table5(profile: Profile) -> tuple[Row, ...]:
                     name,
                     {
                         "budget": ranker_budget(profile),
-                        "options": _size(profile) | same | options,
+                        "options": same | options,
                     },
                 )
             )
@@ -506,9 +483,14 @@ REPLACED = (
 )
 
 
-def _size(profile: Profile) -> dict[str, Any]:
-    """What SerenDiff takes from the profile beside steps and batches."""
-    return {"width": profile.width, "samples": profile.samples}
+SIZES = ("width", "samples", "steps", "validate_every", "valid_users",
+         "valid_candidates")  # fmt: skip
+
+
+def _size(preset: str, profile: Profile) -> dict[str, Any]:
+    """A preset and what it takes from the profile, for an ablation of it."""
+    made = make_settings(preset, profile)
+    return {"preset": preset} | {name: getattr(made, name) for name in SIZES}
 
 
 TABLES = {

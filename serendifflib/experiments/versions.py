@@ -21,20 +21,19 @@ PARTS = {
     "portrait": 1,  # portrait: scores, positions, cells
     "candidates": 1,  # evaluation.candidates
     "protocol": 1,  # evaluation.protocol: ranks of the positives
-    "training": 1,  # diffusion.training: the loop of all trained models
+    "training": 2,  # diffusion.training: the loop of all trained models
 }
 """Parts that models share."""
 
 MODELS = {
-    "serendiff": 1,
-    "points": 1,
+    "serendiff": 2,  # 2: the common loop and validation
     "control": 1,
-    "ranker": 1,
-    "rival": 1,
+    "ranker": 2,
+    "rival": 2,
 }
 """Kinds of models; a change of one row's model raises :data:`ROWS`."""
 
-ROWS: dict[str, int] = {}
+ROWS = {"linear-map": 2, "linear-radius": 2}  # 2: the common validation
 """Presets, controls and rivals by name, where they are above 1."""
 
 COMMON = ("splits", "items", "fold", "portrait", "candidates", "protocol")

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from serendifflib.model.catalogue import Catalogue
-from serendifflib.model.matching import zone_map
 from serendifflib.portrait.picture import draw_plane, mark_item
 from serendifflib.portrait.portrait import PortraitSpace, cell_of
 from serendifflib.portrait.scores import has_vector
@@ -50,6 +49,8 @@ class UserPortrait:
         relevance: min-max scaled cosine of Eq. 8, [n]; NaN for the first.
         side: L.
         catalogue_positions: positions of all items, [N + 1, 2].
+        catalogue_scores: log-expectedness and relevance of all items,
+            [N + 1, 2]; a portrait that is only drawn needs none.
     """
 
     user: str
@@ -60,6 +61,7 @@ class UserPortrait:
     relevance: np.ndarray
     side: int
     catalogue_positions: np.ndarray
+    catalogue_scores: np.ndarray | None = None
 
     @property
     def centre(self) -> np.ndarray:
@@ -192,7 +194,7 @@ class Explanation:
         nearest: title of the most similar history item; empty where no
             text can be compared.
         cosine: its cosine to the item, or NaN.
-        zone: length of the generated vector per cell, [L, L].
+        zone: how strongly each cell is generated, [L, L].
     """
 
     portrait: UserPortrait
@@ -212,7 +214,7 @@ class Explanation:
         portrait: UserPortrait,
         item: int,
         scores: np.ndarray,
-        generated: torch.Tensor,
+        zone: np.ndarray,
         space: PortraitSpace,
         catalogue: Catalogue,
     ) -> Explanation:
@@ -231,7 +233,7 @@ class Explanation:
             direction=direction(step),
             nearest="" if place is None else portrait.titles[place],
             cosine=cosine,
-            zone=zone_map(generated[None])[0].numpy(),
+            zone=zone,
         )
 
     @property

@@ -6,59 +6,60 @@ scores -> portrait -> diffusion -> points -> matching.
 
 from __future__ import annotations
 
+import copy
 import numbers
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import Examples, make_examples, whole_split
-from serendifflib.diffusion import sampling
+from serendifflib.diffusion.base import Diffusion, PlacedItems, place
+from serendifflib.diffusion.devices import usable_device
+from serendifflib.diffusion.images import ImageDiffusion
+from serendifflib.diffusion.points import PointDiffusion
+from serendifflib.diffusion.sampling import check_sampler
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import (
+    StageReport,
     TrainingReport,
-    TrainingSet,
     TrainingSettings,
     train,
 )
-from serendifflib.diffusion.unet import (
-    UNet,
-    UNetSettings,
-    typical_mean,
-)
+from serendifflib.diffusion.unet import UNetSettings
+from serendifflib.diffusion.validation import Validation, mean_ndcg
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.model import explain as explaining
 from serendifflib.model import storage
 from serendifflib.model.catalogue import Catalogue
-from serendifflib.model.matching import match
+from serendifflib.model.matching import Matcher
 from serendifflib.model.settings import Settings, make_settings
 from serendifflib.portrait.fold import FoldData, prepare_fold
 from serendifflib.portrait.items import join, memberships
-from serendifflib.portrait.portrait import (
-    Portraits,
-    PortraitSpace,
-    cell_of,
-    place_training,
-)
+from serendifflib.portrait.portrait import Portraits, PortraitSpace
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import check_request, check_scores
 
 PER_USER = 5  # next-item targets per user in pre-training
+BLOCK = 16  # users that are ranked at a time
 
 
 class SerenDiff:
     """Serendipity recommendation by diffusion over user portraits.
 
     Args:
-        preset: ``paper``, ``corrected`` or ``tuned``.
+        preset: one of :data:`serendifflib.model.settings.PRESETS`.
         profile: sizes, or their name; None takes ``$SERENDIFF_PROFILE``.
         device: ``cpu``, ``cuda`` or None (CUDA where there is one).
         progress: show progress bars.
@@ -71,11 +72,11 @@ class SerenDiff:
         settings: the settings in force.
         space: the fitted ``PortraitSpace``.
         memberships: of items in prototypes, [N + 1, P]; P may be 0.
-        points: what is diffused of each item, [N + 1, d + P]: its vector
-            and its memberships.
-        network: the trained :class:`~serendifflib.diffusion.unet.UNet`.
+        points: vector and memberships of each item, [N + 1, D].
+        diffusion: what is generated, and how.
+        network: the trained network.
         catalogue: ids, titles and histories of the data it was fitted on.
-        reports: one training report per stage.
+        reports: one report per stage of training.
     """
 
     def __init__(
@@ -89,29 +90,96 @@ class SerenDiff:
     ):
         if not isinstance(profile, Profile):
             profile = current_profile(profile)
-        self._prepare(make_settings(preset, profile, **changes))
+        self.configure(make_settings(preset, profile, **changes))
         self.device = usable_device(device)
         self.progress = progress
 
-    def _prepare(self, settings: Settings) -> None:
+    def configure(self, settings: Settings) -> None:
+        """Take settings; the model is then as if it were never fitted.
+
+        Raises:
+            ConfigError: the schedule or the sampler cannot be made.
+        """
         self.settings = settings
         self.name = f"SerenDiff ({settings.preset})"
+        if not settings.steps:
+            starts = settings.preset in ("tuned", "points")
+            words = "regression alone" if starts else "untrained"
+            self.name = f"SerenDiff ({settings.preset}, {words})"
         self.schedule = DDPMSchedule.make(
             settings.schedule,
             settings.timesteps,
             rescale_betas=settings.rescale_betas,
         )
-        sampling.check_sampler(
-            settings.sampler, settings.calls, settings.timesteps
-        )
+        check_sampler(settings.sampler, settings.calls, settings.timesteps)
         self.space: PortraitSpace | None = None
         self.memberships: torch.Tensor | None = None
         self.points: torch.Tensor | None = None
-        self.network: UNet | None = None
+        self.diffusion: Diffusion | None = None
+        self.network: nn.Module | None = None
         self.catalogue: Catalogue | None = None
-        self.reports: list[TrainingReport] = []
+        self.reports: list[StageReport] = []
+        self.seconds = 0.0
         self.seed = 0
         self.kind = "serendipity"
+
+    def prepare(
+        self,
+        space: PortraitSpace,
+        shares: torch.Tensor,
+        catalogue: Catalogue,
+    ) -> None:
+        """Take over all but the network.
+
+        Args:
+            space: fitted.
+            shares: memberships of the items in prototypes, [N + 1, P].
+            catalogue: what can be recommended, to whom.
+        """
+        self.space, self.memberships = space, shares
+        self.points = join(space.vectors, shares)
+        self.catalogue = catalogue
+        self.diffusion = self.make_diffusion()
+
+    def make_diffusion(self) -> Diffusion:
+        """What is generated: portraits or points; an ablation differs."""
+        s = self.settings
+        common = {
+            "space": self.space,
+            "schedule": self.schedule,
+            "side": s.side,
+            "sampler": s.sampler,
+            "calls": s.calls,
+            "samples": s.samples,
+            "seed": self.seed,
+            "device": self.device,
+        }
+        if s.diffuse == "points":
+            return PointDiffusion(
+                memberships=self.memberships,
+                hidden=s.width,
+                dropout=s.dropout,
+                earliest=s.earliest,
+                negatives=s.negatives,
+                **common,
+            )
+        channels = self.points.shape[1]
+        return ImageDiffusion(
+            points=self.points,
+            unet=UNetSettings(
+                channels=channels,
+                widths=(s.width, 2 * s.width, 4 * s.width),
+                condition=s.condition,
+                norm=s.norm,
+                dropout=s.dropout,
+                output_relu=s.output_relu,
+            ),
+            predict=s.predict,
+            loss_kind=s.loss,
+            data_scale=channels**0.5 if s.unit_scale else 1.0,
+            matcher=Matcher(self.points, s.match),
+            **common,
+        )
 
     # ------------------------------------------------------------- fitting
 
@@ -138,7 +206,42 @@ class SerenDiff:
         Raises:
             ConfigError: there is nothing to train on.
             CheckpointError: the checkpoint does not belong to this run.
+            ModelError: the training diverged.
         """
+        started = time.perf_counter()
+        fold = self._fold_of(data)
+        self.seed, self.kind = _seed_from(generator), fold.kind
+        s = self.settings
+        # an interrupted fit must not leave what looks like a fitted model
+        self.network, self.reports = None, []
+        space = PortraitSpace.fit(
+            fold,
+            bins=s.bins,
+            isotropy=s.isotropy,
+            weights=s.weights,
+            mu=s.mu,
+        )
+        self.prepare(
+            space,
+            memberships(space.vectors, s.prototypes),
+            Catalogue.from_interactions(fold.interactions, fold.training_rows),
+        )
+        network = self.diffusion.new_network(self.seed)
+        files = checkpoint_files(checkpoint) if checkpoint else (None, None)
+        for (stage, examples, steps), path in zip(
+            self._stages(fold), (files[0], files[1]), strict=True
+        ):
+            if examples is not None:
+                self._train(network, fold, stage, examples, steps, path)
+        if not keep_checkpoint:
+            for path in filter(None, files):
+                path.unlink(missing_ok=True)
+        self.network = network.to(self.device).eval()
+        self.seconds = time.perf_counter() - started
+        return self
+
+    def _fold_of(self, data) -> FoldData:
+        """The data of :meth:`fit` as a fold; say how much there is."""
         fold = data
         if not isinstance(fold, FoldData):
             if not isinstance(data, Interactions):
@@ -150,161 +253,110 @@ class SerenDiff:
                 "targets to train on",
                 file=sys.stderr,
             )
-        self.seed = _seed_from(generator)
-        self.kind = fold.kind
-        s = self.settings
-        self.catalogue = Catalogue.from_interactions(
-            fold.interactions, fold.training_rows
-        )
-        self.space = PortraitSpace.fit(
-            fold,
-            bins=s.bins,
-            isotropy=s.isotropy,
-            weights=s.weights,
-            mu=s.mu,
-        )
-        self.take_memberships(memberships(self.space.vectors, s.prototypes))
-        # an interrupted fit must not leave what looks like a fitted model
-        self.network = None
-        network = self._new_network(self.points.shape[1])
-        validate = None
-        if s.patience and len(fold.valid):
-            validate = self._validator(fold)
-        self.reports = []
-        first: Path | None = None
-        files: tuple[Path, ...] = ()
-        if checkpoint is not None:
-            first, _ = files = checkpoint_files(checkpoint)
+        return fold
+
+    def _stages(
+        self, fold: FoldData
+    ) -> list[tuple[str, Examples | None, int]]:
+        """Name, examples and steps: next items (if asked), then targets."""
+        s, first = self.settings, None
         if s.pretrain_steps and fold.kind == "serendipity":
-            examples = make_examples(
+            found = make_examples(
                 fold.interactions,
                 fold.split.train_users,
                 "all-next",
                 per_user=PER_USER,
                 min_history=2,
             )
-            pretraining = self.training_set(fold, _allowed(examples, fold))
-            self._train(network, pretraining, s.pretrain_steps, None, first)
-        labelled = self.training_set(fold, fold.train)
-        if s.condition == "global" and s.predict == "x0":
-            self._start_linear(network, labelled)
-        self._train(network, labelled, s.steps, validate, checkpoint)
-        if not keep_checkpoint:
-            for path in files:
-                path.unlink(missing_ok=True)
-        self.network = network
-        return self
+            first = _allowed(found, fold)
+        return [
+            ("next-item", first, s.pretrain_steps),
+            (fold.kind, fold.train, s.steps),
+        ]
 
-    def take_memberships(self, shares: torch.Tensor) -> None:
-        """Put memberships [N + 1, P] beside the vectors of the space."""
-        self.memberships = shares
-        self.points = join(self.space.vectors, shares)
-
-    def _start_linear(self, network: UNet, data: TrainingSet) -> None:
-        """Begin with the best linear map from users to their points."""
-        points = self.points * self.data_scale
-        typical = torch.cat(
-            [
-                typical_mean(
-                    *data.portraits.dense(rows, points, self.settings.side)
-                )
-                for rows in torch.arange(len(data)).split(256)
-            ]
-        )
-        network.point.start_from(typical, points[data.targets])
-
-    def _train(self, network, data, steps, validate, checkpoint) -> None:
-        s = self.settings
+    def _train(
+        self,
+        network: nn.Module,
+        fold: FoldData,
+        stage: str,
+        examples: Examples,
+        steps: int,
+        checkpoint: Path | None,
+    ) -> None:
+        """One stage: place its users, start, descend."""
+        s, seed = self.settings, self.seed + len(self.reports)
+        placed = self.diffusion.examples(fold, examples, seed)
+        self.diffusion.start(network.cpu(), placed)
+        if not steps:
+            return
+        validate = self._validator(fold, stage) if s.patience else None
         report = train(
-            network,
-            self.schedule,
-            data,
-            self.points,
-            s.side,
+            network.to(self.device),
+            self.diffusion.loss(network, placed),
+            len(placed),
             TrainingSettings(
                 steps=steps,
                 batch_size=s.batch_size,
                 learning_rate=s.learning_rate,
                 weight_decay=s.weight_decay,
                 optimizer=s.optimizer,
-                predict=s.predict,
-                loss=s.loss,
-                data_scale=self.data_scale,
                 ema=s.ema,
                 patience=s.patience if validate else 0,
                 validate_every=s.validate_every,
             ),
-            seed=self.seed + len(self.reports),
+            seed=seed,
+            name=self.name,
+            stage=stage,
             device=self.device,
             validate=validate,
             checkpoint=checkpoint,
             keep_checkpoint=True,  # until the whole fit is done
-            origin=content_hash(s.as_dict(), len(self.reports)),
+            origin=content_hash(
+                s.as_dict(),
+                stage,
+                self.points.numpy(),
+                placed.portraits.items.numpy(),
+                placed.portraits.positions.numpy(),
+                placed.items.numpy(),
+                placed.positions.numpy(),
+            ),
             progress=self.progress,
         )
         self.reports.append(report)
 
-    def _new_network(self, channels: int) -> UNet:
-        s = self.settings
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return UNet(
-                UNetSettings(
-                    channels=channels,
-                    widths=(s.width, 2 * s.width, 4 * s.width),
-                    condition=s.condition,
-                    norm=s.norm,
-                    dropout=s.dropout,
-                    output_relu=s.output_relu,
-                )
-            )
+    def _validator(
+        self, fold: FoldData, stage: str
+    ) -> Callable[[nn.Module], float] | None:
+        """NDCG of a network on the common cases, which are placed once."""
+        cases = Validation.of(
+            fold,
+            kind=stage,
+            n_cases=self.settings.valid_users,
+            n_candidates=self.settings.valid_candidates,
+        )
+        if cases is None:
+            return None
+        seen = place(self.space, cases.histories, cases.candidates)
+        return lambda network: mean_ndcg(
+            self.diffusion.score(network, seen, draws=1)
+        )
 
     @property
-    def data_scale(self) -> float:
-        """Factor between points and what the network sees of them."""
-        if not self.settings.unit_scale:
-            return 1.0
-        return float(self.points.shape[1]) ** 0.5
+    def report(self) -> TrainingReport:
+        """What the last fit took.
 
-    def training_set(self, fold: FoldData, examples: Examples) -> TrainingSet:
-        """Portraits and target positions of training examples.
-
-        The user's own rows are left out of the co-occurrence counts, so that
-        a training user looks like a user never seen.
+        Raises:
+            ModelError: not fitted.
         """
-        placed = place_training(self.space, fold, examples)
-        return TrainingSet(
-            self.represent(examples.histories, placed.past),
-            examples.targets,
-            torch.from_numpy(placed.positions[:, 0]),
+        self._require_fit()
+        trained = (p for p in self.network.parameters() if p.requires_grad)
+        return TrainingReport(
+            model=self.name,
+            parameters=sum(p.numel() for p in trained),
+            stages=tuple(self.reports),
+            seconds=self.seconds or sum(one.seconds for one in self.reports),
+            settings=self.settings.as_dict(),
         )
-
-    def _validator(self, fold: FoldData):
-        """Score on the validation users: NDCG over the whole ranking.
-
-        Each positive is ranked among 300 random items; a smooth measure is
-        better for early stopping than a hit rate over few users.
-        """
-        examples = fold.valid.subset(np.arange(min(300, len(fold.valid))))
-        random = np.random.default_rng(self.seed)
-        known = np.setdiff1d(
-            np.arange(1, fold.interactions.n_items + 1), fold.missing_items
-        )
-        others = random.choice(known, size=(len(examples), 300))
-        items = torch.cat(
-            [examples.targets[:, None], torch.from_numpy(others)], dim=1
-        )
-        portraits, cells = self.look_at(examples.histories, items)
-
-        def validate(network) -> float:
-            generated = self.generate(
-                portraits, network=network, samples=1, batch_size=64
-            )
-            scores = self.match(generated, items, cells)
-            better = (scores[:, 1:] > scores[:, :1]).sum(dim=1)
-            return float((1.0 / torch.log2(better + 2.0)).mean())
-
-        return validate
 
     # ------------------------------------------------------------- scoring
 
@@ -318,7 +370,8 @@ class SerenDiff:
             candidates: item numbers, [B, C].
 
         Returns:
-            [B, C], higher is better; the same in any batch and order.
+            [B, C], higher is better; the same in any batch and order, up to
+            rounding.
 
         Raises:
             ModelError: not fitted, empty history, unknown or padding item.
@@ -326,87 +379,56 @@ class SerenDiff:
         self._require_fit()
         n_items = len(self.space.vectors) - 1
         check_request(self.name, histories, candidates, n_items)
-        portraits, cells = self.look_at(histories, candidates)
-        generated = self.generate(portraits)
-        scores = self.match(generated, candidates, cells)
+        seen = place(self.space, histories, candidates)
+        scores = self._score(seen)
         return check_scores(self.name, scores)
+
+    @torch.no_grad()
+    def _score(self, seen: PlacedItems) -> torch.Tensor:
+        return self.diffusion.score(self.network, seen)
+
+    def with_sampling(self, *, seed: int | None = None, **changes) -> Self:
+        """The same trained model that generates or matches otherwise.
+
+        Args:
+            seed: of the noise.
+            **changes: ``sampler``, ``calls``, ``samples``, ``match``.
+
+        Raises:
+            ConfigError: a setting that training depends on, or a bad value.
+        """
+        late = {"sampler", "calls", "samples", "match"}
+        if set(changes) - late:
+            raise ConfigError(
+                f"{sorted(set(changes) - late)[0]} cannot be changed after "
+                f"training; these can: {', '.join(sorted(late))}"
+            )
+        view = copy.copy(self._require_fit())
+        view.settings = replace(self.settings, **changes)
+        check_sampler(
+            view.settings.sampler, view.settings.calls, view.settings.timesteps
+        )
+        view.seed = self.seed if seed is None else seed
+        view.diffusion = view.make_diffusion()
+        return view
+
+    # ------------------------------------- one step at a time, for portraits
+
+    def training_set(self, fold: FoldData, examples: Examples) -> PlacedItems:
+        """Training examples with their targets, placed."""
+        return self.diffusion.examples(fold, examples, self.seed)
 
     def look_at(
         self, histories: torch.Tensor, candidates: torch.Tensor
     ) -> tuple[Portraits, torch.Tensor]:
-        """Portraits of users and the cells of their candidates [B, C, 2]."""
-        rows = [history[history > 0] for history in histories.numpy()]
-        placed = self.space.place(rows, candidates.numpy())
-        cells = cell_of(placed.positions, self.settings.side)
-        portraits = self.represent(histories, placed.past)
-        return portraits, torch.from_numpy(cells)
+        """What the network is told, and cells of candidates [B, C, 2]."""
+        seen = place(self.space, histories, candidates)
+        told = self.diffusion.represent(seen.portraits)
+        return told, seen.cells(self.settings.side)
 
-    def represent(
-        self, histories: torch.Tensor, placed: Sequence[np.ndarray]
-    ) -> Portraits:
-        """What the network is told about users: their portraits.
-
-        An ablation tells it something else
-        (:mod:`serendifflib.baselines.ablations`).
-
-        Args:
-            histories: item numbers, left-padded with 0, [B, n].
-            placed: positions of each history's items, B times [n_b, 2].
-        """
-        return _pad(histories, placed)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        portraits: Portraits,
-        *,
-        network: torch.nn.Module | None = None,
-        samples: int | None = None,
-        batch_size: int = 64,
-        **changes,
-    ) -> torch.Tensor:
-        """Generate serendipity portraits from noise (Eq. 6, Figure 4).
-
-        The noise of a user derives from the history and the model's seed:
-        order and batch size change nothing.
-
-        Args:
-            portraits: of M users.
-            network: another network than the fitted one.
-            samples: portraits that are averaged per user.
-            batch_size: users per network call.
-            **changes: ``sampler`` and ``calls``, if other than the preset's.
-
-        Returns:
-            on the scale of ``points``, [M, D, L, L].
-        """
-        network = network or self.network
-        s = self.settings
-        points = self.points.to(self.device)
-        samples = samples or s.samples
-        parts = []
-        for rows in torch.arange(len(portraits)).split(batch_size):
-            noises = [self._noise(portraits.items[row]) for row in rows]
-            grid, counts = portraits.part(rows, self.device).dense(
-                torch.arange(len(rows)), points, s.side
-            )
-            total = torch.zeros_like(grid)
-            for _ in range(samples):
-                total += sampling.sample(
-                    _denoiser(network, grid * self.data_scale, counts),
-                    torch.stack([draw(grid.shape[1:]) for draw in noises]).to(
-                        self.device
-                    ),
-                    self.schedule,
-                    sampler=changes.get("sampler", s.sampler),
-                    predict=s.predict,
-                    calls=changes.get("calls", s.calls),
-                    noise=lambda shape, noises=noises: torch.stack(
-                        [draw(shape[1:]) for draw in noises]
-                    ).to(self.device),
-                )
-            parts.append((total / samples / self.data_scale).cpu())
-        return torch.cat(parts)
+    def generate(self, portraits: Portraits, **changes) -> torch.Tensor:
+        """See ``ImageDiffusion.generate`` of ``diffusion.images``."""
+        return self.diffusion.generate(self.network, portraits, **changes)
 
     def match(
         self,
@@ -415,26 +437,9 @@ class SerenDiff:
         cells: torch.Tensor,
         how: str | None = None,
     ) -> torch.Tensor:
-        """Scores [B, C] of candidates against generated portraits."""
+        """Scores [B, C]; see :class:`serendifflib.model.matching.Matcher`."""
         how = how or self.settings.match
-        return torch.cat(
-            [
-                match(g, self.points[c], cell, how)
-                for g, c, cell in zip(
-                    generated.split(32),
-                    candidates.split(32),
-                    cells.split(32),
-                    strict=True,
-                )
-            ]
-        )
-
-    def _noise(self, items: torch.Tensor):
-        """Draws N(0, 1) noise of one user, [shape] per call."""
-        history = items[items > 0].long().numpy()
-        seed = int(content_hash(self.seed, history)[:15], 16)
-        generator = torch.Generator().manual_seed(seed)
-        return lambda shape: torch.randn(tuple(shape), generator=generator)
+        return Matcher(self.points, how)(generated, candidates, cells)
 
     # ----------------------------------------------------------- for readers
 
@@ -456,17 +461,36 @@ class SerenDiff:
         """
         self._require_fit()
         name, history, own = self._reader(user, items)
-        past, everything = self.space.both_positions(history, own=own)
-        log_exp, cosine = self.space.scores(history, own=own)
+        return self.portrait_of(history, name=name, own=own)
+
+    def portrait_of(
+        self,
+        history: np.ndarray,
+        *,
+        name: str = "somebody new",
+        own: np.ndarray | None = None,
+    ) -> explaining.UserPortrait:
+        """Portrait of somebody known by item numbers alone.
+
+        Args:
+            history: item numbers in time order, [n], n >= 1.
+            name: how the portrait calls the user.
+            own: items of a training user, whose rows are then not counted.
+        """
+        history = np.asarray(history, dtype=np.int64)
+        space = self._require_fit().space
+        seen = space.view(history, own=own)
+        log_exp, cosine = space.scores(history, own=own)
         return explaining.UserPortrait(
             user=name,
             items=history,
             titles=[self.catalogue.title(item) for item in history],
-            positions=past,
+            positions=seen.past,
             expectedness=np.exp(log_exp),
-            relevance=self.space.relevance_range.apply(cosine),
+            relevance=space.relevance_range.apply(cosine),
             side=self.settings.side,
-            catalogue_positions=everything,
+            catalogue_positions=seen.positions,
+            catalogue_scores=seen.scores,
         )
 
     def recommend(
@@ -496,8 +520,8 @@ class SerenDiff:
                 ``k`` is not positive; neither user nor items, or both.
         """
         k = _at_least_one("k", k)
-        portrait, scores, _ = self._rank(self.portrait(user, items=items))
-        return self._best(portrait, scores, k, self._numbers(exclude))
+        portrait = self.portrait(user, items=items)
+        return self._best(portrait, k, self._numbers(exclude))
 
     def recommend_all(
         self, k: int = 10, *, exclude: Sequence[object] = ()
@@ -516,15 +540,14 @@ class SerenDiff:
         left_out = self._numbers(exclude)
         tables = []
         for user in tqdm(users, "recommend", disable=not self.progress):
-            portrait, scores, _ = self._rank(self.portrait(user))
-            table = self._best(portrait, scores, k, left_out)
+            table = self._best(self.portrait(user), k, left_out)
             table.insert(0, "user", user)
             table.insert(1, "rank", np.arange(1, len(table) + 1))
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
 
-    def _best(self, portrait, scores, k, left_out) -> pd.DataFrame:
-        scores = scores.copy()
+    def _best(self, portrait, k, left_out) -> pd.DataFrame:
+        scores = self.rank(portrait)
         scores[left_out] = -np.inf
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]  # there may be fewer than k
@@ -547,31 +570,38 @@ class SerenDiff:
             UnknownUserError, UnknownItemError: no such id.
         """
         number = self._require_fit().catalogue.item_number(item)
-        ranked = self._rank(self.portrait(user, items=items))
-        portrait, scores, generated = ranked
+        portrait = self.portrait(user, items=items)
         return explaining.Explanation.of(
-            portrait, number, scores, generated, self.space, self.catalogue
+            portrait,
+            number,
+            self.rank(portrait),
+            self.zone(portrait),
+            self.space,
+            self.catalogue,
         )
 
-    def _rank(self, portrait: explaining.UserPortrait):
-        """Scores of the whole catalogue, -inf for what cannot be given."""
-        items = torch.from_numpy(portrait.items)[None]
-        sparse = self.represent(items, [portrait.positions])
-        generated = self.generate(sparse)
-        everything = np.arange(1, len(self.space.vectors))
-        cells = cell_of(
-            portrait.catalogue_positions[everything], self.settings.side
-        )
-        scores = self.match(
-            generated,
-            torch.from_numpy(everything)[None],
-            torch.from_numpy(cells)[None],
-        )
-        full = np.full(len(self.space.vectors), -np.inf)
-        full[1:] = scores[0].numpy()
-        full[portrait.items] = -np.inf
-        full[(self.space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
-        return portrait, full, generated[0]
+    @torch.no_grad()
+    def zone(self, user: object) -> np.ndarray:
+        """How strongly each cell of the plane is generated, [L, L].
+
+        Args:
+            user: an id, or a portrait.
+        """
+        if not isinstance(user, explaining.UserPortrait):
+            user = self.portrait(user)
+        seen = self._everything(user)
+        return self.diffusion.zone(self.network, seen)[0].cpu().numpy()
+
+    def rank(self, portrait: explaining.UserPortrait) -> np.ndarray:
+        """Scores of all items, [N + 1]; -inf for what cannot be given.
+
+        That is item 0, what the user has, and items without a vector.
+        """
+        scores = np.full(len(self._require_fit().space.vectors), -np.inf)
+        scores[1:] = self._score(self._everything(portrait))[0].numpy()
+        scores[portrait.items] = -np.inf
+        scores[(self.space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
+        return scores
 
     def _reader(
         self, user: object, items: Sequence[object] | None
@@ -596,6 +626,22 @@ class SerenDiff:
         known = [self.catalogue.item_number(item) for item in items]
         return np.array(list(dict.fromkeys(known)), dtype=np.int64)
 
+    def _everything(self, portrait: explaining.UserPortrait) -> PlacedItems:
+        """One user and the whole catalogue."""
+        scores = portrait.catalogue_scores
+        if scores is None:  # a portrait that was made by hand
+            found = self.space.catalogue_scores(portrait.items)
+            scores = np.stack(found, axis=1)
+        return PlacedItems(
+            Portraits(
+                torch.from_numpy(portrait.items)[None],
+                torch.from_numpy(portrait.positions)[None],
+            ),
+            torch.arange(1, len(self.space.vectors))[None],
+            torch.from_numpy(portrait.catalogue_positions[1:])[None],
+            torch.from_numpy(scores[1:])[None],
+        )
+
     def _require_fit(self) -> Self:
         if self.space is None or self.network is None:
             raise ModelError(f"{self.name}: fit it before use")
@@ -604,7 +650,7 @@ class SerenDiff:
     # --------------------------------------------------------------- storage
 
     def save(self, path: Path | str) -> None:
-        """Save to a folder: safetensors and JSON, never pickle.
+        """Save to a folder: safetensors with a JSON header, never pickle.
 
         Raises:
             ModelError: not fitted. CacheError: the folder cannot be written.
@@ -636,19 +682,6 @@ def checkpoint_files(checkpoint: Path) -> tuple[Path, Path]:
     return checkpoint.with_name(f"pre-{checkpoint.name}"), checkpoint
 
 
-def _denoiser(network, portrait, counts):
-    return lambda x, t: network(x, t, portrait, counts)
-
-
-def _pad(items: torch.Tensor, placed: Sequence[np.ndarray]) -> Portraits:
-    """Left-padded positions beside left-padded ``items`` [B, n]."""
-    positions = torch.zeros(*items.shape, 2, dtype=torch.float64)
-    for row, values in enumerate(placed):
-        if len(values):
-            positions[row, -len(values) :] = torch.from_numpy(values)
-    return Portraits(items, positions)
-
-
 def _allowed(examples: Examples, fold: FoldData) -> Examples:
     """Those before the cutoff of the fold whose target has a vector."""
     has_vector = ~np.isin(examples.targets.numpy(), fold.missing_items)
@@ -672,23 +705,6 @@ def _seed_from(generator: torch.Generator | None) -> int:
     if generator is None:
         return 0
     return int(torch.randint(2**31 - 1, (1,), generator=generator))
-
-
-def usable_device(name: str | None) -> torch.device:
-    """A device of this machine; CUDA where there is one if None.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    has_cuda = torch.cuda.is_available()
-    try:
-        device = torch.device(name or ("cuda" if has_cuda else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name!r} cannot be used here; leave it out, or say cpu"
-        ) from error
-    return device
 
 
 def _at_least_one(name: str, value: object) -> int:

@@ -1,7 +1,19 @@
 """Settings of SerenDiff: every open choice of the paper has a name here.
 
-``paper`` is the literal reading, ``corrected`` the smallest repair that is
-sound, ``tuned`` our best. The page *Deviations* explains each switch.
+The presets, from the letter to the best that we know:
+
+``paper``
+    the literal reading;
+``corrected``
+    the smallest repair that is sound;
+``painter``
+    ``tuned`` without its linear shortcut: the image has to be painted;
+``tuned``
+    portraits, all that helps;
+``points``
+    the point itself is diffused, without an image.
+
+The page *Deviations* explains each switch.
 """
 
 from __future__ import annotations
@@ -16,6 +28,9 @@ from serendifflib.errors import ConfigError
 from serendifflib.model.matching import MATCHES
 from serendifflib.profiles import Profile
 
+LOOKS = 40  # measurements on the validation users in a full training
+KINDS = ("portraits", "points")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,26 +38,36 @@ class Settings:
 
     Attributes:
         preset: name of the preset that the values come from.
+        diffuse: what is generated: ``portraits`` or ``points``.
         side: L, cells per axis (paper: 10).
         bins: ``interactions`` or ``catalogue`` (portrait.PortraitSpace).
         isotropy: ``none``, ``center`` or ``whiten`` (items.Isotropy).
         prototypes: memberships in so many prototypes of the catalogue stand
-            beside each item vector (prototypes.memberships); 0 is none.
+            beside each item vector (items.memberships); 0 is none.
         weights: p(i_h | T): ``uniform``, ``recency`` or ``similarity``.
         mu: Dirichlet mass of the popularity background in expectedness.
         schedule, timesteps, rescale_betas: diffusion.schedule.DDPMSchedule.
         predict: ``noise``, ``x0`` or ``v``.
-        condition, norm, output_relu, dropout, width: diffusion.unet.
-        unit_scale: multiply item vectors by sqrt(d) before diffusion.
-        loss, optimizer, learning_rate, weight_decay, ema, batch_size, steps,
-            patience, validate_every: diffusion.training.
+        condition, norm, output_relu, dropout, width: diffusion.unet; of
+            points, ``width`` is that of the correction.
+        earliest, negatives: diffusion.points.
+        unit_scale: multiply item vectors by sqrt(D) before diffusion.
+        loss: ``uniform`` or ``balanced`` (diffusion.images).
+        optimizer, learning_rate, weight_decay, ema, batch_size, patience,
+            validate_every: diffusion.training.
+        steps: at most so many on the fold's own targets; 0 leaves the
+            network as it starts, which is a regression (tuned, points) or
+            untrained (the others).
         pretrain_steps: steps on next-item targets before the labels.
+        valid_users, valid_candidates: at most so many validation cases (0
+            is all) among so many candidates.
         sampler, calls, samples: how to generate; the scores of ``samples``
             generated portraits are averaged.
         match: ``own-cell``, ``zone`` or ``field`` (matching).
     """
 
     preset: str = "paper"
+    diffuse: str = "portraits"
     side: int = 10
     bins: str = "interactions"
     isotropy: str = "none"
@@ -58,6 +83,8 @@ class Settings:
     output_relu: bool = True
     dropout: float = 0.2
     width: int = 384
+    earliest: float = 0.0
+    negatives: int = 200
     unit_scale: bool = False
     loss: str = "uniform"
     optimizer: str = "adam"
@@ -69,6 +96,8 @@ class Settings:
     patience: int = 0
     validate_every: int = 100
     pretrain_steps: int = 0
+    valid_users: int = 0
+    valid_candidates: int = 1_000
     sampler: str = "ancestral"
     calls: int = 1000
     samples: int = 1
@@ -78,6 +107,7 @@ class Settings:
         for field in fields(self):
             _check_kind(field.name, getattr(self, field.name), field.default)
         for name, value, known in (
+            ("diffuse", self.diffuse, KINDS),
             ("predict", self.predict, PREDICT),
             ("sampler", self.sampler, SAMPLERS),
             ("match", self.match, MATCHES),
@@ -87,14 +117,14 @@ class Settings:
                     f"unknown {name} {value!r}: choose one of "
                     f"{', '.join(known)}"
                 )
-        for name in (
-            "side samples steps batch_size width timesteps calls"
-        ).split():
+        for name in "side samples batch_size width timesteps calls".split():
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
-        for name in "prototypes mu weight_decay patience".split():
+        for name in (
+            "prototypes mu weight_decay patience steps pretrain_steps"
+        ).split():
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"{name} must be 0 or more, got {getattr(self, name)}"
@@ -127,6 +157,27 @@ def _check_kind(name: str, value: object, default: object) -> None:
         raise ConfigError(f"{name} must be {words}, got {value!r}")
 
 
+_TUNED = Settings(
+    preset="tuned",
+    isotropy="center",
+    prototypes=100,
+    bins="catalogue",
+    predict="x0",
+    condition="global",
+    norm="group",
+    output_relu=False,
+    unit_scale=True,
+    loss="balanced",
+    optimizer="adamw",
+    learning_rate=5e-4,
+    weight_decay=1e-2,
+    ema=True,
+    patience=10,
+    validate_every=50,
+    sampler="one-call",
+    calls=1,
+    match="field",
+)
 PRESETS = {
     "paper": Settings(),
     "corrected": Settings(
@@ -135,27 +186,21 @@ PRESETS = {
         output_relu=False,
         unit_scale=True,
     ),
-    "tuned": Settings(
-        preset="tuned",
-        isotropy="center",
-        prototypes=100,
-        bins="catalogue",
-        predict="x0",
-        condition="global",
-        norm="group",
-        output_relu=False,
-        unit_scale=True,
-        loss="balanced",
-        optimizer="adamw",
-        learning_rate=5e-4,
-        weight_decay=1e-2,
-        ema=True,
-        patience=5,
-        validate_every=50,
-        sampler="one-call",
-        calls=1,
-        match="field",
+    "painter": replace(
+        _TUNED, preset="painter", condition="film", learning_rate=1e-3
     ),
+    "points": replace(
+        _TUNED,
+        preset="points",
+        diffuse="points",
+        learning_rate=3e-4,
+        dropout=0.3,
+        width=256,
+        earliest=0.5,
+        ema=False,
+        samples=4,
+    ),
+    "tuned": _TUNED,
 }
 
 
@@ -165,7 +210,7 @@ def make_settings(
     """A preset at the size of a profile, with some values changed.
 
     Args:
-        preset: ``paper``, ``corrected`` or ``tuned``.
+        preset: one of :data:`PRESETS`.
         profile: sets steps, batch size, width and samples; None keeps the
             values of the paper.
         **changes: values that replace those of preset and profile.
@@ -185,16 +230,27 @@ def make_settings(
         )
     settings = PRESETS[preset]
     if profile is not None:
-        settings = replace(
-            settings,
-            steps=profile.steps,
-            batch_size=profile.batch_size,
-            width=profile.width,
-        )
-        if preset == "tuned":
-            settings = replace(
-                settings,
-                samples=profile.samples,
-                pretrain_steps=profile.pretrain_steps,
-            )
+        settings = replace(settings, **_sizes(settings, profile))
     return replace(settings, **changes)
+
+
+def _sizes(settings: Settings, profile: Profile) -> dict:
+    """What a preset takes from a profile."""
+    steps = profile.steps
+    sizes = {
+        "batch_size": profile.batch_size,
+        "valid_users": profile.valid_users,
+        "valid_candidates": profile.valid_candidates,
+    }
+    if settings.diffuse == "points":  # one stage on the labels for all steps
+        steps += profile.pretrain_steps
+    else:
+        sizes["width"] = profile.width
+    if settings.preset in ("painter", "tuned"):
+        sizes["samples"] = profile.samples
+        sizes["pretrain_steps"] = profile.pretrain_steps
+    if settings.preset == "painter":  # it has more to learn
+        steps *= 2
+    # so that a long training is not stopped after a moment
+    every = max(settings.validate_every, steps // LOOKS)
+    return sizes | {"steps": steps, "validate_every": every}

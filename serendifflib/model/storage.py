@@ -1,7 +1,8 @@
-"""Saved models: one safetensors file and one JSON file in a folder.
+"""Saved models: one safetensors file in a folder, its header plain JSON.
 
 Nothing in a saved model can run code. A damaged file, another version and
-another shape are refused with a reason.
+another shape are refused with a reason. One file is swapped for another by
+renaming, so that a save that is killed leaves the model that was there.
 """
 
 from __future__ import annotations
@@ -13,18 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from serendifflib.diffusion.training import TrainingReport
+from serendifflib.diffusion.checkpoints import read_state, write_state
+from serendifflib.diffusion.training import StageReport
 from serendifflib.errors import CheckpointError, ConfigError
-from serendifflib.io import (
-    atomic_path,
-    content_hash,
-    read_json,
-    sha256_file,
-    write_json,
-)
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.settings import Settings
 from serendifflib.portrait.portrait import PortraitSpace
@@ -34,15 +27,15 @@ from serendifflib.portrait.scores import CoOccurrence
 if TYPE_CHECKING:
     from serendifflib.model.serendiff import SerenDiff
 
-MODEL_VERSION = 2  # 2: memberships
-TENSORS, HEADER = "model.safetensors", "model.json"
+MODEL_VERSION = 3  # 3: one file; presets of several kinds
+FILE = "model.safetensors"
 
 
 def save_model(model: SerenDiff, folder: Path) -> None:
-    """Write ``model`` to ``folder``; the header comes last.
+    """Write ``model`` to ``folder``, over what is there.
 
-    The header holds the hash of the tensors and its own, so that damage and
-    a save that was killed between the two files are noticed at loading.
+    Raises:
+        CacheError: the folder cannot be written.
     """
     space, catalogue = model.space, model.catalogue
     lengths = np.array([len(h) for h in catalogue.histories])
@@ -59,14 +52,8 @@ def save_model(model: SerenDiff, folder: Path) -> None:
     }
     for name, value in model.network.state_dict().items():
         tensors[f"network.{name}"] = value
-    with atomic_path(folder / TENSORS) as path:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-            path,
-        )
     header = {
         "version": MODEL_VERSION,
-        "tensors_sha256": sha256_file(folder / TENSORS),
         "settings": model.settings.as_dict(),
         "seed": model.seed,
         "kind": model.kind,
@@ -83,8 +70,7 @@ def save_model(model: SerenDiff, folder: Path) -> None:
             "titles": catalogue.titles,
         },
     }
-    checksum = content_hash(header)
-    write_json(folder / HEADER, {**header, "checksum": checksum})
+    write_state(folder / FILE, header, tensors)
 
 
 def load_model(model: SerenDiff, folder: Path) -> None:
@@ -93,49 +79,39 @@ def load_model(model: SerenDiff, folder: Path) -> None:
     Raises:
         CheckpointError: missing, damaged, another version, another shape.
     """
-    try:
-        header = read_json(folder / HEADER)
-        version, checksum = header["version"], header.pop("checksum", None)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder} holds no saved model that can be read ({error})"
-        ) from error
+    path = folder / FILE
+    header, tensors = read_state(path, "fit and save the model again")
+    version = header.get("version") if isinstance(header, dict) else None
     if version != MODEL_VERSION:
         raise CheckpointError(
             f"{folder} was saved by version {version} of the format, this "
             f"library reads version {MODEL_VERSION}; fit and save it again"
         )
-    if checksum != content_hash(header):
-        raise CheckpointError(
-            f"{folder / HEADER} is damaged: its checksum is wrong; fit and "
-            "save the model again"
-        )
-    try:
-        damaged = sha256_file(folder / TENSORS) != header["tensors_sha256"]
-        tensors = {} if damaged else load_file(folder / TENSORS)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / TENSORS}: {error}") from error
-    if damaged:
-        raise CheckpointError(
-            f"{folder / TENSORS} is damaged: its SHA-256 is not the one in "
-            f"{HEADER}; fit and save the model again"
-        )
     try:
         _fill(model, header, tensors)
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (
+        LookupError, TypeError, RuntimeError, ValueError, AttributeError,
+    ) as error:  # fmt: skip
+        words = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{folder} does not fit this library: {str(error).splitlines()[0]}"
+            f"{folder} does not fit this library: {words}"
         ) from error
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
-    model._prepare(Settings(**header["settings"]))
+    if any(
+        bool(value.isnan().any())
+        for value in tensors.values()
+        if value.is_floating_point()
+    ):
+        raise ValueError("NaN among its numbers; fit and save it again")
+    model.configure(Settings(**header["settings"]))
     model.seed, model.kind = header["seed"], header["kind"]
-    model.reports = [TrainingReport.from_json(r) for r in header["reports"]]
+    model.reports = [StageReport.from_json(r) for r in header["reports"]]
     vectors = tensors["vectors"]
-    model.space = PortraitSpace(
+    space = PortraitSpace(
         co_occurrence=_co_occurrence(tensors, len(vectors), header["mu"]),
         vectors=vectors,
         bins=header["bins"],
@@ -146,14 +122,23 @@ def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
         ),
         relevance_map=QuantileMap(tensors["relevance_reference"].numpy()),
     )
-    ends = np.cumsum(tensors["history_lengths"].numpy())[:-1]
-    model.catalogue = Catalogue(
+    lengths, items = tensors["history_lengths"], tensors["history_items"]
+    if int(lengths.sum()) != len(items) or bool((lengths < 0).any()):
+        raise ValueError("its histories have other lengths than their items")
+    catalogue = Catalogue(
         **header["catalogue"],
-        histories=np.split(tensors["history_items"].numpy(), ends),
+        histories=np.split(items.numpy(), np.cumsum(lengths.numpy())[:-1]),
         counted=tensors["counted"].numpy(),
     )
-    model.take_memberships(tensors["memberships"])
-    network = model._new_network(model.points.shape[1])
+    n_items = len(vectors) - 1
+    if not (
+        len(lengths) == len(catalogue.users) == len(catalogue.counted)
+        and n_items == len(catalogue.items) == len(catalogue.titles)
+        and bool(((items >= 1) & (items <= n_items)).all())
+    ):
+        raise ValueError("the parts of its catalogue have other lengths")
+    model.prepare(space, tensors["memberships"], catalogue)
+    network = model.diffusion.new_network(model.seed)
     network.load_state_dict(
         {
             name.removeprefix("network."): value

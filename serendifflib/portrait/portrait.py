@@ -100,6 +100,21 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class View:
+    """The plane as one user sees it.
+
+    Attributes:
+        past: positions of the history items in [0, 1], [n, 2].
+        positions: of every item, [N + 1, 2].
+        scores: log-expectedness and relevance of every item, [N + 1, 2].
+    """
+
+    past: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
 class PortraitSpace:
     """Everything that turns a history into positions on the plane.
 
@@ -232,6 +247,16 @@ class PortraitSpace:
         none = np.zeros((1, 0), dtype=np.int64)
         return self.place([history], none, own=[own]).past[0]
 
+    def view(
+        self, history: np.ndarray, *, own: np.ndarray | None = None
+    ) -> View:
+        """Where a history [n] puts its items and the whole catalogue."""
+        catalogue = self.catalogue_scores(history, own=own)
+        maps = self._maps([score[self.known] for score in catalogue])
+        everything = _positions(maps, catalogue, np.arange(len(self.vectors)))
+        past = self._place(self.scores(history, own=own), history, maps)
+        return View(past, everything, np.stack(catalogue, axis=1))
+
     def catalogue_positions(
         self, history: np.ndarray, *, own: np.ndarray | None = None
     ) -> np.ndarray:
@@ -242,11 +267,8 @@ class PortraitSpace:
         self, history: np.ndarray, *, own: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the history [n, 2] and of the catalogue [N + 1, 2]."""
-        catalogue = self.catalogue_scores(history, own=own)
-        maps = self._maps([score[self.known] for score in catalogue])
-        everything = _positions(maps, catalogue, np.arange(len(self.vectors)))
-        past = self._place(self.scores(history, own=own), history, maps)
-        return past, everything
+        seen = self.view(history, own=own)
+        return seen.past, seen.positions
 
     def place(
         self,

@@ -9,7 +9,6 @@ calls, another matching.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 
 from serendifflib.errors import ConfigError
 from serendifflib.model.explain import Explanation, UserPortrait
-from serendifflib.model.matching import zone_map
-from serendifflib.portrait.portrait import Portraits, cell_of
+from serendifflib.portrait.portrait import cell_number, cell_of
 from serendifflib.viz.frames import pages_are_static
 
 if TYPE_CHECKING:
@@ -111,11 +108,13 @@ class Explorer:
             seed: of the noise; None is the model's own.
         """
         places = range(len(self.people)) if which is None else which
-        model = copy.copy(self.model)
-        if seed is not None:
-            model.seed = seed
+        changes: dict[str, Any] = {} if how is None else {"match": how}
+        if calls not in (None, self.model.settings.calls):
+            sampler = "ddim" if calls > 1 else "one-call"
+            changes |= {"sampler": sampler, "calls": calls}
+        model = self.model.with_sampling(seed=seed, **changes)
         return [
-            _facts(model, self.people[n], self.answers[n], self.k, calls, how)
+            _facts(model, self.people[n], self.answers[n], self.k)
             for n in places
         ]
 
@@ -239,35 +238,17 @@ def _facts(
     portrait: UserPortrait,
     answer: int | None,
     k: int,
-    calls: int | None,
-    how: str | None,
 ) -> dict[str, Any]:
-    side, space = portrait.side, model.space
-    sparse = Portraits(
-        torch.from_numpy(portrait.items)[None],
-        torch.from_numpy(portrait.positions)[None],
-    )
-    changes = {}
-    if calls not in (None, model.settings.calls):
-        sampler = "ddim" if calls > 1 else "one-call"
-        changes = {"sampler": sampler, "calls": calls}
-    field = model.generate(sparse, **changes)
-    numbers = torch.arange(1, len(space.vectors))
-    grid = cell_of(portrait.catalogue_positions, side)
-    scores = np.full(len(space.vectors), -np.inf)
-    scores[1:] = model.match(
-        field, numbers[None], torch.from_numpy(grid[1:])[None], how
-    )[0].numpy()
-    scores[portrait.items] = -np.inf  # what the user has
-    scores[(space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
+    side = portrait.side
+    scores, strength = model.rank(portrait), model.zone(portrait)
+    cells = cell_number(cell_of(portrait.catalogue_positions, side), side)
     order = np.argsort(-scores, kind="stable")
     order = order[np.isfinite(scores[order])]
     place = {int(item): n for n, item in enumerate(order, start=1)}
-    cells = grid @ (side, 1)
 
     def told(item: int) -> dict[str, Any]:
         explanation = Explanation.of(
-            portrait, item, scores, field[0], space, model.catalogue
+            portrait, item, scores, strength, model.space, model.catalogue
         )
         return {
             "title": explanation.title,
@@ -279,7 +260,6 @@ def _facts(
     first = {}  # best item of each cell: the first in the order
     for item in order.tolist():
         first.setdefault(int(cells[item]), item)
-    strength = zone_map(field)[0].numpy()
     zone = 100 * strength / max(strength.max(), 1e-12)
     history = cell_of(portrait.positions, side) @ (side, 1)
     return {

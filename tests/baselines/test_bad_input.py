@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.registry import RIVALS, make_model
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ModelError
 
 from .toy import N_ITEMS, toy_fold

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from serendifflib.baselines.bert4rec import BERT4Rec, hide
-from serendifflib.baselines.loop import Budget
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ModelError
 from serendifflib.recommender import check_inductive
 

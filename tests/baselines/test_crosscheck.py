@@ -12,9 +12,9 @@ import scipy.sparse
 import torch
 
 from serendifflib.baselines.bert4rec import BERT4Rec
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.mf import MatrixFactorization
 from serendifflib.baselines.sasrec import SASRec
+from serendifflib.baselines.trainer import Budget
 from serendifflib.data.splits import make_examples, user_folds
 from serendifflib.data.world import World
 from serendifflib.portrait.fold import FoldData

@@ -9,8 +9,8 @@ from serendifflib.baselines.desr import (
     elasticity,
     squash,
 )
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.sampling import expected_share
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.scores import CoOccurrence
 from serendifflib.recommender import check_inductive

@@ -8,7 +8,7 @@ from serendifflib.baselines.diffrec import (
     StepSampler,
     interaction_vector,
 )
-from serendifflib.baselines.loop import Budget
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.recommender import check_inductive
 

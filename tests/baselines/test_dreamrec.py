@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from serendifflib.baselines.dreamrec import DreamRec
-from serendifflib.baselines.loop import Budget
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.recommender import check_inductive
 

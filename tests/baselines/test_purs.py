@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.purs import PURS, cluster_centres, distances
 from serendifflib.baselines.sampling import Cases
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.recommender import check_inductive
 

@@ -11,7 +11,8 @@ from serendifflib.baselines.ranker import (
     SetRanker,
     SetRankerNetwork,
 )
-from serendifflib.baselines.trainer import Budget, Validation
+from serendifflib.baselines.trainer import Budget
+from serendifflib.diffusion.validation import Validation
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.grid import Grid
 from serendifflib.recommender import check_inductive
@@ -151,10 +152,10 @@ def test_knows_a_user_by_the_history_alone(toy, model):
 def test_keeps_the_best_state_of_validation(toy, model):
     (stage,) = model.report.stages
     assert stage.stage == "serendipity" and stage.examples == len(toy.train)
-    looks = [*range(0, stage.steps + 1, SMALL.eval_every)]
-    assert stage.best_step == looks[int(np.argmax(stage.values))]
+    best = max(stage.validations, key=lambda look: look[1])
+    assert (stage.best_step, stage.best_value) == best
     # what it validated on, measured again from outside
-    validation = Validation.uniform(toy, n_cases=24, n_candidates=100)
+    validation = Validation.of(toy, n_cases=24, n_candidates=100)
     again = validation.ndcg(model.score)
     assert again == pytest.approx(stage.best_value, abs=1e-6)
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.sasrec import SASRec, gbce_power
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.recommender import check_inductive
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.serenenhance import (
     TOWERS,
     PairSampler,
     SerenEnhance,
     released_pairs,
 )
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.scores import CoOccurrence
 from serendifflib.recommender import check_inductive

@@ -6,7 +6,6 @@ import torch
 
 from serendifflib.baselines import language
 from serendifflib.baselines.language import FAMILIES, LanguageModel, family_of
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.serenprompt import (
     FLOOR,
@@ -16,6 +15,7 @@ from serendifflib.baselines.serenprompt import (
     SerenPrompt,
     item_texts,
 )
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.recommender import check_inductive
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.loop import Budget
 from serendifflib.baselines.sequences import item_vectors
 from serendifflib.baselines.snpr import SNPR, Teacher
+from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ModelError
 from serendifflib.portrait.scores import CoOccurrence
 from serendifflib.recommender import check_inductive

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -19,14 +17,6 @@ from serendifflib.baselines.layers import (
     attention_mask,
     masked_mean,
 )
-from serendifflib.baselines.loop import (
-    Budget,
-    Stage,
-    TrainingReport,
-    Validation,
-    seeded,
-    train,
-)
 from serendifflib.baselines.sequences import (
     draw_unseen,
     item_vectors,
@@ -34,6 +24,7 @@ from serendifflib.baselines.sequences import (
     pad_left,
     windows,
 )
+from serendifflib.baselines.trainer import Budget, Stage, TorchRival, seeded
 from serendifflib.errors import ConfigError, ModelError
 
 from .toy import toy_fold
@@ -47,115 +38,73 @@ class Point(nn.Module):
         self.x = nn.Parameter(torch.zeros(1))
 
 
-def run(network, loss, *, budget=None, validate=None, **options):
-    stage = Stage("toy", 10, loss, 20, 0.1)
-    return train(
-        network,
-        stage,
-        model_name="M",
-        budget=budget or Budget(batch_size=4, eval_every=5, patience=2),
-        generator=torch.Generator().manual_seed(0),
-        validate=validate,
-        **options,
+class Toy(TorchRival):
+    """Two stages that drive x upwards; validation wants it near 0.5."""
+
+    name = "M"
+
+    def build(self, fold, vectors):
+        return Point()
+
+    def stages(self, fold, generator):
+        return self.two_stages(fold, (10, self.loss), self.loss)
+
+    def loss(self, index):
+        self.seen = [*getattr(self, "seen", []), index]
+        return -self.network.x.sum()
+
+    def _validate(self, fold, stage):
+        return lambda: -abs(float(self.network.x) - 0.5)
+
+    def score_batch(self, histories, candidates):
+        return self.network.x * candidates
+
+
+def toy(**changes):
+    given = {"pretrain_steps": 3, "max_steps": 20, "batch_size": 4,
+             "eval_every": 5, "patience": 2, **changes}  # fmt: skip
+    return Toy(budget=Budget(**given), lr=0.1, weight_decay=0.0, device="cpu")
+
+
+def test_stages_go_through_the_common_loop():
+    model = toy().fit(toy_fold(), generator=torch.Generator().manual_seed(0))
+    first, second = model.report.stages
+    assert [first.stage, second.stage] == ["next-item", "serendipity"]
+    assert (first.steps, first.stopped) == (3, "cap")
+    assert (second.stopped, second.best_step) == ("patience", 0)
+    assert [step for step, _ in second.validations] == [0, 5, 10]
+    assert model.network.x.item() == pytest.approx(0.3, abs=0.05)
+    assert first.examples == 10 and model.report.parameters == 1
+    assert model.report.steps == 13
+    assert all(len(index) == 4 for index in model.seen)
+    assert model.report.settings["lr"] == 0.1
+
+
+def test_the_haste_of_a_budget_is_a_factor_of_the_rate():
+    model = toy(pretrain_steps=1, max_steps=0, haste=3.0)
+    model.fit(toy_fold(), generator=torch.Generator().manual_seed(0))
+    assert model.network.x.item() == pytest.approx(0.3, rel=1e-4)
+
+
+def test_a_diverging_loss_names_model_stage_and_step(monkeypatch):
+    monkeypatch.setattr(Toy, "loss", lambda self, i: self.network.x.sum() / 0)
+    with pytest.raises(ModelError, match="M: stage 'next-item' .* step 1"):
+        toy().fit(toy_fold(), generator=torch.Generator())
+
+
+def test_no_examples_is_an_error_of_the_model(monkeypatch):
+    monkeypatch.setattr(
+        Toy, "stages", lambda self, *_: [Stage("s", 0, self.loss, 5, 0.1)]
     )
+    with pytest.raises(ConfigError, match="M: stage 's': no training example"):
+        toy().fit(toy_fold(), generator=torch.Generator())
 
 
-def test_the_best_state_is_kept_not_the_last():
-    network = Point()
-    # the loss drives x upwards, validation wants it near 0.5
-    report = run(
-        network,
-        lambda index: -network.x.sum(),
-        validate=lambda: -abs(network.x.item() - 0.5),
-    )
-    assert report.best_step == 5
-    assert network.x.item() == pytest.approx(0.5, abs=0.02)
-    assert report.stopped == "patience"
-    assert report.steps == 15 and len(report.values) == 4
-
-
-def test_training_that_only_hurts_is_undone():
-    network = Point()
-    report = run(
-        network,
-        lambda index: -network.x.sum(),
-        validate=lambda: -network.x.item(),
-    )
-    assert report.best_step == 0 and network.x.item() == 0.0
-
-
-def test_without_validation_all_steps_are_taken():
-    network = Point()
-    report = run(network, lambda index: -network.x.sum())
-    assert (report.steps, report.best_step, report.stopped) == (
-        20,
-        20,
-        "steps",
-    )
-    assert math.isnan(report.best_value)
-    assert network.x.item() > 1.5
-
-
-def test_the_fuse_stops_and_says_so():
-    network = Point()
-    report = run(
-        network,
-        lambda index: -network.x.sum(),
-        budget=Budget(seconds=0.0, eval_every=5),
-    )
-    assert report.steps == 1 and report.stopped == "seconds"
-
-
-def test_a_diverging_loss_names_model_stage_and_step():
-    network = Point()
-    with pytest.raises(
-        ModelError, match="M: the loss of stage 'toy' .* step 0"
-    ):
-        run(network, lambda index: network.x.sum() / 0.0)
-
-
-def test_no_examples_is_an_error_of_the_model():
-    stage = Stage("serendipity", 0, lambda index: index, 5, 0.1)
-    with pytest.raises(ModelError, match="M: no training example"):
-        train(
-            Point(),
-            stage,
-            model_name="M",
-            budget=Budget(),
-            generator=torch.Generator(),
-        )
-
-
-def test_each_round_sees_each_example_once():
-    seen = []
-    network = Point()
-    run(network, lambda index: seen.append(index) or network.x.sum() ** 2)
-    first = torch.cat(seen[:3])  # ten examples, batches of four
-    assert sorted(first.tolist()) == list(range(10))
-
-
-def test_warm_up_starts_small():
-    steps = []
-    for warmup in (0, 10):
-        network = Point()
-        stage = Stage("toy", 4, lambda index, n=network: -n.x.sum(), 1, 0.1)
-        train(
-            network,
-            stage,
-            model_name="M",
-            budget=Budget(batch_size=4),
-            generator=torch.Generator(),
-            warmup=warmup,
-        )
-        steps.append(network.x.item())
-    assert steps[0] == pytest.approx(10 * steps[1], rel=1e-3)
-
-
-def test_the_report_is_plain_json():
-    report = run(Point(), lambda index: (Point().x * 0 + 1).sum())
-    whole = TrainingReport("M", 1, (report,), 2.0).as_dict()
-    assert whole["steps"] == 20 and whole["seconds"] == 2.0
-    assert whole["stages"][0]["best_value"] is None
+def test_budgets_that_make_no_sense():
+    with pytest.raises(ConfigError, match="patience must be at least 1"):
+        Budget(patience=0)
+    with pytest.raises(ConfigError, match="steps must not be negative"):
+        Budget(max_steps=-1)
 
 
 def test_seeded_leaves_no_trace():
@@ -166,49 +115,6 @@ def test_seeded_leaves_no_trace():
             values.append(torch.randn(3))
     assert torch.equal(*values)
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_validation_is_the_same_for_every_model_and_clean():
-    fold = toy_fold()
-    first, again = (Validation.uniform(fold, n_candidates=50) for _ in "ab")
-    assert torch.equal(first.candidates, again.candidates)
-    assert first.candidates.shape == (len(fold.valid), 50)
-    hit = first.candidates.gather(1, first.positive.unsqueeze(1)).squeeze(1)
-    assert torch.equal(hit, fold.valid.targets)
-    data = fold.interactions
-    for row, user in zip(first.candidates, fold.valid.users, strict=True):
-        own = set(data.item_index[data.rows(int(user))])
-        assert len(own & set(row.tolist())) == 1  # the target alone
-        assert len(set(row.tolist())) == 50
-
-
-def test_pre_training_is_validated_on_next_items():
-    fold = toy_fold()
-    validation = Validation.uniform(fold, kind="next-item", n_cases=5)
-    data = fold.interactions
-    labels = data.frame["label"].to_numpy()
-    targets = validation.candidates.gather(1, validation.positive.unsqueeze(1))
-    assert len(targets) == 5
-    users = set(fold.split.valid_users)
-    for history, target in zip(validation.histories, targets, strict=True):
-        rows = np.flatnonzero(data.item_index == int(target))
-        rows = [r for r in rows if data.user_index[r] in users]
-        assert any(labels[r] == 0 for r in rows)
-        assert int(target) not in history.tolist()
-
-
-def test_ndcg_by_hand():
-    validation = Validation(
-        torch.ones(3, 1, dtype=torch.long),
-        torch.tensor([[1, 2, 3, 4]] * 3),
-        torch.tensor([0, 1, 2]),
-    )
-    # ranks 1, 2 and, for all equal, 2.5
-    scores = torch.tensor([[4.0, 3, 2, 1], [4.0, 3, 2, 1], [7.0, 7, 7, 7]])
-    found = validation.ndcg(lambda h, c: scores[: len(h)], k=2)
-    gains = [1.0, 1 / math.log2(3), 1 / math.log2(3.5)]
-    small = 1e-3 * sum(gains)
-    assert found == pytest.approx((gains[0] + gains[1] + small) / 3)
 
 
 def test_windows_overlap_by_one_and_end_at_the_newest():

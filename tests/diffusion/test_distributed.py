@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from serendifflib.diffusion.distributed import shared_score, together
-from serendifflib.diffusion.team import Team, current_team
+from serendifflib.diffusion.distributed import (
+    Team,
+    current_team,
+    shared_score,
+    together,
+)
 
 SCRIPT = '''
 import json, sys
@@ -44,7 +48,7 @@ def work():
     with together(cpu=True) as team:
         net, report = run(
             network(dropout=0.0), how, validate=lambda n: 0.1,
-            checkpoint=folder / "run.safetensors", checkpoint_every=2,
+            checkpoint=folder / "run.safetensors", checkpoint_seconds=0.0,
         )
         _, again = run(network(dropout=0.2), how)  # dropout: other masks
         histories = torch.arange(14).view(7, 2)

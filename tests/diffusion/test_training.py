@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from serendifflib.diffusion import checkpoints, training
+from serendifflib.diffusion.base import PlacedItems
+from serendifflib.diffusion.images import ImageLoss, grid_loss, point_grid
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import (
+    StageReport,
     TrainingReport,
-    TrainingSet,
     TrainingSettings,
-    grid_loss,
-    point_grid,
+    batch_of,
     train,
 )
 from serendifflib.diffusion.unet import UNet, UNetSettings
@@ -27,22 +29,21 @@ from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.portrait import Portraits
 
 D, SIDE = 4, 4
-SHORT = TrainingSettings(
-    steps=8, batch_size=4, validate_every=2, predict="x0", loss="balanced"
-)
+SHORT = TrainingSettings(steps=8, batch_size=4, validate_every=2)
 
 
 def data(seed=0, examples=12):
     random = np.random.default_rng(seed)
     items = random.integers(0, 21, (examples, 5))
     items[:, -1] = random.integers(1, 21, examples)  # nobody is empty
-    return TrainingSet(
+    return PlacedItems(
         Portraits(
             torch.from_numpy(items),
             torch.from_numpy(random.random((examples, 5, 2))),
         ),
-        torch.from_numpy(random.integers(1, 21, examples)),
-        torch.from_numpy(random.random((examples, 2))),
+        torch.from_numpy(random.integers(1, 21, (examples, 1))),
+        torch.from_numpy(random.random((examples, 1, 2))),
+        torch.zeros(examples, 1, 2),
     )
 
 
@@ -60,17 +61,38 @@ def network(seed=0, **changes):
         return UNet(UNetSettings(**given))
 
 
-def run(net=None, how=SHORT, *, steps=10, seed=0, given=None, **options):
+def image_loss(
+    given=None, *, steps=10, predict="x0", kind="balanced", scale=1.0,
+    device="cpu",
+):  # fmt: skip
+    """Eq. 10 on the toy data."""
+    given = data() if given is None else given
+    return ImageLoss(
+        DDPMSchedule.linear(steps, rescale_betas=True),
+        given.portraits.part(torch.arange(len(given)), device),
+        given.targets.to(device),
+        given.target_cells(SIDE).to(device),
+        vectors().to(device),
+        SIDE,
+        predict,
+        kind,
+        scale,
+    )
+
+
+def run(net=None, how=SHORT, *, seed=0, given=None, device="cpu", **options):
     """Train on the toy data; returns the network and the report."""
+    own = ("steps", "predict", "kind", "scale")
+    parts = {name: options.pop(name) for name in own if name in options}
+    given = data() if given is None else given
     net = net or network()
     report = train(
         net,
-        DDPMSchedule.linear(steps, rescale_betas=True),
-        data() if given is None else given,
-        vectors(),
-        SIDE,
+        image_loss(given, device=device, **parts),
+        len(given),
         how,
         seed=seed,
+        device=device,
         **options,
     )
     return net, report
@@ -146,10 +168,9 @@ def test_no_non_negative_output_gets_below_the_floor(seed, kind):
 
 
 def test_a_network_with_relu_stays_above_the_floor():
-    how = replace(
-        SHORT, steps=30, batch_size=8, predict="noise", loss="uniform"
-    )
-    _, report = run(network(output_relu=True), how)
+    how = replace(SHORT, steps=30, batch_size=8)
+    relu = network(output_relu=True)
+    _, report = run(relu, how, predict="noise", kind="uniform")
     assert min(report.losses) > 0.4
     assert np.mean(report.losses) > 0.5
 
@@ -166,16 +187,18 @@ def test_the_loss_falls(predict, optimizer):
         SHORT,
         steps=40,
         batch_size=16,
-        predict=predict,
         optimizer=optimizer,
         learning_rate=1e-2,
-        data_scale=2.0,
     )
-    net, report = run(network(dropout=0.0), how, steps=20)
+    net, report = run(
+        network(dropout=0.0), how, steps=20, predict=predict, scale=2.0
+    )
     assert len(report.losses) == 40
     assert np.mean(report.losses[-10:]) < 0.85 * np.mean(report.losses[:5])
     assert not net.training
     assert report.best_step == 40 and report.seconds > 0
+    assert (report.stopped, report.steps, report.examples) == ("cap", 40, 12)
+    assert report.parameters == sum(p.numel() for p in net.parameters())
 
 
 def test_a_seed_decides_everything_and_leaves_the_world_alone():
@@ -208,8 +231,9 @@ class Recorder(torch.nn.Module):
 def test_the_network_gets_noisy_points_and_scaled_portraits():
     net = Recorder()
     given, scale = data(examples=1), 3.0
-    how = replace(SHORT, steps=4, batch_size=2, data_scale=scale)
-    run(net, how, steps=1000, given=given, validate=lambda n: 0.0)
+    how = replace(SHORT, steps=4, batch_size=2)
+    parts = {"steps": 1000, "scale": scale}
+    run(net, how, given=given, validate=lambda n: 0.0, **parts)
     assert len(net.seen) == 4 and all(seen[-1] for seen in net.seen)
     portrait, counts = given.portraits.dense(
         torch.tensor([0, 0]), vectors(), SIDE
@@ -241,10 +265,10 @@ def test_ema_is_the_mean_of_the_weights():
             return super().forward(*arguments)
 
     net = Spy()
-    how = replace(SHORT, steps=7, ema=True, predict="noise", loss="uniform")
-    run(net, how)
+    how = replace(SHORT, steps=7, ema=True)
+    run(net, how, predict="noise", kind="uniform")
     plain = Spy()
-    run(plain, replace(how, ema=False))
+    run(plain, replace(how, ema=False), predict="noise", kind="uniform")
     # weights after steps 1..7: those seen at steps 2..7 and the last ones
     after = [*snapshots[1:7], plain.bias.item()]
     assert net.bias.item() == pytest.approx(np.mean(after), rel=1e-5)
@@ -267,17 +291,35 @@ def scripted(scores):
 
 @pytest.mark.parametrize("ema", [False, True])
 def test_early_stopping_keeps_the_best_weights(ema):
-    validate, seen = scripted([0.1, 0.5, 0.5, 0.2, 0.9, 0.9])
+    validate, seen = scripted([0.1, 0.1, 0.5, 0.5, 0.2, 0.9, 0.9])
     how = replace(SHORT, steps=100, patience=2, ema=ema)
     net, report = run(how=how, validate=validate)
-    assert report.validations == [(2, 0.1), (4, 0.5), (6, 0.5), (8, 0.2)]
+    found = [(0, 0.1), (2, 0.1), (4, 0.5), (6, 0.5), (8, 0.2)]
+    assert report.validations == found
     assert report.best_step == 4 and len(report.losses) == 8
+    assert report.stopped == "patience" and report.best_value == 0.5
     for name, value in net.state_dict().items():
-        assert torch.equal(value, seen[1][name])
+        assert torch.equal(value, seen[2][name])
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_training_that_only_hurts_is_undone(ema):
+    validate, seen = scripted([0.9, 0.1, 0.2, 0.3, 0.4])
+    net, report = run(how=replace(SHORT, patience=9, ema=ema),
+                      validate=validate)  # fmt: skip
+    assert report.best_step == 0 and report.stopped == "cap"
+    assert same_weights(net, network())
+
+
+def test_a_validation_score_that_is_no_number_is_an_error():
+    """Before, NaN validated as perfect."""
+    validate, _ = scripted([0.1, float("nan")])
+    with pytest.raises(ModelError, match="validation score of step 2 is not"):
+        run(how=replace(SHORT, patience=9), validate=validate, name="M")
 
 
 def test_without_patience_the_last_weights_stay():
-    validate, seen = scripted([0.9, 0.1, 0.1, 0.1])
+    validate, seen = scripted([0.9, 0.9, 0.1, 0.1, 0.1])
     net, report = run(validate=validate)
     assert len(report.losses) == 8 and report.best_step == 8
     assert torch.equal(net.state_dict()["out.bias"], seen[-1]["out.bias"])
@@ -286,9 +328,9 @@ def test_without_patience_the_last_weights_stay():
 
 
 def test_the_last_step_is_validated_too():
-    validate, seen = scripted([0.1, 0.2, 0.3])
+    validate, seen = scripted([0.1, 0.1, 0.2, 0.3])
     _, report = run(how=replace(SHORT, steps=5, patience=5), validate=validate)
-    assert [step for step, _ in report.validations] == [2, 4, 5]
+    assert [step for step, _ in report.validations] == [0, 2, 4, 5]
     assert report.best_step == 5
 
 
@@ -313,18 +355,21 @@ def stopping(at):
 
 
 HOWS = [
-    replace(SHORT, patience=9),
-    replace(SHORT, ema=True, optimizer="adamw", patience=9),
-    replace(SHORT, predict="noise", loss="uniform"),
+    (replace(SHORT, patience=9), {}),
+    (replace(SHORT, ema=True, optimizer="adamw", patience=9, warmup=3), {}),
+    (SHORT, {"predict": "noise", "kind": "uniform"}),
 ]
+ALWAYS = {"checkpoint_seconds": 0.0}  # after every step
 
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_a_resumed_run_equals_one_that_was_not_stopped(tmp_path, how, norm):
-    path = tmp_path / "run.safetensors"
-    whole, expected = run(network(norm=norm), how, validate=stopping(0))
-    options = {"checkpoint": path, "checkpoint_every": 3}
+    path, (how, parts) = tmp_path / "run.safetensors", how
+    whole, expected = run(
+        network(norm=norm), how, validate=stopping(0), **parts
+    )
+    options = {"checkpoint": path, **ALWAYS, **parts}
     with pytest.raises(Stop):
         run(network(norm=norm), how, validate=stopping(4), **options)
     assert path.exists()
@@ -345,7 +390,7 @@ def _train_and_die(path):
             os.kill(os.getpid(), signal.SIGKILL)
         return 0.0
 
-    run(validate=validate, checkpoint=path, checkpoint_every=3)
+    run(validate=validate, checkpoint=path, **ALWAYS)
 
 
 def test_a_killed_process_is_resumed(tmp_path):
@@ -365,7 +410,89 @@ def test_a_killed_process_is_resumed(tmp_path):
     )
     whole, expected = run()
     assert same_weights(net, whole) and report.losses == expected.losses
-    assert len(asked) == 3  # after steps 4, 6 and 8; not after step 2
+    assert len(asked) == 4  # after steps 2, 4, 6 and 8; not at the start
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    """With the default profile of 150 steps there was none, ever."""
+    path, now, writes = tmp_path / "run.safetensors", [0.0], []
+    real = training.save_checkpoint
+
+    def save(*arguments):
+        writes.append(now[0])
+        real(*arguments)
+
+    def validate(net):
+        now[0] += 8.0
+        return 0.0
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    how = replace(SHORT, steps=9, validate_every=1)
+    run(how=how, validate=validate, checkpoint=path, keep_checkpoint=True)
+    # started at 0, first look at 8: steps end at 16, 24, 32, ...; once the
+    # training is over it is written again, before anything else can fail
+    assert writes == [24.0, 48.0, 72.0, 80.0]
+
+
+def test_a_slow_disk_is_asked_less_often(tmp_path, monkeypatch):
+    path, now, writes = tmp_path / "run.safetensors", [0.0], []
+
+    def save(*arguments):
+        writes.append(now[0])
+        now[0] += 10.0  # to write it
+
+    def validate(net):
+        now[0] += 10.0
+        return 0.0
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    how = replace(SHORT, steps=14, validate_every=1)
+    run(how=how, validate=validate, checkpoint=path)
+    # 10 seconds of writing ask for 100 seconds of work
+    assert writes == [20.0, 130.0]
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_ctrl_c_keeps_what_was_done(tmp_path, saved):
+    path = tmp_path / "run.safetensors" if saved else None
+
+    def interrupt(net):
+        if now := len(calls):
+            os.kill(os.getpid(), signal.SIGINT)  # in the middle of a look
+        calls.append(now)
+        return 0.0
+
+    calls = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(validate=interrupt, checkpoint=path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(calls) == 2  # the look at step 2 was finished, and no more
+    if not saved:
+        return
+    with safe_open(path, framework="pt") as stored:
+        header = json.loads(stored.metadata()["serendiff"])["header"]
+    assert len(header["report"]["losses"]) == 2
+    net, report = run(network(seed=9), validate=lambda n: 0.0, checkpoint=path)
+    whole, expected = run(validate=lambda n: 0.0)
+    assert same_weights(net, whole) and report.losses == expected.losses
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    calls = []
+
+    def impatient(net):
+        calls.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        calls.append(2)
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        run(validate=impatient)
+    assert calls == [1]
 
 
 @pytest.fixture
@@ -373,7 +500,7 @@ def stopped(tmp_path):
     """The checkpoint of a run that stopped after step 6."""
     path = tmp_path / "run.safetensors"
     with pytest.raises(Stop):
-        run(validate=stopping(3), checkpoint=path, checkpoint_every=5)
+        run(validate=stopping(4), checkpoint=path, **ALWAYS)
     return path
 
 
@@ -400,14 +527,12 @@ def without_header(path):
 
 
 def edit(path, change):
-    """Another header; the tensors stay."""
+    """Another header; tensors and checksum stay."""
     with safe_open(path, framework="pt") as stored:
-        metadata = dict(stored.metadata())
+        signed = json.loads(stored.metadata()["serendiff"])
         tensors = {k: stored.get_tensor(k) for k in stored.keys()}
-    header = json.loads(metadata["serendiff"])
-    change(header)
-    metadata["serendiff"] = json.dumps(header)
-    save_file(tensors, path, metadata=metadata)
+    change(signed["header"])
+    save_file(tensors, path, metadata={"serendiff": json.dumps(signed)})
 
 
 def other_loss(path):
@@ -415,7 +540,7 @@ def other_loss(path):
 
 
 def header_of_a_list(path):
-    save_file({}, path, metadata={"serendiff": "[]", "checksum": "x"})
+    save_file({}, path, metadata={"serendiff": "[]"})
 
 
 @pytest.mark.parametrize(
@@ -447,11 +572,9 @@ def test_a_damaged_checkpoint_is_refused_and_stays(stopped, damage):
     "other",
     [
         {"seed": 1},
-        {"steps": 11},
+        {"origin": "other data"},
         {"how": replace(SHORT, learning_rate=1e-4)},
         {"how": replace(SHORT, steps=9)},
-        {"given": data(seed=1)},
-        {"given": replace(data(), targets=data(seed=1).targets)},
         {"net": network(widths=(8, 16, 32))},
         {"net": network(condition="cross")},
     ],
@@ -463,9 +586,7 @@ def test_a_checkpoint_of_another_run_is_refused(stopped, other):
 
 
 def test_a_checkpoint_of_another_version_is_refused(stopped, monkeypatch):
-    from serendifflib.diffusion import training
-
-    monkeypatch.setattr(training, "CHECKPOINT_VERSION", 99)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_VERSION", 99)
     with pytest.raises(CheckpointError, match="another version"):
         run(checkpoint=stopped)
 
@@ -477,28 +598,28 @@ def test_divergence_is_said_at_once_and_not_saved(tmp_path):
     path = tmp_path / "run.safetensors"
     how = replace(SHORT, learning_rate=float("inf"))
     with pytest.raises(ModelError, match="diverged in step 2.*smaller"):
-        run(how=how, checkpoint=path, checkpoint_every=1)
+        run(how=how, checkpoint=path, **ALWAYS)
     with safe_open(path, framework="pt") as stored:
-        header = json.loads(stored.metadata()["serendiff"])
+        header = json.loads(stored.metadata()["serendiff"])["header"]
     assert len(header["report"]["losses"]) == 1
 
 
 def test_nothing_to_train_on_is_refused():
-    empty = TrainingSet(
-        Portraits(torch.zeros(0, 1).long(), torch.zeros(0, 1, 2)),
-        torch.zeros(0).long(),
-        torch.zeros(0, 2),
-    )
-    with pytest.raises(ConfigError, match="no training example"):
-        run(given=empty)
+    with pytest.raises(ConfigError, match="M: stage 's': no training ex"):
+        train(network(), None, 0, SHORT, seed=0, name="M", stage="s")
+
+
+def test_unknown_losses_are_refused():
+    with pytest.raises(ConfigError, match="'l1'.*uniform or balanced"):
+        image_loss(kind="l1")
+    with pytest.raises(ConfigError, match="'eps'.*noise, x0, v"):
+        image_loss(predict="eps")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "l1"}, "'l1'.*uniform or balanced"),
         ({"optimizer": "sgd"}, "'sgd'.*adam or adamw"),
-        ({"predict": "eps"}, "'eps'.*noise, x0, v"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"validate_every": -1}, "validate_every must be at least 1"),
@@ -510,6 +631,55 @@ def test_unknown_settings_are_refused(changes, message):
 
 
 def test_a_report_survives_json():
-    report = TrainingReport([0.5, 0.25], [(2, 0.1)], 2, 1.5)
+    report = StageReport("s", 3, 7, [0.5, 0.25], [(2, 0.1)], 2, "cap", 1.5)
     plain = json.loads(json.dumps(report.__dict__))
-    assert TrainingReport.from_json(plain) == report
+    assert StageReport.from_json(plain) == report
+    whole = TrainingReport("M", 7, (report, report), 4.0).as_dict()
+    assert whole["steps"] == 4 and whole["stages"][1]["stopped"] == "cap"
+    assert np.isnan(StageReport().best_value)
+
+
+# ----------------------------------------------------------------- batches
+
+
+@given(
+    examples=st.integers(1, 9),
+    size=st.integers(1, 12),
+    seed=st.integers(0, 2**31),
+)
+def test_each_round_sees_each_example_once(examples, size, seed):
+    steps = -(-3 * examples // size)
+    seen = torch.cat([batch_of(examples, size, seed, n) for n in range(steps)])
+    assert len(seen) == steps * size
+    for start in range(0, 3 * examples, examples):
+        one = seen[start : start + examples]
+        assert sorted(one.tolist()) == list(range(examples))
+
+
+def test_warm_up_starts_small():
+    """The loss falls by one per unit: a step of Adam is its rate."""
+    moved = []
+    for warmup in (0, 10):
+        point = torch.nn.Linear(1, 1, bias=False)
+        start = point.weight.item()
+        how = TrainingSettings(steps=1, warmup=warmup, learning_rate=0.1)
+        train(point, lambda net, *_: -net.weight.sum(), 4, how, seed=0)
+        moved.append(point.weight.item() - start)
+    assert moved == pytest.approx([0.1, 0.01], rel=1e-3)
+
+
+def test_frozen_weights_are_left_alone():
+    """A language model inside a rival is neither trained nor copied."""
+    net = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)])
+    net[0].requires_grad_(False)
+    frozen = net[0].weight.clone()
+    report = train(
+        net,
+        lambda view, index, generator: view[1](view[0](torch.ones(2))).sum(),
+        5,
+        replace(SHORT, optimizer="adamw", weight_decay=0.5, patience=3),
+        seed=0,
+        validate=lambda view: -float(view[1].weight.abs().sum()),
+    )
+    assert torch.equal(net[0].weight, frozen)
+    assert report.parameters == 3

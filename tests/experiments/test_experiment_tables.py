@@ -150,7 +150,7 @@ def test_rescaling_by_one_is_no_row(profile):
 
 def test_the_painter_is_that_of_the_chapters():
     rows = {
-        row.id: make_settings(row.name, TINY, **row.recipe["options"])
+        row.id: make_settings(row.name, TINY)
         for table in ("calls", "readings")
         for row in experiments.TABLES[table].rows(TINY)
         if row.id.startswith("painter")

@@ -17,10 +17,9 @@ import pytest
 import torch
 
 from serendifflib.baselines.controls import CONTROLS
-from serendifflib.baselines.loop import Budget
-from serendifflib.baselines.points import PointDiffusion
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.baselines.registry import RIVALS, make_model
+from serendifflib.baselines.trainer import Budget
 from serendifflib.data.splits import make_examples, user_folds
 from serendifflib.data.world import World
 from serendifflib.evaluation.candidates import fold_candidates
@@ -162,7 +161,6 @@ def computers(cases):
                 name, device="cpu", progress=False, **TINY
             ),
         )
-    add("points", "points", lambda: PointDiffusion(budget=BUDGET))
     add("ranker", "ranker", lambda: SetRanker(budget=BUDGET))
     for name, kind in CONTROLS.items():
         add("control", name, kind)

@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serendifflib.errors import ConfigError
-from serendifflib.model.matching import MATCHES, match, zone_cell, zone_map
+from serendifflib.model import matching
+from serendifflib.model.matching import (
+    MATCHES,
+    Matcher,
+    match,
+    match_catalogue,
+    zone_cell,
+    zone_map,
+)
 
 
 def hand_made():
@@ -149,3 +157,91 @@ def test_an_empty_field_gives_numbers_and_not_nan(how):
 def test_an_unknown_matching_is_refused():
     with pytest.raises(ConfigError, match="'nearest'.*own-cell, zone, field"):
         match(hand_made(), ITEMS, CELLS, "nearest")
+
+
+# ------------------------------------------------- the whole catalogue
+
+
+def world(seed, users=3, items=40, width=6, side=4):
+    generator = torch.Generator().manual_seed(seed)
+    generated = torch.randn(users, width, side, side, generator=generator)
+    vectors = torch.randn(items, width, generator=generator)
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    vectors[0] = 0.0  # an item without reviews
+    cells = torch.randint(0, side, (users, items, 2), generator=generator)
+    return generated, vectors, cells
+
+
+@pytest.mark.parametrize("how", MATCHES)
+@given(
+    seed=st.integers(0, 2**31),
+    users=st.integers(1, 20),
+    items=st.integers(1, 60),
+    side=st.integers(1, 6),
+)
+def test_the_catalogue_is_matched(how, seed, users, items, side):
+    generated, vectors, cells = world(seed, users, items, side=side)
+    vectors[1:] *= 1.5  # points are not unit vectors: memberships follow
+    found = match_catalogue(generated, vectors, cells, how)
+    everything = vectors.expand(users, -1, -1)
+    wanted = match(generated, everything, cells, how)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**31))
+def test_dense_and_sampled_products_are_one(seed):
+    generated, vectors, cells = world(seed)
+    flat = cells[..., 0] * 4 + cells[..., 1]
+    points = generated.flatten(2).transpose(1, 2).contiguous()
+    torch.testing.assert_close(
+        matching._sampled_products(points, vectors, flat),
+        matching._all_products(points, vectors, flat),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_another_cell_gives_another_score():
+    generated, vectors, cells = world(0)
+    before = match_catalogue(generated, vectors, cells, "field")
+    cells[1, 7, 0] = (cells[1, 7, 0] + 1) % 4
+    after = match_catalogue(generated, vectors, cells, "field")
+    changed = (before != after).nonzero().tolist()
+    assert changed == [[1, 7]]
+
+
+def test_nobody_asks():
+    generated, vectors, cells = world(0)
+    nobody = match_catalogue(generated[:0], vectors, cells[:0], "field")
+    assert nobody.shape == (0, 40)
+
+
+@pytest.mark.parametrize("how", MATCHES)
+def test_a_matcher_takes_lists_and_catalogues(how):
+    generated, vectors, cells = world(4)
+    matcher = Matcher(vectors, how)
+    everything = torch.arange(40).expand(3, -1)
+    whole = matcher(generated, everything, cells)
+    lists = torch.stack([torch.randperm(40)[:7] for _ in range(3)])
+    places = cells.gather(1, lists[..., None].expand(-1, -1, 2))
+    found = matcher(generated, lists, places)
+    torch.testing.assert_close(
+        found, whole.gather(1, lists), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_an_unknown_matching_of_a_catalogue():
+    with pytest.raises(ConfigError, match="unknown matching 'cosine'"):
+        match_catalogue(*world(0), "cosine")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device on this machine"
+)
+@pytest.mark.parametrize("how", MATCHES)
+def test_cuda_ranks_like_the_processor(how):
+    parts = world(3)
+    here = match_catalogue(*parts, how)
+    there = match_catalogue(*(part.cuda() for part in parts), how).cpu()
+    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)

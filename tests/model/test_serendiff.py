@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from serendifflib.data.interactions import Interactions
+from serendifflib.diffusion.images import ImageDiffusion
+from serendifflib.diffusion.validation import Validation
 from serendifflib.errors import (
     ConfigError,
     ModelError,
@@ -58,8 +60,9 @@ def request_(tiny_fold):
 # ---------------------------------------------------------------- settings
 
 
-def test_presets_are_the_three_of_the_book():
-    assert set(PRESETS) == {"paper", "corrected", "tuned"}
+def test_presets_are_those_of_the_book():
+    known = {"paper", "corrected", "painter", "points", "tuned"}
+    assert known <= set(PRESETS)
     for name, preset in PRESETS.items():
         assert preset.preset == name
     paper = PRESETS["paper"]
@@ -81,12 +84,30 @@ def test_a_profile_sets_sizes_and_changes_come_last():
     assert settings.samples == 1  # only tuned averages several
     assert make_settings("tuned", laptop).samples == laptop.samples
     assert make_settings("paper", laptop, width=5).width == 5
+    painter, tuned = (make_settings(p, laptop) for p in ("painter", "tuned"))
+    assert painter.steps == 2 * tuned.steps
+    same = {"preset": "painter", "steps": painter.steps,
+            "validate_every": painter.validate_every,
+            "condition": "film", "learning_rate": 1e-3}  # fmt: skip
+    assert replace(tuned, **same) == painter
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("preset", ["painter", "points", "tuned"])
+def test_patience_grows_with_the_steps(preset, profile):
+    """``tuned`` at full stopped after 250 of 20,000 steps without a gain."""
+    settings = make_settings(preset, PROFILES[profile])
+    waits = settings.patience * settings.validate_every
+    assert waits >= settings.steps / 5
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preset": "best"}, "'best'.*paper, corrected, tuned"),
+        ({"preset": "best"}, "'best'.*paper, corrected, painter, points"),
+        ({"diffuse": "words"}, "'words'.*portraits, points"),
+        ({"steps": -1}, "steps must be 0 or more"),
+        ({"preset": "paper", "prototypes": -1}, "prototypes must be 0"),
         ({"widht": 3}, "unknown setting 'widht'"),
         ({"predict": "eps"}, "'eps'.*noise"),
         ({"sampler": "euler"}, "'euler'"),
@@ -190,8 +211,79 @@ def test_test_users_change_nothing(tiny_data, tiny_fold, word_encoder):
 def test_pretraining_comes_first_and_is_reported(tiny_fold):
     model = fitted(tiny_fold, pretrain_steps=3)
     assert [len(r.losses) for r in model.reports] == [3, 4]
+    assert [r.stage for r in model.reports] == ["next-item", "serendipity"]
     plain = fitted(tiny_fold)
     assert model.reports[1].losses != plain.reports[0].losses
+    report = model.report
+    assert (report.steps, len(report.stages)) == (7, 2)
+    assert report.parameters == model.reports[0].parameters
+    assert report.settings["pretrain_steps"] == 3 and report.seconds > 0
+
+
+def test_pretraining_of_the_head_is_not_thrown_away(tiny_fold, monkeypatch):
+    """The regression from labels once overwrote what 12 steps had learned."""
+    heads = {}
+    real = serendiff.train
+
+    def spy(network, *arguments, **options):
+        if options["stage"] == "serendipity":
+            heads[len(heads)] = network.point.vector.weight.detach().clone()
+        return real(network, *arguments, **options)
+
+    monkeypatch.setattr(serendiff, "train", spy)
+    for steps in (0, 12):
+        fitted(tiny_fold, pretrain_steps=steps, steps=1)
+    assert not torch.allclose(heads[0], heads[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["tuned", "points"])
+def test_the_regression_alone_is_called_so(tiny_fold, request_, preset):
+    model = fitted(tiny_fold, preset=preset, steps=0)
+    assert model.name == f"SerenDiff ({preset}, regression alone)"
+    assert model.report.steps == 0 and not model.reports
+    assert model.score(*request_).std() > 0
+    assert "untrained" in SerenDiff("paper", steps=0).name
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_who_scores_nothing_does_not_validate_as_perfect(
+    tiny_fold, monkeypatch, value
+):
+    """Both had the best score there is."""
+    monkeypatch.setattr(
+        ImageDiffusion,
+        "score",
+        lambda self, network, seen, draws=None: torch.full(
+            seen.items.shape, value
+        ),
+    )
+    if value == 0.0:
+        report = fitted(tiny_fold).reports[0]
+        assert len(report.validations) == 3
+        assert all(score < 1e-3 for _, score in report.validations)
+        return
+    with pytest.raises(ModelError, match="NaN"):
+        fitted(tiny_fold)
+
+
+def test_everybody_stops_on_the_same_cases(tiny_fold, monkeypatch):
+    """SerenDiff had its own: 300 random items, not those of the user."""
+    seen = []
+    real = ImageDiffusion.score
+
+    def spy(self, network, placed, draws=None):
+        seen.append(placed)
+        return real(self, network, placed, draws)
+
+    monkeypatch.setattr(ImageDiffusion, "score", spy)
+    model = fitted(tiny_fold)
+    cases = Validation.of(
+        tiny_fold, n_candidates=model.settings.valid_candidates
+    )
+    assert len(seen) == 3
+    for placed in seen:
+        assert torch.equal(placed.items, cases.candidates)
+        assert torch.equal(placed.portraits.items, cases.histories)
 
 
 @pytest.fixture
@@ -206,13 +298,13 @@ def test_pretraining_stops_at_the_cutoff(tiny_data, timed_fold, monkeypatch):
     """In a split by time no later row is a target, nor in a history."""
     cutoff = timed_fold.split.cutoff
     seen = []
-    real = SerenDiff.training_set
+    real = ImageDiffusion.examples
 
-    def spy(self, fold, examples):
+    def spy(self, fold, examples, seed):
         seen.append(examples)
-        return real(self, fold, examples)
+        return real(self, fold, examples, seed)
 
-    monkeypatch.setattr(SerenDiff, "training_set", spy)
+    monkeypatch.setattr(ImageDiffusion, "examples", spy)
     fitted(timed_fold, pretrain_steps=1)
     seconds = tiny_data.frame["timestamp"].to_numpy()
     assert len(seen) == 2 and len(seen[0]) > 50
@@ -243,7 +335,7 @@ def test_training_leaves_the_user_s_own_rows_out(tiny_fold, tiny_model):
         made.portraits.positions[row, -len(history) :], past, atol=1e-9
     )
     np.testing.assert_allclose(
-        made.positions[row],
+        made.positions[row, 0],
         everything[int(tiny_fold.train.targets[row])],
         atol=1e-9,
     )
@@ -260,7 +352,7 @@ def test_it_is_a_recommender_that_knows_users_by_history(tiny_model, request_):
     check_inductive(tiny_model, *request_, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["paper", "corrected"])
+@pytest.mark.parametrize("preset", ["paper", "corrected", "points"])
 def test_the_other_presets_are_inductive_too(tiny_fold, request_, preset):
     model = fitted(tiny_fold, preset=preset, timesteps=3)
     check_inductive(model, *request_, tolerance=1e-5)
@@ -394,6 +486,34 @@ def test_items_without_a_vector_are_not_recommended(tiny_fold, tiny_data):
     model = fitted(fold)
     table = model.recommend(user, k=10_000)
     assert tiny_data.items[number - 1] not in set(table["item"])
+
+
+def test_sampling_may_change_after_training_and_nothing_else(
+    tiny_model, request_
+):
+    other = tiny_model.with_sampling(seed=8, sampler="ddim", calls=4)
+    assert other.network is tiny_model.network
+    assert not torch.equal(other.score(*request_), tiny_model.score(*request_))
+    assert tiny_model.settings.calls == 1 and tiny_model.seed != 8
+    zone = tiny_model.with_sampling(match="zone").score(*request_)
+    assert float(zone.min()) < -1.0  # at least one ring away
+    with pytest.raises(ConfigError, match="steps cannot be changed after"):
+        tiny_model.with_sampling(steps=3)
+    with pytest.raises(ConfigError, match="calls must be between"):
+        tiny_model.with_sampling(sampler="ddim", calls=21)
+
+
+def test_points_are_a_preset_like_the_others(tiny_fold, tmp_path):
+    model = fitted(tiny_fold, preset="points", prototypes=5)
+    user = model.catalogue.users[4]
+    table = model.recommend(user, k=4)
+    assert len(table) == 4 and table["score"].is_monotonic_decreasing
+    why = model.explain(user, table["item"][0])
+    assert why.rank == 1 and why.zone.shape == (5, 5)
+    assert why.zone.sum() == pytest.approx(1.0)  # a share of draws per cell
+    model.save(tmp_path)
+    again = SerenDiff.load(tmp_path, device="cpu", progress=False)
+    assert again.recommend(user, k=4).equals(table)
 
 
 def test_unknown_ids_are_named(tiny_model, tiny_data):

@@ -128,7 +128,7 @@ def left(folder):
 def test_a_full_disk(disk, works, name, monkeypatch):
     monkeypatch.setenv("SERENDIFF_CACHE", str(disk / "cache"))
     monkeypatch.setattr(
-        serendiff, "train", functools.partial(train, checkpoint_every=2)
+        serendiff, "train", functools.partial(train, checkpoint_seconds=0.0)
     )
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(63 * 1024))

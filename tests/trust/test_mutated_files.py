@@ -17,6 +17,7 @@ from toy_units import make_unit
 from serendifflib.data.download import unpack
 from serendifflib.data.grouplens import read_movielens, read_serendipity_2018
 from serendifflib.diffusion import training
+from serendifflib.diffusion.images import ImageLoss
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import TrainingSettings
 from serendifflib.diffusion.unet import UNet, UNetSettings
@@ -24,6 +25,7 @@ from serendifflib.errors import SerenDiffError
 from serendifflib.evaluation.candidates import Candidates
 from serendifflib.experiments import runner as runs
 from serendifflib.model.serendiff import SerenDiff
+from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding
 from serendifflib.portrait.portrait import Portraits
 
@@ -140,10 +142,18 @@ def checkpoint(folder):
     path = folder / "training.safetensors"
     rows = torch.nn.functional.normalize(torch.randn(21, 4), dim=1)
     rows[0] = 0
-    examples = training.TrainingSet(
-        Portraits(torch.randint(1, 21, (6, 5)), torch.rand(6, 5, 2).double()),
+    portraits = Portraits(
+        torch.randint(1, 21, (6, 5)), torch.rand(6, 5, 2).double()
+    )
+    loss = ImageLoss(
+        DDPMSchedule.make("linear", 10),
+        portraits,
         torch.randint(1, 21, (6,)),
-        torch.rand(6, 2).double(),
+        torch.randint(0, 4, (6, 2)),
+        rows,
+        4,
+        "noise",
+        "uniform",
     )
     settings = TrainingSettings(steps=2, batch_size=2)
     shape = UNetSettings(channels=4, widths=(4, 4, 4))
@@ -153,10 +163,8 @@ def checkpoint(folder):
         network = UNet(shape)
         report = training.train(
             network,
-            DDPMSchedule.make("linear", 10),
-            examples,
-            rows,
-            4,
+            loss,
+            6,
             settings,
             seed=0,
             checkpoint=path,
@@ -171,22 +179,15 @@ def checkpoint(folder):
     return path, use, True
 
 
-def a_model(name):
-    def make(folder, model):
-        model.save(folder / "model")
+def a_model(folder, model):
+    model.save(folder / "model")
 
-        def use():
-            found = SerenDiff.load(
-                folder / "model", device="cpu", progress=False
-            )
-            weights = [
-                p.detach().sum().item() for p in found.network.parameters()
-            ]
-            return found.settings, found.catalogue.titles, weights
+    def use():
+        found = SerenDiff.load(folder / "model", device="cpu", progress=False)
+        weights = [p.detach().sum().item() for p in found.network.parameters()]
+        return found.settings, found.catalogue.titles, weights
 
-        return folder / "model" / name, use, True
-
-    return make
+    return folder / "model" / FILE, use, True
 
 
 def archive(folder):
@@ -262,8 +263,7 @@ KINDS = {
     "candidates": candidates,
     "vectors": vectors,
     "checkpoint": checkpoint,
-    "model header": a_model("model.json"),
-    "model tensors": a_model("model.safetensors"),
+    "model": a_model,
     "archive": archive,
     "movielens": movielens,
     "serendipity-2018": serendipity,

@@ -12,10 +12,12 @@ import pytest
 import torch
 from toy_units import make_unit
 
+from serendifflib.diffusion.checkpoints import read_state
 from serendifflib.diffusion.training import train
 from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import runner as runs
 from serendifflib.model import serendiff
+from serendifflib.model.storage import FILE
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
 
@@ -84,8 +86,12 @@ def test_one_model_is_trained_once(tiny_fold, tiny_settings, tmp_path):
     assert log.read_text() == "trained\n"
     together([fit], tmp_path / "alone")
     both, alone = files(tmp_path / "both"), files(tmp_path / "alone")
-    assert both.keys() == alone.keys() == {"model.json", "model.safetensors"}
-    assert both["model.safetensors"] == alone["model.safetensors"]
+    assert both.keys() == alone.keys() == {FILE}
+    one, other = (
+        read_state(next((tmp_path / name).rglob(FILE)), "")[1]
+        for name in ("both", "alone")
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_grids_that_overlap(tmp_path):

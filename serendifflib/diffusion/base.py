@@ -1,0 +1,184 @@
+"""What every diffusion is asked: the few methods that tell them apart.
+
+A portrait, a point or tokens can be diffused. The model around it - data,
+fitting, ranking, saving - is the same (:class:`serendifflib.SerenDiff`).
+
+Letters: B users, n history length, C candidates, N items, L side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from serendifflib.data.splits import Examples
+from serendifflib.diffusion.training import Loss
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.portrait import (
+    Placement,
+    Portraits,
+    PortraitSpace,
+    cell_of,
+    place_training,
+)
+
+
+@dataclass(frozen=True)
+class PlacedItems:
+    """Users, and where some items lie for each of them.
+
+    It needs no network: validation cases and training examples are placed
+    once. Of a training example the first item is the target.
+
+    Attributes:
+        portraits: of the histories.
+        items: item numbers, [B, C].
+        positions: of these in [0, 1], float64 [B, C, 2].
+        scores: their log-expectedness and relevance, float64 [B, C, 2];
+            NaN where an item has no vector.
+    """
+
+    portraits: Portraits
+    items: torch.Tensor
+    positions: torch.Tensor
+    scores: torch.Tensor
+
+    def __len__(self) -> int:
+        """Number of users B."""
+        return len(self.items)
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """The first item of each row, [B]."""
+        return self.items[:, 0]
+
+    def cells(self, side: int) -> torch.Tensor:
+        """Grid indices of the items, int64 [B, C, 2]."""
+        return cell_of(self.positions, side)
+
+    def target_cells(self, side: int) -> torch.Tensor:
+        """Grid indices of the targets, int64 [B, 2]."""
+        return self.cells(side)[:, 0]
+
+    def part(
+        self, index: torch.Tensor, device: torch.device | str = "cpu"
+    ) -> PlacedItems:
+        """The users of the rows ``index``, on ``device``."""
+        return PlacedItems(
+            self.portraits.part(index, device),
+            self.items[index].to(device),
+            self.positions[index].to(device),
+            self.scores[index].to(device),
+        )
+
+
+def place(
+    space: PortraitSpace,
+    histories: torch.Tensor,
+    items: torch.Tensor,
+    own: Sequence[np.ndarray | None] | None = None,
+) -> PlacedItems:
+    """Place histories, and items as their users see them.
+
+    Args:
+        space: fitted.
+        histories: item numbers, left-padded with 0, [B, n].
+        items: item numbers, [B, C].
+        own: all items of each user who is a training user, whose own rows
+            are then left out of the counts.
+    """
+    rows = [history[history > 0] for history in histories.numpy()]
+    placed = space.place(rows, items.numpy(), own=own)
+    return _placed_items(histories, items, placed)
+
+
+def training_placement(
+    space: PortraitSpace,
+    fold: FoldData,
+    examples: Examples,
+    items: torch.Tensor | None = None,
+) -> PlacedItems:
+    """Training examples placed, their own rows left out of the counts.
+
+    A training user then looks like a user never seen.
+
+    Args:
+        space: fitted on ``fold``.
+        fold: the fold.
+        examples: M of them.
+        items: targets and, say, negatives, [M, C]; None places the targets.
+    """
+    placed = place_training(
+        space, fold, examples, None if items is None else items.numpy()
+    )
+    if items is None:
+        items = examples.targets[:, None]
+    return _placed_items(examples.histories, items, placed)
+
+
+def _placed_items(
+    histories: torch.Tensor, items: torch.Tensor, placed: Placement
+) -> PlacedItems:
+    """The same with left-padded histories [B, n], as tensors."""
+    past = torch.zeros(*histories.shape, 2, dtype=torch.float64)
+    for row, positions in enumerate(placed.past):
+        if len(positions):
+            past[row, -len(positions) :] = torch.from_numpy(positions)
+    return PlacedItems(
+        Portraits(histories, past),
+        items,
+        torch.from_numpy(placed.positions),
+        torch.from_numpy(placed.scores),
+    )
+
+
+class Diffusion(Protocol):
+    """One way to generate serendipity points, for one fitted space.
+
+    It holds the settings and what is known of the items; the network comes
+    and goes as an argument, for while it is trained there are two (the one
+    that learns and its average).
+    """
+
+    def new_network(self, seed: int) -> nn.Module:
+        """A fresh network, on the processor; its buffers may be empty."""
+        ...
+
+    def examples(
+        self, fold: FoldData, examples: Examples, seed: int
+    ) -> PlacedItems:
+        """Training examples, the target of each in column 0."""
+        ...
+
+    def start(self, network: nn.Module, data: PlacedItems) -> None:
+        """Fill the buffers from the labels; begin with a regression, say.
+
+        Called before every stage of training, with the network on the
+        processor; what an earlier stage has learned is not thrown away.
+        """
+        ...
+
+    def loss(self, network: nn.Module, data: PlacedItems) -> Loss:
+        """What training minimises; the network is on its device now."""
+        ...
+
+    def score(
+        self, network: nn.Module, seen: PlacedItems, draws: int | None = None
+    ) -> torch.Tensor:
+        """Scores of the items, higher is better, [B, C], on the processor.
+
+        Args:
+            network: trained, or being trained.
+            seen: users and items.
+            draws: generated per user; None is what the settings say.
+        """
+        ...
+
+    def zone(self, network: nn.Module, seen: PlacedItems) -> torch.Tensor:
+        """How strongly each cell is generated, [B, L, L], at least 0."""
+        ...

@@ -1,0 +1,303 @@
+"""Diffusion over portraits, the paper's way (Sec. 4.3, App. B).
+
+A serendipity portrait is an image that is empty but for one cell, which
+holds the vector of the serendipitous item. The conditional U-Net learns to
+make it from noise, given the user's portrait.
+
+Letters: B users, n history length, C candidates, N items, D channels of a
+point, L side of the grid, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from serendifflib.data.splits import Examples
+from serendifflib.diffusion import sampling
+from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.devices import compiled, mixed_precision
+from serendifflib.diffusion.distributed import current_team
+from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
+from serendifflib.diffusion.training import draw_noise
+from serendifflib.diffusion.unet import UNet, UNetSettings, typical_mean
+from serendifflib.errors import ConfigError
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.portrait import Portraits, PortraitSpace
+
+LOSSES = ("uniform", "balanced")
+Matcher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(generated [B, D, L, L], items [B, C], cells [B, C, 2]) -> [B, C]."""
+
+
+def point_grid(
+    targets: torch.Tensor,
+    cells: torch.Tensor,
+    vectors: torch.Tensor,
+    side: int,
+) -> torch.Tensor:
+    """M_seren: the target's vector in its cell, zero elsewhere.
+
+    Args:
+        targets: item numbers, [B].
+        cells: grid indices, [B, 2].
+        vectors: item vectors, [N + 1, d].
+        side: L.
+
+    Returns:
+        [B, d, L, L].
+    """
+    grid = vectors.new_zeros(len(targets), vectors.shape[1], side, side)
+    rows = torch.arange(len(targets), device=targets.device)
+    grid[rows, :, cells[:, 0], cells[:, 1]] = vectors[targets]
+    return grid
+
+
+def grid_loss(
+    output: torch.Tensor,
+    target: torch.Tensor,
+    cells: torch.Tensor,
+    kind: str,
+) -> torch.Tensor:
+    """Squared error per coordinate, averaged as ``kind`` says.
+
+    ``uniform`` is Eq. 10. 99 of 100 cells of the target are empty, so that
+    predicting nothing is nearly optimal; ``balanced`` gives the one cell
+    with the point the same weight as all the others together.
+    """
+    errors = (output - target).square().mean(dim=1)  # [B, L, L]
+    if kind == "uniform":
+        return errors.mean()
+    rows = torch.arange(len(cells), device=cells.device)
+    point = errors[rows, cells[:, 0], cells[:, 1]]
+    others = errors.shape[-1] * errors.shape[-2] - 1
+    background = (errors.sum(dim=(1, 2)) - point) / max(others, 1)
+    return 0.5 * (point.mean() + background.mean())
+
+
+@dataclass(frozen=True)
+class ImageLoss:
+    """The loss of a batch of users (Eq. 10).
+
+    Attributes:
+        schedule: noise schedule.
+        portraits: of all M training users.
+        targets: their serendipitous items, [M].
+        cells: where these lie, [M, 2].
+        points: item vectors, [N + 1, D]; all tensors are on the device of
+            the network.
+        side: L.
+        predict: ``noise`` (Eq. 10), ``x0`` or ``v``.
+        kind: ``uniform`` or ``balanced``, see :func:`grid_loss`.
+        scale: portraits are multiplied by it before diffusion, so that they
+            are not drowned in N(0, I).
+    """
+
+    schedule: DDPMSchedule
+    portraits: Portraits
+    targets: torch.Tensor
+    cells: torch.Tensor
+    points: torch.Tensor
+    side: int
+    predict: str
+    kind: str
+    scale: float = 1.0
+
+    def __post_init__(self):
+        if self.kind not in LOSSES:
+            raise ConfigError(
+                f"unknown loss {self.kind!r}: choose uniform or balanced"
+            )
+        if self.predict not in PREDICT:
+            raise ConfigError(
+                f"unknown target {self.predict!r}: choose one of "
+                f"{', '.join(PREDICT)}"
+            )
+
+    def __call__(
+        self,
+        network: nn.Module,
+        index: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Noise a batch of users, predict, compare.
+
+        Several processes draw the same numbers; each keeps its share.
+        """
+        device, team, size = self.points.device, current_team(), len(index)
+        # 1. draw: users, their portraits, their serendipity portraits x_0
+        t = torch.randint(
+            self.schedule.timesteps, (size,), generator=generator
+        )
+        shape = (size, self.points.shape[1], self.side, self.side)
+        noise = team.share(draw_noise(shape, generator, device))
+        index, t = team.share(index).to(device), team.share(t).to(device)
+        portrait, counts = self.portraits.dense(index, self.points, self.side)
+        cells = self.cells[index]
+        x0 = point_grid(self.targets[index], cells, self.points, self.side)
+        portrait, x0 = portrait * self.scale, x0 * self.scale
+        # 2. noise them to a random step: x_t in closed form (Eq. 1)
+        x_t = self.schedule.q_sample(x0, t, noise)
+        # 3. let the network predict, and measure how wrong it is (Eq. 10)
+        with mixed_precision(device):
+            output = network(x_t, t, portrait, counts)
+        wanted = self.schedule.target(self.predict, x0, t, noise)
+        return grid_loss(output.float(), wanted, cells, self.kind)
+
+
+@dataclass(eq=False, kw_only=True)
+class ImageDiffusion:
+    """Generates serendipity portraits; see the protocol ``Diffusion``.
+
+    Attributes:
+        space: the fitted portrait space.
+        points: what is diffused of each item, [N + 1, D].
+        unet: shape of the network.
+        schedule: noise schedule.
+        side: L.
+        predict, loss_kind: see :class:`ImageLoss`.
+        data_scale: points are multiplied by it before diffusion, so that
+            they are not drowned in N(0, I); sqrt(D) gives variance 1.
+        sampler, calls: see :func:`serendifflib.diffusion.sampling.sample`.
+        samples: portraits that are averaged per user.
+        matcher: scores items by a generated portrait.
+        seed: of the noise.
+        device: where to generate.
+    """
+
+    space: PortraitSpace
+    points: torch.Tensor
+    unet: UNetSettings
+    schedule: DDPMSchedule
+    side: int
+    predict: str
+    loss_kind: str
+    data_scale: float
+    sampler: str
+    calls: int
+    samples: int
+    matcher: Matcher
+    seed: int
+    device: torch.device
+
+    def new_network(self, seed: int) -> nn.Module:
+        """A fresh U-Net."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return UNet(self.unet)
+
+    def represent(self, portraits: Portraits) -> Portraits:
+        """What the network is told about users: their portraits.
+
+        An ablation tells it something else
+        (:mod:`serendifflib.baselines.ablations`).
+        """
+        return portraits
+
+    def examples(
+        self, fold: FoldData, examples: Examples, seed: int
+    ) -> PlacedItems:
+        """Portraits and target positions of training examples."""
+        return training_placement(self.space, fold, examples)
+
+    def start(self, network: nn.Module, data: PlacedItems) -> None:
+        """Begin with the best linear map from users to their points."""
+        if self.unet.condition != "global" or self.predict != "x0":
+            return
+        points = self.points * self.data_scale
+        told = self.represent(data.portraits)
+        typical = torch.cat(
+            [
+                typical_mean(*told.dense(rows, points, self.side))
+                for rows in torch.arange(len(data)).split(256)
+            ]
+        )
+        network.point.start_from(typical, points[data.targets])
+
+    def loss(self, network: nn.Module, data: PlacedItems) -> ImageLoss:
+        """Eq. 10 on these examples."""
+        everybody = torch.arange(len(data))
+        return ImageLoss(
+            self.schedule,
+            self.represent(data.portraits).part(everybody, self.device),
+            data.targets.to(self.device),
+            data.target_cells(self.side).to(self.device),
+            self.points.to(self.device),
+            self.side,
+            self.predict,
+            self.loss_kind,
+            self.data_scale,
+        )
+
+    def score(
+        self, network: nn.Module, seen: PlacedItems, draws: int | None = None
+    ) -> torch.Tensor:
+        """Scores of the items against generated portraits, [B, C]."""
+        made = self.generate(network, seen.portraits, samples=draws)
+        return self.matcher(made, seen.items, seen.cells(self.side))
+
+    def zone(self, network: nn.Module, seen: PlacedItems) -> torch.Tensor:
+        """Lengths of the generated vectors, [B, L, L]."""
+        return self.generate(network, seen.portraits).norm(dim=1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        network: nn.Module,
+        portraits: Portraits,
+        *,
+        samples: int | None = None,
+        sampler: str | None = None,
+        calls: int | None = None,
+        batch_size: int = 64,
+    ) -> torch.Tensor:
+        """Generate serendipity portraits from noise (Eq. 6, Figure 4).
+
+        The noise of a user derives from the history and the seed: order and
+        batch size change nothing.
+
+        Args:
+            network: trained.
+            portraits: of M users.
+            samples: portraits averaged per user; None is the settings'.
+            sampler: None is the settings'.
+            calls: None is the settings'.
+            batch_size: users per network call.
+
+        Returns:
+            on the scale of ``points``, [M, D, L, L].
+        """
+        samples, calls = samples or self.samples, calls or self.calls
+        told = self.represent(portraits)
+        points = self.points.to(self.device)
+        batches = torch.arange(len(portraits)).split(batch_size)
+        view = compiled(network, samples * calls * len(batches))
+        parts = []
+        for rows in batches:
+            noise = sampling.user_noise(
+                portraits.items[rows], self.seed, self.device
+            )
+            grid, counts = told.part(rows, self.device).dense(
+                torch.arange(len(rows)), points, self.side
+            )
+            grid = grid * self.data_scale
+
+            def denoise(x, t, told=(grid, counts)):
+                return view(x, t, *told)
+
+            total = torch.zeros_like(grid)
+            for _ in range(samples):
+                total += sampling.sample(
+                    denoise,
+                    noise(grid.shape),
+                    self.schedule,
+                    sampler=sampler or self.sampler,
+                    predict=self.predict,
+                    calls=calls,
+                    noise=noise,
+                )
+            parts.append((total / samples / self.data_scale).cpu())
+        return torch.cat(parts)

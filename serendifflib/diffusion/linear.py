@@ -1,0 +1,133 @@
+"""Linear beginnings: ridge regression, conditional logit, plain means.
+
+What a network has to improve on, and what the controls are made of.
+
+Letters: B users, n history length, M examples, K negatives, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+ROWS = 32  # users whose candidates' vectors are gathered at a time
+
+
+def history_means(
+    histories: torch.Tensor, vectors: torch.Tensor
+) -> torch.Tensor:
+    """Mean item vector of each history [B, n]; [B, d], not unit length."""
+    count = (histories != 0).sum(1, keepdim=True).clamp(min=1)
+    return vectors[histories].sum(1) / count  # row 0 of vectors is zero
+
+
+def reaches(histories: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """How far each user goes: mean radius of an item from those before it.
+
+    The radius is 1 - cosine to the mean of the earlier items. Padding and
+    the first item have none; a history of one item has reach 1.
+
+    Args:
+        histories: LongTensor [B, n], left-padded.
+        vectors: unit item vectors [N + 1, d].
+
+    Returns:
+        [B].
+    """
+    known = vectors[histories]
+    before = known.cumsum(1)[:, :-1]
+    radius = 1.0 - F.cosine_similarity(before, known[:, 1:], dim=2)
+    has_past = (histories[:, :-1] != 0).to(known.dtype)
+    count = has_past.sum(1)
+    mean = (radius * has_past).sum(1) / count.clamp(min=1.0)
+    return torch.where(count > 0, mean, torch.ones_like(mean))
+
+
+def inner(
+    queries: torch.Tensor, items: torch.Tensor, vectors: torch.Tensor
+) -> torch.Tensor:
+    """Inner products of queries [B, d] with vectors of items [B, C]; [B, C].
+
+    Some rows at a time: neither [B, N] nor [B, C, d] is ever held.
+    """
+    parts = [
+        torch.bmm(vectors[wanted], query[..., None])[..., 0]
+        for query, wanted in zip(
+            queries.split(ROWS), items.split(ROWS), strict=True
+        )
+    ]
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Ridge regression with an unpenalised constant, for many strengths.
+
+    Attributes:
+        weights: [d + 1, d'], the last row is the constant.
+        left_out: predictions of each training row by the regression without
+            that row, [M, d'].
+    """
+
+    weights: np.ndarray
+    left_out: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, inputs: np.ndarray, outputs: np.ndarray, alpha: float
+    ) -> Ridge:
+        """Minimise |X W - Y|^2 + alpha |W|^2.
+
+        Leaving row m out has a closed form: with H the hat matrix,
+        y_m - (y_m - yhat_m) / (1 - H_mm).
+        """
+        ones = np.ones((len(inputs), 1))
+        x = np.concatenate([inputs, ones], axis=1).astype(np.float64)
+        penalty = alpha * np.eye(x.shape[1])
+        penalty[-1, -1] = 1e-9
+        solved = np.linalg.solve(x.T @ x + penalty, x.T)
+        weights = solved @ outputs
+        own = np.einsum("md,dm->m", x, solved)[:, None]
+        rest = (outputs - x @ weights) / np.maximum(1.0 - own, 1e-9)
+        return cls(weights, outputs - rest)
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """Predictions [M, d']."""
+        return inputs @ self.weights[:-1] + self.weights[-1]
+
+
+def conditional_logit(
+    features: torch.Tensor, *, penalty: float = 1e-3
+) -> torch.Tensor:
+    """Weights of McFadden's conditional logit; column 0 is chosen.
+
+    Minimises the mean of -log softmax(f w)[0] plus ``penalty`` / 2 |w|^2 on
+    standardised features: convex, so L-BFGS finds the one minimum.
+
+    Args:
+        features: [M, 1 + K, F].
+        penalty: of the standardised weights.
+
+    Returns:
+        weights [F] for the features as they came.
+    """
+    x = features.double()
+    spread = x.flatten(0, 1).std(dim=0).clamp(min=1e-9)
+    x = (x - x.mean(dim=1, keepdim=True)) / spread
+    weights = torch.zeros(x.shape[2], dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=200, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = -(x @ weights).log_softmax(dim=1)[:, 0].mean()
+        loss = loss + 0.5 * penalty * weights.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return (weights.detach() / spread).float()

@@ -1,0 +1,426 @@
+"""Diffusion over points: where and what at once, without an image.
+
+The paper's U-Net paints a whole portrait to say one thing: a place on it and
+an item vector there. Here that point itself is diffused,
+
+    x_0 = [item vector, memberships in prototypes, place] of the label,
+
+the place being log-expectedness and relevance. Everything else follows the
+book: DDPM's forward process, a network that predicts x_0, few calls, points
+matched to items.
+
+What is known of a user is the *typical mean* (the history's mean, items near
+its centre weighing more) and seven statistics of the portrait. The network
+starts as the ridge regression from these to the points; training may only
+improve on it, for the state with the best validation is kept.
+
+Shapes: B users, n history length, C candidates, N items, d width of the item
+vectors, P prototypes, D = d + P, M training examples, K negatives, T steps,
+L side of the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from serendifflib.data.splits import Examples
+from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.linear import (
+    Ridge,
+    conditional_logit,
+    history_means,
+    inner,
+    reaches,
+)
+from serendifflib.diffusion.sampling import draw_vectors
+from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.diffusion.training import Loss, draw_noise
+from serendifflib.diffusion.unet import TYPICAL, sinusoid
+from serendifflib.errors import ConfigError
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.portrait import Portraits, PortraitSpace
+
+AXES = 2  # log-expectedness and relevance
+STATISTICS = 7
+SHRINK_VECTOR, SHRINK_PLACE = 3.0, 10.0  # of the ridge regressions
+
+
+def typical_means(
+    histories: torch.Tensor, vectors: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """Mean of the history's points, typical items weighing more.
+
+    An item's weight is exp(cosine to the plain mean / 0.1), as for the cells
+    in :func:`serendifflib.diffusion.unet.typical_mean`.
+
+    Args:
+        histories: item numbers, left-padded with 0, [B, n].
+        vectors: unit item vectors, [N + 1, d].
+        points: what is averaged, [N + 1, D].
+
+    Returns:
+        [B, D].
+    """
+    mean = F.normalize(history_means(histories, vectors), dim=1)
+    cosines = torch.einsum("bnd,bd->bn", vectors[histories], mean)
+    logits = (cosines / TYPICAL).masked_fill(histories == 0, -1e9)
+    return torch.einsum("bn,bnd->bd", logits.softmax(dim=1), points[histories])
+
+
+class PointNetwork(nn.Module):
+    """Estimate x_0 of a point from x_t, t and what is known of the user.
+
+    Args:
+        vectors: unit item vectors, [N + 1, d].
+        shares: memberships, [N + 1, P].
+        hidden: width of the correction.
+        dropout: of the correction and of what it sees of the user.
+    """
+
+    def __init__(
+        self,
+        vectors: torch.Tensor,
+        shares: torch.Tensor,
+        hidden: int,
+        dropout: float,
+    ):
+        super().__init__()
+        points = torch.cat([vectors, shares], dim=1)
+        size = points.shape[1]
+        # rows have squared length 2: coordinates of the size of the noise
+        self.scale = (size / 2) ** 0.5
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("points", points, persistent=False)
+        for name in ("middle", "spread"):
+            zeros = torch.zeros(STATISTICS)
+            self.register_buffer(f"statistics_{name}", zeros)
+            self.register_buffer(f"place_{name}", torch.zeros(AXES))
+        self.register_buffer("utility", torch.zeros(2 + 3 * AXES))
+        self.start_vector = nn.Linear(size, size)
+        self.start_place = nn.Linear(STATISTICS, AXES)
+        self.user = nn.Linear(size + STATISTICS, hidden)
+        self.state = nn.Linear(size + AXES, hidden)
+        self.time = nn.Linear(64, hidden)
+        self.drop = nn.Dropout(dropout)
+        self.block = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+        )
+        self.out = nn.Linear(hidden, size + AXES)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def condition(
+        self, histories: torch.Tensor, statistics: torch.Tensor
+    ) -> torch.Tensor:
+        """What is known of users: histories [B, n] -> [B, D + 7]."""
+        typical = typical_means(histories, self.vectors, self.points)
+        middle, spread = self.statistics_middle, self.statistics_spread
+        return torch.cat(
+            [typical * self.scale, (statistics - middle) / spread], dim=1
+        )
+
+    def start(self, user: torch.Tensor) -> torch.Tensor:
+        """The linear estimate of x_0, [B, D + 7] -> [B, D + 2]."""
+        size = self.points.shape[1]
+        return torch.cat(
+            [
+                self.start_vector(user[:, :size]),
+                self.start_place(user[:, size:]),
+            ],
+            dim=1,
+        )
+
+    def forward(
+        self, x: torch.Tensor, t: torch.Tensor, user: torch.Tensor
+    ) -> torch.Tensor:
+        """x_t [B, D + 2], t [B], user [B, D + 7] -> x_0 [B, D + 2]."""
+        hidden = F.silu(
+            self.state(x)
+            + self.time(sinusoid(t, 64))
+            + self.user(self.drop(user))
+        )
+        return self.start(user) + self.out(hidden + self.block(hidden))
+
+    def features(
+        self, made: torch.Tensor, items: torch.Tensor, place: torch.Tensor
+    ) -> torch.Tensor:
+        """What decides between candidates, given generated points.
+
+        Per candidate: inner product with the generated vector and with the
+        generated memberships; per axis of the place p, with p' generated:
+        p, p^2 and p p' - a preferred place that follows the generated one.
+
+        Args:
+            made: [B, D + 2].
+            items: candidates, [B, C].
+            place: their log-expectedness and relevance, [B, C, 2].
+
+        Returns:
+            [B, C, 8].
+        """
+        width = self.vectors.shape[1]
+        place = (place - self.place_middle) / self.place_spread
+        size = self.points.shape[1]
+        parts = [
+            inner(made[:, part], items, self.points[:, part])
+            for part in (slice(0, width), slice(width, size))
+        ]
+        for axis in range(AXES):
+            p = place[..., axis]
+            parts += [p, p.square(), p * made[:, None, size + axis]]
+        return torch.stack(parts, dim=2)
+
+
+@dataclass(eq=False, kw_only=True)
+class PointDiffusion:
+    """Diffuse the label's point; match points by a calibrated utility.
+
+    The eight weights of the utility are those of a conditional logit among
+    each training label and ``negatives`` random items, with the label's
+    point estimated by the starting regression without that very row. See
+    the protocol :class:`serendifflib.diffusion.base.Diffusion`.
+
+    Attributes:
+        space: the fitted portrait space.
+        memberships: of items in prototypes, [N + 1, P].
+        schedule: noise schedule.
+        side: L, of the zone.
+        hidden: width of the network's correction.
+        dropout: of the network.
+        earliest: training draws t from [earliest T, T): one call from pure
+            noise decides, so the noisy end matters.
+        negatives: K.
+        sampler, calls: as in :func:`serendifflib.diffusion.sampling.sample`.
+        samples: generated points averaged per user; the utility is linear in
+            the point, so that their scores are averaged.
+        seed: of the noise.
+        device: where to train and generate.
+    """
+
+    space: PortraitSpace
+    memberships: torch.Tensor
+    schedule: DDPMSchedule
+    side: int
+    hidden: int
+    dropout: float
+    earliest: float
+    negatives: int
+    sampler: str
+    calls: int
+    samples: int
+    seed: int
+    device: torch.device
+
+    def __post_init__(self):
+        if not 0.0 <= self.earliest < 1.0:
+            raise ConfigError(
+                f"points: earliest is a share of T from 0 to below 1, got "
+                f"{self.earliest}"
+            )
+
+    def new_network(self, seed: int) -> PointNetwork:
+        """A fresh network, its scales and its utility still empty."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return PointNetwork(
+                self.space.vectors, self.memberships, self.hidden, self.dropout
+            )
+
+    def examples(
+        self, fold: FoldData, examples: Examples, seed: int
+    ) -> PlacedItems:
+        """Targets and random items that the user lacks, placed."""
+        random, data = np.random.default_rng(seed), fold.interactions
+        pool = np.setdiff1d(np.arange(1, data.n_items + 1), fold.missing_items)
+        rows = []
+        for user, target in zip(
+            examples.users, examples.targets.numpy(), strict=True
+        ):
+            own = np.append(data.item_index[data.rows(int(user))], target)
+            allowed = pool[~np.isin(pool, own)]
+            drawn = random.integers(len(allowed), size=self.negatives)
+            rows.append(np.append(target, allowed[drawn]))
+        items = torch.from_numpy(np.array(rows).astype(np.int64))
+        return training_placement(self.space, fold, examples, items)
+
+    def start(self, network: PointNetwork, data: PlacedItems) -> None:
+        """Regression and utility at once, from the labels."""
+        statistics = self._statistics(data.portraits)
+        place = data.scores.nan_to_num().float()
+        known = {"statistics": statistics, "place": place[:, 0]}
+        for name, values in known.items():
+            spread = values.std(dim=0, correction=0).clamp(min=1e-6)
+            getattr(network, f"{name}_middle").copy_(values.mean(dim=0))
+            getattr(network, f"{name}_spread").copy_(spread)
+        user = network.condition(data.portraits.items, statistics).detach()
+        left_out = self._ridge(network, user, self._points(network, data))
+        features = network.features(left_out, data.items, place)
+        network.utility.copy_(conditional_logit(features))
+
+    def loss(self, network: PointNetwork, data: PlacedItems) -> Loss:
+        """Squared error of the estimated points (Eq. 10, x_0 predicted)."""
+        statistics = self._statistics(data.portraits).to(self.device)
+        histories = data.portraits.items.to(self.device)
+        users = network.condition(histories, statistics).detach()
+        points = self._points(network, data)
+        steps = self.schedule.timesteps
+        first = int(self.earliest * steps)
+
+        def loss(view, index, generator):
+            size = (len(index),)
+            t = torch.randint(first, steps, size, generator=generator)
+            t, index = t.to(self.device), index.to(self.device)
+            x0 = points[index]
+            noise = draw_noise(x0.shape, generator, self.device)
+            x_t = self.schedule.q_sample(x0, t, noise)
+            return F.mse_loss(view(x_t, t, users[index]), x0)
+
+        return loss
+
+    def score(
+        self,
+        network: PointNetwork,
+        seen: PlacedItems,
+        draws: int | None = None,
+    ) -> torch.Tensor:
+        """Utilities of the items given the generated points, [B, C]."""
+        parts = []
+        for rows in torch.arange(len(seen)).split(64):
+            some = seen.part(rows, self.device)
+            made = self.generate(network, some.portraits, draws).mean(1)
+            features = network.features(
+                made, some.items, some.scores.nan_to_num().float()
+            )
+            parts.append((features @ network.utility).cpu())
+        return torch.cat(parts)
+
+    def zone(
+        self, network: PointNetwork, seen: PlacedItems, draws: int = 64
+    ) -> torch.Tensor:
+        """Share of draws whose place lies in each cell, [B, L, L].
+
+        Args:
+            network: trained.
+            seen: with the whole catalogue, which tells where a place lies
+                on the plane.
+            draws: generated points per user.
+        """
+        portraits = seen.part(torch.arange(len(seen)), self.device).portraits
+        size = network.points.shape[1]
+        made = self.generate(network, portraits, draws)[..., size:]
+        made = made * network.place_spread + network.place_middle
+        zone = torch.zeros(len(seen), self.side * self.side)
+        for row, places in enumerate(made.cpu().double()):
+            flat = 0
+            for axis in range(AXES):
+                scores = seen.scores[row, :, axis].nan_to_num()
+                order = scores.argsort()
+                below = torch.searchsorted(
+                    scores[order], places[:, axis].contiguous()
+                ).clamp(max=len(order) - 1)
+                position = seen.positions[row, order[below], axis]
+                cell = (position * self.side).long().clamp(0, self.side - 1)
+                flat = flat * self.side + cell
+            zone[row] = torch.bincount(flat, minlength=self.side**2) / draws
+        return zone.unflatten(1, (self.side, self.side))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        network: PointNetwork,
+        portraits: Portraits,
+        draws: int | None = None,
+    ) -> torch.Tensor:
+        """Generated points of users, on their device, [B, S, D + 2]."""
+        draws = draws or self.samples
+        statistics = self._statistics(portraits).to(portraits.items.device)
+        user = network.condition(portraits.items, statistics)
+        user = user.repeat_interleave(draws, dim=0)
+        return draw_vectors(
+            lambda x, t: network(x, t, user),
+            portraits.items,
+            network.out.out_features,
+            self.schedule,
+            draws=draws,
+            sampler=self.sampler,
+            calls=self.calls,
+            seed=self.seed,
+        )
+
+    def _statistics(self, portraits: Portraits) -> torch.Tensor:
+        """What a portrait says in seven numbers, [B, 7].
+
+        Mean and spread of both positions, log length, reach, and the length
+        of the mean vector. The first item is the anchor and says nothing; a
+        history of one item has the middle of the plane.
+        """
+        items = portraits.items.cpu()
+        positions = portraits.positions.cpu()
+        real = items > 0
+        length = real.sum(1, keepdim=True)
+        rest = real & (real.cumsum(1) > 1)
+        count = rest.sum(1, keepdim=True).clamp(min=1)
+        weight = rest[..., None].double()
+        mean = (positions * weight).sum(1) / count
+        spread = ((positions - mean[:, None]).square() * weight).sum(1) / count
+        mean = torch.where(length > 1, mean, torch.full_like(mean, 0.5))
+        vectors = self.space.vectors
+        return torch.cat(
+            [
+                mean.float(),
+                spread.sqrt().float(),
+                length.clamp(min=1).float().log(),
+                reaches(items, vectors)[:, None],
+                history_means(items, vectors).norm(dim=1, keepdim=True),
+            ],
+            dim=1,
+        )
+
+    def _points(
+        self, network: PointNetwork, data: PlacedItems
+    ) -> torch.Tensor:
+        """x_0 of the training labels, on the network's device, [M, D + 2]."""
+        device = network.points.device
+        targets = network.points[data.targets.to(device)]
+        place = data.scores[:, 0].nan_to_num().float().to(device)
+        place = (place - network.place_middle) / network.place_spread
+        return torch.cat([targets * network.scale, place], dim=1)
+
+    @torch.no_grad()
+    def _ridge(
+        self, network: PointNetwork, user: torch.Tensor, points: torch.Tensor
+    ) -> torch.Tensor:
+        """Start from the ridge; its predictions without the row itself."""
+        size = network.points.shape[1]
+        energy = float(user[:, :size].square().sum(1).mean())
+        left_out = []
+        for layer, inputs, outputs, shrink in (
+            (
+                network.start_vector,
+                user[:, :size],
+                points[:, :size],
+                SHRINK_VECTOR * energy,
+            ),
+            (
+                network.start_place,
+                user[:, size:],
+                points[:, size:],
+                SHRINK_PLACE,
+            ),
+        ):
+            fitted = Ridge.fit(
+                inputs.numpy(), outputs.double().numpy(), shrink
+            )
+            layer.weight.copy_(torch.from_numpy(fitted.weights[:-1].T))
+            layer.bias.copy_(torch.from_numpy(fitted.weights[-1]))
+            left_out.append(torch.from_numpy(fitted.left_out).float())
+        return torch.cat(left_out, dim=1)

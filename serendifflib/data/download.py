@@ -8,28 +8,30 @@ size and SHA-256 (or, for an archive, the checksum of each member) are right.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
-import shutil
 import stat
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock
+import requests
 from tqdm.auto import tqdm
 
 from serendifflib.errors import CacheError, DataError, DownloadError
-from serendifflib.io import atomic_path, sha256_file
+from serendifflib.io import atomic_path, locked, sha256_file
 
-BLOCK = 1 << 18
+BLOCK = 1 << 18  # bytes read from a disk at a time
+RECEIVED = 1 << 14  # bytes from the net that are written at a time
+REDIRECTS = 10
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TRY_AGAIN = (429, 500, 502, 503, 504)
+
+
+class _TryAgain(Exception):
+    """The connection broke; another attempt may help."""
 
 
 def download(
@@ -74,6 +76,8 @@ def download(
     path = Path(path)
     check_address(url, local_http=local_http)
     part = path.with_name(path.name + ".part")
+    with _on_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if path.exists():
             return path
@@ -82,13 +86,13 @@ def download(
                 time.sleep(wait_s * 2 ** (attempt - 1))
             try:
                 if size is None or _length(part) != size:
-                    _transfer(
-                        url, part, limit, timeout_s, local_http, progress
-                    )
+                    with _answer(
+                        url, _length(part), timeout_s, local_http
+                    ) as answer:
+                        _receive(answer, url, part, limit, progress)
                 break
-            except (http.client.HTTPException, OSError) as error:
-                last = attempt == attempts - 1
-                if last or not _may_pass(error):
+            except _TryAgain as error:
+                if attempt == attempts - 1:
                     raise _broken_off(url, part, error) from error
         try:
             verify(part, size=size, sha256=sha256)
@@ -106,23 +110,6 @@ def download(
     return path
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; a killed process lets go of it at once.
-
-    Raises:
-        CacheError: the folder cannot be written.
-    """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with _on_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def check_address(url: str, *, local_http: bool = False) -> None:
     """Refuse every address that is not https.
 
@@ -138,96 +125,123 @@ def check_address(url: str, *, local_http: bool = False) -> None:
         raise DownloadError(f"{url}: only https addresses are fetched")
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never away from https."""
+def _answer(
+    url: str, have: int, timeout_s: float, local_http: bool
+) -> requests.Response:
+    """What the server says when asked for all but the first bytes.
 
-    def __init__(self, local_http: bool) -> None:
-        self._local_http = local_http
+    Redirects are followed, but never away from https.
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        """Check each new address before it is followed."""
-        check_address(newurl, local_http=self._local_http)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    Raises:
+        DownloadError: a status that another attempt will not change.
+        _TryAgain: anything else that is no file.
+    """
+    headers = {"Accept-Encoding": "identity", "User-Agent": "serendifflib"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    place = url
+    for _ in range(REDIRECTS):
+        try:
+            answer = requests.get(
+                place,
+                headers=headers,
+                stream=True,
+                timeout=timeout_s,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise _TryAgain(_reason(error)) from error
+        if not answer.is_redirect:
+            break
+        place = urllib.parse.urljoin(place, answer.headers["Location"])
+        answer.close()
+        check_address(place, local_http=local_http)
+    beyond = requests.codes.requested_range_not_satisfiable
+    if answer.ok or answer.status_code == beyond:
+        return answer
+    answer.close()
+    words = f"the server says {answer.status_code} {answer.reason}"
+    if answer.status_code in TRY_AGAIN:
+        raise _TryAgain(words)
+    raise DownloadError(f"{url}: {words}")
 
 
-def _transfer(
+def _receive(
+    answer: requests.Response,
     url: str,
     part: Path,
     limit: int,
-    timeout_s: float,
-    local_http: bool,
     progress: bool,
 ) -> None:
     """Append to ``part`` what it lacks, or start it anew.
 
     Raises:
-        OSError, HTTPException: the connection failed or broke off.
-        DownloadError: more than ``limit`` bytes.
-        CacheError: the disk.
+        DownloadError: more than ``limit`` bytes. CacheError: the disk.
+        _TryAgain: the connection broke off.
     """
     have = _length(part)
-    headers = {"Accept-Encoding": "identity", "User-Agent": "serendifflib"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    opener = urllib.request.build_opener(_Redirects(local_http))
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        response = opener.open(request, timeout=timeout_s)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            total = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(have):
-                return  # it was complete already
-            part.unlink(missing_ok=True)
-            raise ConnectionError(
-                "the unfinished file was of no use"
-            ) from error
-        raise
-    with response:
-        start = response.headers.get("Content-Range", "")
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT or (
-            not start.startswith(f"bytes {have}-")
-        ):
-            have = 0  # the server sends the whole file
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None  # type: ignore
-        if total and total > limit:  # type: ignore
-            raise _too_large(url, total, limit)  # type: ignore
-        bar = tqdm(
+    place = answer.headers.get("Content-Range", "")
+    if not answer.ok:  # nothing lies beyond what is here
+        if place.rpartition("/")[2] == str(have):
+            return  # it was complete already
+        part.unlink(missing_ok=True)
+        raise _TryAgain("the unfinished file was of no use")
+    if not place.startswith(f"bytes {have}-"):
+        have = 0  # the server sends the whole file
+    length = answer.headers.get("Content-Length", "")
+    total = have + int(length) if length.isdecimal() else None
+    if total is not None and total > limit:
+        raise _too_large(url, total, limit)
+    with _on_disk(part):
+        stream = open(part, "ab" if have else "wb")
+    with (
+        stream,
+        tqdm(
             desc=part.stem,
             total=total,
             initial=have,
             unit="B",
             unit_scale=True,
             disable=not progress,
-        )
-        with _on_disk(part):
-            stream = open(part, "ab" if have else "wb")
-        with stream, bar:
-            while block := response.read1(BLOCK):  # what is there
-                have += len(block)
-                if have > limit:
-                    stream.close()
-                    part.unlink()
-                    raise _too_large(url, have, limit)
-                with _on_disk(part):
-                    stream.write(block)
-                bar.update(len(block))
+        ) as bar,
+    ):
+        for block in _blocks(answer):
+            have += len(block)
+            if have > limit:
+                stream.close()
+                part.unlink()
+                raise _too_large(url, have, limit)
             with _on_disk(part):
+                stream.write(block)
                 stream.flush()
-    if total and have < total:  # type: ignore
-        raise ConnectionError(f"it ended at {have:,} of {total:,} bytes")
+            bar.update(len(block))
+    if total is not None and have < total:
+        raise _TryAgain(f"it ended at {have:,} of {total:,} bytes")
+
+
+def _blocks(answer: requests.Response) -> Iterator[bytes]:
+    """The bytes of an answer; a block is what a kill loses at most."""
+    try:
+        yield from answer.iter_content(RECEIVED)
+    except (requests.RequestException, OSError) as error:
+        raise _TryAgain(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What happened, shorter than requests says it."""
+    if isinstance(error, requests.Timeout):
+        return "the server is silent"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    if isinstance(error, requests.ConnectionError):
+        return "there is no connection"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again can help."""
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code in TRY_AGAIN
-    return True
 
 
 def _too_large(url: str, size: int, limit: int) -> DownloadError:
@@ -237,13 +251,9 @@ def _too_large(url: str, size: int, limit: int) -> DownloadError:
 
 
 def _broken_off(url: str, part: Path, error: Exception) -> DownloadError:
-    reason = getattr(error, "reason", None) or error
-    reason = " ".join(str(reason).split()) or type(error).__name__
-    if isinstance(error, urllib.error.HTTPError):
-        return DownloadError(f"{url}: the server says {error.code} {reason}")
     kept = _length(part)
     again = f"; {kept:,} bytes are kept, try again to go on" if kept else ""
-    return DownloadError(f"{url}: cannot be fetched: {reason}{again}")
+    return DownloadError(f"{url}: cannot be fetched: {error}{again}")
 
 
 @contextlib.contextmanager
@@ -292,6 +302,7 @@ def verify(
         ) from error
 
 
+# whatever one wrong byte makes of an archive
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -299,7 +310,22 @@ _ZIP_ERRORS = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    OSError,
+    IndexError,
+    KeyError,
+    OverflowError,
 )
+
+
+@contextlib.contextmanager
+def _whole(archive: Path) -> Iterator[None]:
+    """Turn whatever reading an archive raises into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{archive}: cannot be read: no such file") from error
+    except _ZIP_ERRORS as error:
+        raise DataError(f"{archive}: no whole zip file: {error}") from error
 
 
 def _test_archive(path: Path) -> None:
@@ -308,11 +334,8 @@ def _test_archive(path: Path) -> None:
     Raises:
         DataError: no zip file, or a member is damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except _ZIP_ERRORS as error:
-        raise DataError(f"{path}: no whole zip file: {error}") from error
+    with _whole(path), zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
     if bad is not None:
         raise DataError(f"{path}: the member {bad!r} is damaged")
 
@@ -341,91 +364,84 @@ def unpack(
         ``folder``.
 
     Raises:
-        DataError: no zip file, damaged, encrypted, a name missing, a member
-            above the limit, or a path that leads out of the archive.
+        DataError: no zip file, damaged, encrypted, a name missing or there
+            twice, a member above the limit, or a path that leads out.
         CacheError: the folder cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
-    try:
-        with zipfile.ZipFile(archive) as stored:
-            members = _members(archive, stored)
-            for name in names:
-                if name not in members:
-                    raise DataError(f"{archive}: holds no file {name!r}")
-            wanted = [
-                members[name]
-                for name in (*names, *optional)
-                if name in members
-            ]
-            if all(_is_unpacked(folder, info) for info in wanted):
-                return folder  # without a lock: it may be read-only
-            with locked(folder):
-                for info in wanted:
-                    _unpack_one(archive, stored, info, folder, limit)
-    except _ZIP_ERRORS as error:
-        raise DataError(f"{archive}: no whole zip file: {error}") from error
-    except OSError as error:
-        raise DataError(
-            f"{archive}: cannot be read: {error.strerror or error}"
-        ) from error
+    with _whole(archive):
+        stored = zipfile.ZipFile(archive)
+    with stored:
+        members = _members(archive, stored, {*names, *optional})
+        for name in names:
+            if name not in members:
+                raise DataError(f"{archive}: holds no file {name!r}")
+        for name, info in members.items():
+            if info.flag_bits & 1:
+                raise DataError(f"{archive}: the member {name!r} is encrypted")
+            if info.file_size > limit:
+                raise DataError(
+                    f"{archive}: {name!r} unpacks to {info.file_size:,} "
+                    f"bytes, above the limit of {limit:,}"
+                )
+        if all(_is_there(folder / n, info) for n, info in members.items()):
+            return folder  # without a lock: it may be read-only
+        with locked(folder):
+            for name, info in members.items():
+                if _is_there(folder / name, info):
+                    continue
+                with (
+                    atomic_path(folder / name) as path,
+                    open(path, "wb") as stream,
+                ):
+                    for block in _unpacked(archive, stored, info):
+                        stream.write(block)
     return folder
 
 
+def _unpacked(
+    archive: Path, stored: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> Iterator[bytes]:
+    """Bytes of a member; what is wrong with it is no fault of the disk."""
+    with _whole(archive), stored.open(info) as source:
+        while block := source.read(BLOCK):
+            yield block
+
+
 def _members(
-    archive: Path, stored: zipfile.ZipFile
+    archive: Path, stored: zipfile.ZipFile, names: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
     """Regular files by last name; the one nearest the top wins."""
-    members: dict[str, zipfile.ZipInfo] = {}
+    members: dict[str, tuple[int, zipfile.ZipInfo]] = {}
     for info in stored.infolist():
-        place = _place(info)
+        # Windows writes other slashes
+        place = PurePosixPath(info.filename.replace("\\", "/"))
         if not place.parts:
             continue
         if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
             raise DataError(
                 f"{archive}: holds the unsafe path {info.filename!r}"
             )
-        if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+        is_link = stat.S_ISLNK(info.external_attr >> 16)
+        if info.is_dir() or is_link or place.name not in names:
             continue
-        known = members.get(place.name)
-        if known is None or len(place.parts) < len(_place(known).parts):
-            members[place.name] = info
-    return members
+        depth, _ = members.get(place.name, (1 << 30, info))
+        if len(place.parts) == depth:
+            raise DataError(
+                f"{archive}: holds {place.name!r} twice; unpack it and keep "
+                "one of them"
+            )
+        if len(place.parts) < depth:
+            members[place.name] = len(place.parts), info
+    return {name: info for name, (_, info) in members.items()}
 
 
-def _place(info: zipfile.ZipInfo) -> PurePosixPath:
-    """Path inside the archive, also of one that was packed on Windows."""
-    return PurePosixPath(info.filename.replace("\\", "/"))
-
-
-def _unpack_one(
-    archive: Path,
-    stored: zipfile.ZipFile,
-    info: zipfile.ZipInfo,
-    folder: Path,
-    limit: int,
-) -> None:
-    name = _place(info).name
-    if info.flag_bits & 1:
-        raise DataError(f"{archive}: the member {name!r} is encrypted")
-    if info.file_size > limit:
-        raise DataError(
-            f"{archive}: {name!r} unpacks to {info.file_size:,} bytes, above "
-            f"the limit of {limit:,}"
-        )
-    if _is_unpacked(folder, info):
-        return
-    with atomic_path(folder / name) as path, open(path, "wb") as stream:
-        with stored.open(info) as source:  # reads file_size bytes at most
-            shutil.copyfileobj(source, stream, BLOCK)
-
-
-def _is_unpacked(folder: Path, info: zipfile.ZipInfo) -> bool:
+def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:
     """Whether a member's file has its length and checksum."""
-    target = folder / _place(info).name
-    if not target.is_file() or target.stat().st_size != info.file_size:
+    if not path.is_file() or path.stat().st_size != info.file_size:
         return False
     checksum = 0
-    with open(target, "rb") as stream:
+    with open(path, "rb") as stream:
         while block := stream.read(BLOCK):
             checksum = zlib.crc32(block, checksum)
     return checksum == info.CRC

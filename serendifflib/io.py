@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ try:
     import fcntl
 except ImportError:  # Windows: unfinished files of the dead stay there
     fcntl = None  # type: ignore[assignment]
+
+PATIENCE_S = 2.0  # after which a process that waits says so
 
 
 @contextlib.contextmanager
@@ -89,9 +92,12 @@ def _sweep(path: Path) -> None:
 
 def _cannot_write(path: Path, error: Exception) -> CacheError:
     reason = getattr(error, "strerror", None) or error
+    where = "for caches: SERENDIFF_CACHE"
+    if results_dir() in path.parents:
+        where = "for results: SERENDIFF_RESULTS"
     return CacheError(
         f"cannot write {path}: {reason}; free some space, or name a place "
-        "that can be written (for caches: SERENDIFF_CACHE)"
+        f"that can be written ({where})"
     )
 
 
@@ -167,7 +173,13 @@ def locked(path: Path | str, *, wait: bool = True) -> Iterator[None]:
     lock = filelock.FileLock(folder / f"{name}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
+        try:
+            lock.acquire(timeout=PATIENCE_S if wait else 0)
+        except filelock.Timeout:
+            if not wait:
+                raise
+            print(f"waiting for another process: {path}", file=sys.stderr)
+            lock.acquire()
     except filelock.Timeout:
         raise  # an OSError too, but it means "busy"
     except OSError as error:
@@ -237,9 +249,12 @@ def content_hash(*parts: Any) -> str:
 def cache_dir() -> Path:
     """Folder of everything that can be made again (``$SERENDIFF_CACHE``)."""
     configured = os.environ.get("SERENDIFF_CACHE")
-    return (
-        Path(configured) if configured else Path(pooch.os_cache("serendiff"))
-    )
+    try:
+        return Path(configured or pooch.os_cache("serendiff")).expanduser()
+    except (RuntimeError, KeyError) as error:  # no HOME, no passwd entry
+        raise CacheError(
+            "there is no home folder for a cache: name one in SERENDIFF_CACHE"
+        ) from error
 
 
 def data_dir() -> Path:
@@ -254,6 +269,14 @@ def project_root() -> Path:
 
 
 def results_dir() -> Path:
-    """Recorded runs (``$SERENDIFF_RESULTS`` or ``results/`` here)."""
+    """Recorded runs: ``$SERENDIFF_RESULTS``, or ``results/`` of the checkout.
+
+    Installed without a checkout, the package's folder is no place to write:
+    results then go to ``serendiff-results`` in the current folder.
+    """
     configured = os.environ.get("SERENDIFF_RESULTS")
-    return Path(configured) if configured else project_root() / "results"
+    if configured:
+        return Path(configured)
+    if (project_root() / "pyproject.toml").exists():
+        return project_root() / "results"
+    return Path.cwd() / "serendiff-results"

@@ -12,6 +12,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serendifflib import io
 from serendifflib.errors import CacheError
 from serendifflib.io import (
     atomic_path,
@@ -217,3 +218,62 @@ def test_a_hash_is_the_same_in_every_release():
     assert content_hash(*parts) == (
         "1fc814b01a4094fb28219e728ebcbb7d799cf3d7e4a85e113ef43a0efddfa167"
     )
+
+
+def test_a_process_that_waits_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(io, "PATIENCE_S", 0.01)
+    path = tmp_path / "model"
+    done = threading.Event()
+
+    def hold():
+        with io.locked(path):
+            held.set()
+            done.wait(10)
+
+    held = threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    threading.Timer(0.2, done.set).start()
+    with io.locked(path):
+        pass
+    holder.join()
+    said = capsys.readouterr()
+    assert said.err == f"waiting for another process: {path}\n"
+    assert said.out == ""
+    with io.locked(path):  # nobody holds it: nothing to say
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_results_of_an_installed_package_go_to_the_current_folder(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("SERENDIFF_RESULTS", raising=False)
+    assert io.results_dir() == io.project_root() / "results"
+    monkeypatch.setattr(io, "project_root", lambda: tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    assert io.results_dir() == tmp_path / "serendiff-results"
+
+
+def test_the_advice_names_the_right_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERENDIFF_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "results").write_text("in the way")
+    with pytest.raises(CacheError, match="for results: SERENDIFF_RESULTS"):
+        io.write_bytes(tmp_path / "results" / "x" / "y", b"")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CacheError, match="for caches: SERENDIFF_CACHE"):
+        io.write_bytes(tmp_path / "file" / "y", b"")
+    with pytest.raises(CacheError, match="for caches: SERENDIFF_CACHE"):
+        io.check_folder(tmp_path / "file" / "vectors")
+
+
+def test_no_home_and_no_cache(monkeypatch):
+    monkeypatch.delenv("SERENDIFF_CACHE", raising=False)
+
+    def nobody(name):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(io.pooch, "os_cache", nobody)
+    with pytest.raises(CacheError, match="name one in SERENDIFF_CACHE"):
+        io.cache_dir()

@@ -122,8 +122,27 @@ def test_asserts_what_it_teaches(path):
 def test_closes_with_summary_and_exercises(path):
     titles = headings(path)
     assert any(title.startswith("Summary") for title in titles)
-    if path.stem != "30_solutions":
-        assert any(title.startswith("Exercises") for title in titles)
+    assert any(title.startswith("Exercises") for title in titles)
+
+
+@each_notebook
+def test_each_exercise_has_a_question_and_its_solution(path):
+    """In order, and below the summary; the page folds the solutions."""
+    text = "\n\n".join(
+        "a code cell" if cell.cell_type == "code" else cell.source
+        for cell in read(path).cells
+    )
+    _, _, exercises = text.partition("\n## Exercises\n")
+    titles = re.findall(r"^#{3,4} (.*)$", exercises, re.M)
+    numbers = [t for t in titles if t != "Solution"]
+    assert numbers, "no exercise"
+    expected = []
+    for number, title in enumerate(numbers, 1):
+        assert re.fullmatch(rf"Exercise {number} ●{{1,3}}", title), title
+        expected += [title, "Solution"]
+    assert titles == expected
+    for part in re.split(r"^#{3,4} .*$", exercises, flags=re.M)[1:]:
+        assert part.strip(), "a question or a solution without words"
 
 
 @each_notebook
@@ -160,8 +179,6 @@ def test_reading_time_counts_words_code_and_pictures():
 
 @each_notebook
 def test_says_what_to_read_next(path):
-    if path.stem == "30_solutions":
-        return
     prose = [c.source for c in read(path).cells if c.cell_type == "markdown"]
     after = "\n".join(prose).partition("**Read next.** ")[2]
     assert re.search(r"\{(nb|doc)\}`", after.split("\n\n")[0])

@@ -27,8 +27,9 @@ SOURCES = ("paper", "recorded", "live")
 ABSENT = {
     "paper": "not in the paper",
     "recorded": "not recorded",
-    "live": "not run here",
+    "live": "",
 }
+AS_RECORDED = "as recorded"
 MARKS_OF_PLACES = (
     "Bold: best of its column; underlined: second; brackets: 95% "
     "bootstrap interval over users."
@@ -298,7 +299,13 @@ def _cell(
     elif (key, metric) in ours[source].index:
         found = ours[source].loc[[(key, metric)]][["value", "low", "high"]]
         value, low, high = found.to_numpy(dtype=float)[0]
-        return float(value), column.text(value, low, high), ""
+        text = column.text(value, low, high)
+        known = ours["recorded"]
+        if source == "live" and (key, metric) in known.index:
+            stored = known.loc[[(key, metric)], "value"].iloc[0]
+            if column.text(stored) == column.text(value):
+                text = AS_RECORDED  # one number is shown once
+        return float(value), text, ""
     return math.nan, ABSENT[source], ""
 
 

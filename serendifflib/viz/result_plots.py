@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -91,6 +92,62 @@ def plot_dots(
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     _legend(figure, ax, len(drawn))
+    return figure
+
+
+def plot_forest(
+    worlds: Mapping[str, pd.DataFrame],
+    *,
+    xlabel: str = "H@10",
+    reference: float | None = None,
+    empty: str = NOTHING,
+) -> Figure:
+    """The same rows in several worlds, one panel beside the other.
+
+    Args:
+        worlds: title -> frame with ``label, value, low, high`` and, if rows
+            are of several kinds, ``kind`` (colour and marker); the first
+            world gives the order of the rows.
+        xlabel: of the values, which are shares.
+        reference: a value to mark in each panel, e.g. chance.
+        empty: what to write when there is nothing to draw.
+    """
+    drawn = {name: frame for name, frame in worlds.items() if len(frame)}
+    if not drawn:
+        return _empty(empty)
+    every = pd.concat(drawn, names=["world"]).reset_index("world")
+    every = every.assign(kind=every.get("kind", "model"))
+    labels = list(dict.fromkeys(every["label"]))
+    kinds = list(dict.fromkeys(every["kind"]))
+    every["y"] = every["label"].map({row: n for n, row in enumerate(labels)})
+    height = 1.2 + 0.27 * len(labels)
+    figure, axes = new_figure(7.4, height, columns=len(drawn))
+    for ax, (world, part) in zip(
+        axes[0], every.groupby("world", sort=False), strict=True
+    ):
+        ax.hlines(part["y"], part["low"], part["high"], color=MUTED, lw=1.4)
+        sns.scatterplot(
+            part, x="value", y="y", hue="kind", style="kind",
+            hue_order=kinds, style_order=kinds, s=55, zorder=3, ax=ax,
+            palette=_cycle(PALETTE)[: len(kinds)],
+            markers=_cycle(MARKERS[:7])[: len(kinds)],
+        )  # fmt: skip
+        if reference is not None:
+            ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
+        names = labels if ax is axes[0, 0] else [""] * len(labels)
+        ax.set(title=world, xlabel=xlabel, ylabel="", xlim=(0, None))
+        ax.set_yticks(range(len(labels)), names)
+        ax.set_ylim(len(labels) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", color=GRID, lw=0.6)
+        ax.set_axisbelow(True)
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        handles = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+    if len(kinds) > 1:
+        figure.legend(
+            *handles, loc="outside lower center", ncols=4, frameon=False
+        )
     return figure
 
 

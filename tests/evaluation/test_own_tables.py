@@ -302,3 +302,17 @@ def test_a_quarter_more_is_harder_to_reach():
     # 60 against twice 30: nothing between them; twice 20 is surely less
     assert "above 2 times 1 of 2 controls" in strict
     assert "against 2 times the strongest, radius: +0.0 points" in strict
+
+
+def test_one_number_is_not_shown_twice():
+    table = tables.own_table(
+        "Controls",
+        {"a": "Ant", "b": "Bee"},
+        collected({"a": 0.2, "b": 0.3}),
+        collected({"a": 0.2, "b": 0.4}),
+        data="toy",
+        columns={"H@10": HITS},
+    )
+    live = table.frame["H@10", "live"]
+    assert live.tolist() == [tables.AS_RECORDED, "40.0% [30.0, 50.0]"]
+    assert table.values["H@10", "live"].tolist() == [0.2, 0.4]

@@ -206,7 +206,7 @@ def test_columns_rows_and_gaps():
     assert table.marks.loc["SerenDiff", ("H@10", "paper")] == "*"
     assert frame.loc["popularity", ("H@10", "paper")] == "not in the paper"
     assert frame.loc["PURS", ("H@10", "recorded")] == "not recorded"
-    assert frame.loc["PURS", ("H@10", "live")] == "not run here"
+    assert frame.loc["PURS", ("H@10", "live")] == ""
     assert math.isnan(table.values.loc["PURS", ("H@10", "live")])
     assert table.values.loc["SerenDiff", ("H@10", "live")] == 0.35
 

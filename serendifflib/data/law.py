@@ -9,30 +9,29 @@ p_u)`` of item i and the user's usual radius ``reach_u`` (module ``world``),
 
 **K bridges** (:class:`ForkedLaw`). Every niche genre has K bridges. Bridge k
 is a pair of themes (a_k, b_k) of two genres, and a place: a distance
-``reach_k = (k + 1/2) / K`` from what the user would meet anyway. The place of
-an item is the share of the catalogue that is likelier than the item to be
-an ordinary row of the user,
+``reach_k = (k + 1/2) / K`` from what the user's own people meet. The place
+of an item is the share of the catalogue that is more *expected* than it,
 
-    place(i, u) = (rank of p(i | u) from the top - 1/2) / N    in (0, 1),
-    p(i | u)    = A w_i / W + S w_i / W_second + G w_i / W_genre
-                  + T w_i / W_theme,
+    place(i, u) = (rank of E(i | u) from the top - 1/2) / N    in (0, 1),
+    E(i | u)    = sum over j in the history before the label of
+                  (n_ij + mu b_i) / (n_j + mu),    mu = 1,
 
-with the weight w of an item, the sums W over everything, over the theme of
-the second interest, over the genre and over the theme of the niche (a term
-counts for the items of its pool only), and the user's shares A, S, G and T
-of the four kinds of ordinary rows. With the pair's vector
-``e_k = 3 e(a_k) + e(b_k)``,
+where n_ij other users have i and j, n_j is the sum of n_ij over i, and b_i
+is the share of i among all rows, each count raised by one. This is the
+expectedness of Eq. 7 and 14 of the paper, counted in the ordinary rows of
+all *other* users of this world: the law judges by what can be seen, so that
+a portrait, which counts in the rows of its training users, sees nearly the
+same. With the pair's vector ``e_k = 3 e(a_k) + e(b_k)``,
 
     s_k(i | u) = content cos(z_i, e_k)
                  - zone (place(i, u) - reach_k)^2 / (2 width^2)
     p(i | u)   = 1/K sum_k exp s_k(i | u) / sum_j exp s_k(j | u).
 
 Place and content belong together: the theme of one bridge at the place of
-another (a *hybrid*) is as improbable as any other item, and since weights do
-not depend on themes, hybrids make up most of the items that share a theme
-with a bridge. A score that adds a term for content and a term for place must
-rank them as high as the labels. With ``zone = content = 0`` every item is
-equally likely.
+another (a *hybrid*) is improbable, and hybrids make up most of the items
+that share a theme with a bridge, for its items lie at all places. A score
+that adds a term for content and a term for place must rank them as high as
+the labels. With ``zone = content = 0`` every item is equally likely.
 """
 
 from __future__ import annotations
@@ -40,9 +39,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 
 THEMES_PER_GENRE = 4
 PRIMARY, SECONDARY = 3, 1  # 0.75 and 0.25, kept as integers
+NORM = 2 * (PRIMARY * PRIMARY + SECONDARY * SECONDARY)  # |4 z|^2
+MU = 1.0  # mass of the background in the expectedness
 MAX_GENRES = 12  # two for each of at most six bridges
 
 
@@ -64,7 +66,7 @@ class ForkedLaw:
     zone: float
     content: float
     bridges: int = 4
-    width: float = 0.05
+    width: float = 0.1
     popularity: float = 0.0
 
     @property
@@ -96,37 +98,74 @@ def draw_bridges(
     return both[:, ::2], both[:, 1::2]
 
 
-def places(
-    weight: np.ndarray,
-    theme: np.ndarray,
-    niche: int,
-    second: int,
-    shares: np.ndarray,
-) -> np.ndarray:
-    """Place of every item as one user sees it, float64 [N] in (0, 1).
+class Meetings:
+    """What other people met: the places of the law with K bridges.
 
     Args:
-        weight: popularity of the items, int64 [N].
-        theme: their primary themes, [N].
-        niche: theme of the user.
-        second: theme of the user's second interest.
-        shares: of rows of the kinds theme of the niche, its genre, second
-            interest, anything; [4], sum 1.
+        user, item: user and item number of every ordinary row, [R].
+        n_users: number of users U.
+        n_items: number of items N; their numbers are 1..N.
     """
-    genre = niche // THEMES_PER_GENRE
-    pools = (
-        theme == niche,
-        theme // THEMES_PER_GENRE == genre,
-        theme == second,
-        np.ones(len(theme), bool),
-    )
-    chance = np.zeros(len(theme))
-    for pool, share in zip(pools, shares, strict=True):
-        chance[pool] += share * weight[pool] / weight[pool].sum()
-    order = np.argsort(-np.round(np.log(chance), 9), kind="stable")
-    place = np.empty(len(theme))
-    place[order] = (np.arange(len(theme)) + 0.5) / len(theme)
-    return place
+
+    def __init__(
+        self, user: np.ndarray, item: np.ndarray, n_users: int, n_items: int
+    ) -> None:
+        shape = (n_users, n_items + 1)
+        ones = np.ones(len(user))
+        self.met = scipy.sparse.csr_array((ones, (user, item)), shape=shape)
+        self.met_by = self.met.T.tocsr()
+        self.length = np.bincount(user, minlength=n_users)
+        self.count = np.bincount(item, minlength=n_items + 1)
+        self.partners = self.met_by @ (self.length - 1.0)
+
+    def expectedness(self, user: int, history: np.ndarray) -> np.ndarray:
+        """E(i | u) of the module's docstring, float64 [N]."""
+        own = self.met.indices[slice(*self.met.indptr[user : user + 2])]
+        mine = np.isin(history, own)
+        partners = self.partners[history] - mine * (self.length[user] - 1)
+        weight = 1.0 / (partners + MU)
+        met_by = self.met_by[history]
+        others = weight @ met_by
+        others[user] = 0.0
+        total = self.met_by @ others
+        # an item is no partner of itself
+        total[history] -= weight * (self.count[history] - mine)
+        background = self.count + 1.0
+        background[own] -= 1.0
+        background[0] = 0.0
+        background *= MU * weight.sum() / background.sum()
+        return (total + background)[1:]
+
+    def places(self, user: int, history: np.ndarray) -> np.ndarray:
+        """Place of every item for one user, float64 [N] in (0, 1)."""
+        value = np.log(self.expectedness(user, history))
+        order = np.argsort(-np.round(value, 9), kind="stable")
+        place = np.empty(len(order))
+        place[order] = (np.arange(len(order)) + 0.5) / len(order)
+        return place
+
+
+def pair_cosines(
+    pairs: np.ndarray, first: np.ndarray, other: np.ndarray, n_themes: int
+) -> np.ndarray:
+    """cos(z, e_k) of items with these themes, float64 [K, N].
+
+    Args:
+        pairs: themes (a_k, b_k) of the bridges, [K, 2].
+        first: primary theme of every item, [N].
+        other: secondary theme of every item, [N].
+        n_themes: number of themes.
+    """
+    themes = np.arange(n_themes)
+    match = []
+    for a, b in pairs:
+        near = np.zeros(n_themes, np.int64)
+        for theme, part in ((a, PRIMARY), (b, SECONDARY)):
+            near += part * (themes == theme)
+            genre = theme // THEMES_PER_GENRE
+            near += part * (themes // THEMES_PER_GENRE == genre)
+        match.append(PRIMARY * near[first] + SECONDARY * near[other])
+    return np.array(match) / NORM
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:

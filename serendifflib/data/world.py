@@ -31,8 +31,9 @@ The presets ``forked`` and ``forked-null`` have K bridges instead of one; see
 The label stands at a uniform position in the last 40% of the sequence; the
 rows after it are ordinary. ``LAWS`` holds the presets as data; their dials
 were set with the oracle alone (hit ratio at 10 among 1,000 candidates about
-0.6 for strong and 0.3 for weak), before any model was trained. In the null
-world zone, content and popularity are 0: the label is uniform.
+0.6 for strong and forked, 0.3 for weak), before any model was trained on
+them. In the null worlds zone, content and popularity are 0: the label is
+uniform.
 
 ``World.like`` matches the sizes of Table 1. There some users have a second
 label: its history holds the rows before it, the first label included. The
@@ -56,14 +57,16 @@ import pandas as pd
 from serendifflib.data import vocabulary as words
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import (
+    NORM,
     PRIMARY,
     SECONDARY,
     THEMES_PER_GENRE,
     ForkedLaw,
     Law,
+    Meetings,
     draw_bridges,
     log_softmax,
-    places,
+    pair_cosines,
 )
 from serendifflib.errors import ConfigError, UnknownUserError
 
@@ -71,7 +74,7 @@ START = 1_262_304_000  # 2010-01-01
 DAY = 86_400
 TOUCH_SHARE = 0.03
 WEIGHT_SCALE = 2.0**40
-SPREAD = 60.0
+SPREAD = 60.0  # of weights in a forked world, most to least popular
 NICHE, NICHE_GENRE, SECOND, ANYTHING = range(4)
 
 
@@ -79,7 +82,7 @@ LAWS: dict[str, Law | ForkedLaw] = {
     "strong": Law(zone=1.0, content=6.0, popularity=0.3),
     "weak": Law(zone=0.5, content=4.3, popularity=0.3),
     "null": Law(zone=0.0, content=0.0, popularity=0.0),
-    "forked": ForkedLaw(zone=1.0, content=8.0),
+    "forked": ForkedLaw(zone=1.0, content=7.0),
     "forked-null": ForkedLaw(zone=0.0, content=0.0),
 }
 
@@ -141,12 +144,13 @@ class World:
     """A catalogue, users, and labels drawn from a law that is known.
 
     Args:
-        preset: ``"strong"``, ``"weak"`` or ``"null"`` (:data:`LAWS`).
+        preset: a name in :data:`LAWS`, e.g. ``"strong"`` or ``"forked"``.
         n_users: number of users U.
         n_items: number of items N; every one of them occurs.
         seed: the world's seed; it also draws the hidden bridge.
         min_length: fewest rows of a user, the label included (>= 5).
         max_length: most rows of a user.
+        bridges: number of bridges K, 1..6, of a forked preset.
         texts_per_item: distinct ordinary reviews in an item's pool; the
             last of them is a critical one, used for low ratings.
         sizes: exact counts to match instead of the numbers above.
@@ -509,7 +513,7 @@ class World:
         before = np.cumsum(both, axis=0)[:-1]
         dot = (before * both[1:]).sum(axis=1)
         norm = (before * before).sum(axis=1)
-        radius = 1 - dot / np.sqrt(_NORM * norm)
+        radius = 1 - dot / np.sqrt(NORM * norm)
         return float(np.cumsum(radius)[-1] / (n - 1))
 
     def _class_logits(self, user: int, items: np.ndarray) -> np.ndarray:
@@ -520,7 +524,7 @@ class World:
         first, other = self._classes // n_themes, self._classes % n_themes
         taste, norm = self._taste(items)
         dot = PRIMARY * taste[first] + SECONDARY * taste[other]
-        radius = 1 - dot / np.sqrt(_NORM * norm)
+        radius = 1 - dot / np.sqrt(NORM * norm)
         off = radius - (self._reach(items) + law.stretch)
         goal = self.bridge[self.niche[user]]
         themes = np.arange(n_themes)
@@ -528,7 +532,7 @@ class World:
             themes // THEMES_PER_GENRE == goal // THEMES_PER_GENRE
         )
         match = PRIMARY * near[first] + SECONDARY * near[other]
-        content = match / np.sqrt(_NORM * 2.0)
+        content = match / np.sqrt(NORM * 2.0)
         zone = -(off * off) / (2 * law.width * law.width)
         return np.round(law.zone * zone + law.content * content, 9)
 
@@ -537,50 +541,40 @@ class World:
     ) -> np.ndarray:
         """Weight of every item as the label, up to a factor, float64 [N]."""
         if isinstance(self.law, ForkedLaw):
-            scores = self._forked(user)
+            scores = self._forked(user, items)
             return np.exp(scores - scores.max())
         logits = self._class_logits(user, items)
         return np.exp(logits - logits.max())[self._class_of] * popularity
 
-    def _forked(self, user: int) -> np.ndarray:
+    def _forked(self, user: int, history: np.ndarray) -> np.ndarray:
         """Log-probability of every item, history not excluded, [N]."""
-        parts = self.bridge_log_chances(user)
+        parts = self.bridge_log_chances(user, history)
         top = parts.max(axis=0)
         mean = np.exp(parts - top).sum(axis=0) / len(parts)
         return np.round(top + np.log(mean), 9)
 
-    def bridge_log_chances(self, user: int) -> np.ndarray:
-        """Log-probability of every item given each bridge, [K, N]."""
+    def bridge_log_chances(
+        self, user: int, history: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Log-probability of every item given each bridge, [K, N].
+
+        Args:
+            user: user number.
+            history: items before the label; None is the user's own history.
+        """
         law = self.law
         assert isinstance(law, ForkedLaw)  # of other worlds nobody asks this
-        bold = self.boldness[user]
-        anything = 0.05 + 0.25 * bold
-        second = 0.10 + 0.15 * bold
-        rest = 1 - anything - second
-        shares = np.array([0.7 * rest, 0.3 * rest, second, anything])
-        niche = self.niche[user]
-        place = places(
-            self.popularity[1:],
-            self.primary[1:],
-            niche,
-            self.second[user],
-            shares,
-        )
-        off = place - law.reaches[:, None]
+        if history is None:
+            history = self._before(self._row_of_label(user, 0))
+        off = self._met.places(user, history) - law.reaches[:, None]
         zone = -(off * off) / (2 * law.width * law.width)
-        n_themes = len(self.theme_names)
-        first, other = self._classes // n_themes, self._classes % n_themes
-        themes = np.arange(n_themes)
-        match = []
-        for a, b in zip(self.bridges[niche], self.pairs[niche], strict=True):
-            near = np.zeros(n_themes, np.int64)
-            for theme, part in ((a, PRIMARY), (b, SECONDARY)):
-                near += part * (themes == theme)
-                near += part * (
-                    themes // THEMES_PER_GENRE == theme // THEMES_PER_GENRE
-                )
-            match.append(PRIMARY * near[first] + SECONDARY * near[other])
-        content = np.array(match)[:, self._class_of] / _NORM
+        niche = self.niche[user]
+        content = pair_cosines(
+            np.column_stack((self.bridges[niche], self.pairs[niche])),
+            self.primary[1:],
+            self.secondary[1:],
+            len(self.theme_names),
+        )
         return log_softmax(law.zone * zone + law.content * content)
 
     def _before(self, row: int) -> np.ndarray:
@@ -588,6 +582,14 @@ class World:
         return self._item[self._start[self._user[row]] : row]
 
     def _draw_labels(self, rng: np.random.Generator) -> None:
+        if isinstance(self.law, ForkedLaw):
+            plain = self._label == 0
+            self._met = Meetings(
+                self._user[plain],
+                self._item[plain],
+                self.n_users,
+                self.n_items,
+            )
         users = self._user[self._label_row]
         is_first = np.concatenate(([True], users[1:] != users[:-1]))
         limit = self.sizes.n_label_items if self.sizes else None
@@ -707,7 +709,7 @@ class World:
         history = self._before(self._row_of_label(user, which))
         scores = np.full(self.n_items + 1, -np.inf)
         if isinstance(self.law, ForkedLaw):
-            scores[1:] = self._forked(user)
+            scores[1:] = self._forked(user, history)
         else:
             logits = self._class_logits(user, history)
             scores[1:] = logits[self._class_of] + self._pop_logit
@@ -834,7 +836,7 @@ class World:
                 PRIMARY * taste[self.primary[items]]
                 + SECONDARY * taste[self.secondary[items]]
             )
-            affinity[span] = dot / np.sqrt(_NORM * norm)
+            affinity[span] = dot / np.sqrt(NORM * norm)
         u = rng.random((2, len(affinity)))
         noise = 2.4 * (u[0] + u[1] - 1)
         value = np.round(2.7 + 1.8 * affinity + noise, 6)
@@ -906,6 +908,3 @@ class World:
     def interactions(self) -> Interactions:
         """The rows of this world; the same object on every call."""
         return self._interactions
-
-
-_NORM = 2 * (PRIMARY * PRIMARY + SECONDARY * SECONDARY)  # |4 z|^2

@@ -13,6 +13,7 @@ from serendifflib.data.law import THEMES_PER_GENRE
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.world import LAWS, SIZES, World
 from serendifflib.errors import ConfigError, UnknownUserError
+from serendifflib.portrait.scores import CoOccurrence
 
 # Worlds of earlier releases: records and results rest on these bytes.
 GOLDEN = {
@@ -573,23 +574,28 @@ def test_fewer_bridges_are_the_first_of_more():
 def test_forked_law_by_hand(forked):
     """The printed formula, one user, in plain loops."""
     user, law = 5, forked.law
-    n, niche = forked.n_items, int(forked.niche[5])
-    bold = forked.boldness[user]
-    a, s = 0.05 + 0.25 * bold, 0.10 + 0.15 * bold
-    rest = 1 - a - s
-    genre = THEMES_PER_GENRE
-    chance = np.zeros(n)
-    for share, pool in (
-        (0.7 * rest, lambda t: t == niche),
-        (0.3 * rest, lambda t: t // genre == niche // genre),
-        (s, lambda t: t == forked.second[user]),
-        (a, lambda t: True),
-    ):
-        held = [i for i in range(n) if pool(forked.primary[i + 1])]
-        total = sum(forked.popularity[i + 1] for i in held)
-        for i in held:
-            chance[i] += share * forked.popularity[i + 1] / total
-    order = sorted(range(n), key=lambda i: (-round(np.log(chance[i]), 9), i))
+    n, niche, genre = forked.n_items, int(forked.niche[5]), THEMES_PER_GENRE
+    data = forked.interactions()
+    held = [set() for _ in range(forked.n_users)]
+    for row, item in enumerate(data.item_index):
+        if data.frame["label"].iloc[row] == 0:
+            held[data.user_index[row]].add(int(item))
+    history = data.item_index[
+        data.row_start[user] : forked.label_rows(user)[0]
+    ]
+    del held[user]
+    common = np.zeros((n + 1, n + 1))
+    for items in held:
+        for i in items:
+            common[i, list(items - {i})] += 1
+    count = 1.0 + sum(np.isin(np.arange(n + 1), list(h)) for h in held)
+    count[0] = 0
+    expected = np.zeros(n + 1)
+    for j in history:
+        share = common[:, j] + count / count.sum()
+        expected += share / (common[:, j].sum() + 1)
+    value = [round(v, 9) for v in np.log(expected[1:])]
+    order = sorted(range(n), key=lambda i: (-value[i], i))
     place = {item: (k + 0.5) / n for k, item in enumerate(order)}
 
     def vector(*weighted):
@@ -697,3 +703,22 @@ def test_every_bridge_has_items_of_its_own(forked):
         small().zone_items(0)
     with pytest.raises(UnknownUserError):
         forked.zone_items(200)
+
+
+def test_places_are_the_expectedness_that_portraits_compute(forked):
+    """Same counts, same formula, by the code of the portrait."""
+    data = forked.interactions()
+    rows = data.frame["label"].to_numpy() == 0
+    plain = [
+        data.item_index[(data.user_index == u) & rows]
+        for u in range(forked.n_users)
+    ]
+    seen = CoOccurrence.fit(plain, forked.n_items, mu=1.0)
+    same = []
+    for user in range(0, forked.n_users, 20):
+        begin = data.row_start[user]
+        history = data.item_index[begin : forked.label_rows(user)[0]]
+        wanted = seen.log_catalogue(history, own=plain[user])[1:]
+        found = forked._met.expectedness(user, history)
+        same.append(stats.pearsonr(wanted, np.log(found)).statistic)
+    assert min(same) > 0.999  # labels that came again moved a few rows

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,8 +120,8 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def append_line(path: Path | str, line: str) -> None:
-    """Append one line to a file that several processes may write.
+def append_lines(path: Path | str, lines: Sequence[str]) -> None:
+    """Append lines to a file that several processes may write: all or none.
 
     What a killed writer left unfinished at the end is cut off first.
 
@@ -135,11 +135,13 @@ def append_line(path: Path | str, line: str) -> None:
             end = _end_of_last_line(stream)
             stream.truncate(end)
             try:
-                stream.write(line.encode() + b"\n")
+                stream.write("".join(f"{line}\n" for line in lines).encode())
                 stream.flush()
                 os.fsync(stream.fileno())
             except OSError:
                 stream.truncate(end)
+                if not end:  # nobody sees a file without a line
+                    path.unlink(missing_ok=True)
                 raise
     except OSError as error:
         raise _cannot_write(path, error) from error

@@ -98,7 +98,8 @@ def test_deviations_are_numbered_and_have_anchors():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_no_result_is_typed_by_hand(path):
-    text = path.read_text()
+    # how a page's own code prints a share is no result
+    text = re.sub(r":\.\d%\}", "}", path.read_text())
     assert not re.search(r"\d\s?%", text.replace("95% intervals", ""))
     assert not re.search(r"(HR|NDCG|H|N)@\d+\s*(=|of|is)\s*\.?\d", text)
 

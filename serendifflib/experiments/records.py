@@ -25,7 +25,7 @@ import pandas as pd
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.experiments import versions
 from serendifflib.io import (
-    append_line,
+    append_lines,
     cache_dir,
     content_hash,
     results_dir,
@@ -271,11 +271,11 @@ class RecordStore:
             DataError: a number is NaN or infinite.
         """
         known = self._read(run.table).cases
+        lines: list[dict[str, Any]] = []
         for cases in run.cases.values():
             if cases.id not in known:
                 shared = {"users": cases.users, "targets": cases.targets}
-                head = {"record": "cases", "id": cases.id}
-                self._append(run.table, {**head, **shared})
+                lines.append({"record": "cases", "id": cases.id, **shared})
         content = {
             f.name: getattr(run, f.name)
             for f in fields(run)
@@ -286,21 +286,24 @@ class RecordStore:
             for task, cases in run.cases.items()
         }
         kind = {"record": "run", "schema": SCHEMA_VERSION}
-        self._append(run.table, kind | content)
+        self._append(run.table, *lines, {**kind, **content})
 
     def save_failure(self, unit: Unit, failure: Failure) -> None:
         """Append why a unit failed; an earlier record stays."""
         self._append(unit.table, {"record": "failure"} | asdict(failure))
 
-    def _append(self, table: str, content: Mapping[str, Any]) -> None:
-        try:
-            plain = json.loads(json.dumps(content, allow_nan=False))
-        except ValueError as error:
-            raise DataError(
-                f"{self.path(table).name}: a number is NaN or infinite"
-            ) from error
-        plain["checksum"] = content_hash(plain)[:16]
-        append_line(self.path(table), json.dumps(plain))
+    def _append(self, table: str, *contents: Mapping[str, Any]) -> None:
+        lines = []
+        for content in contents:
+            try:
+                plain = json.loads(json.dumps(content, allow_nan=False))
+            except ValueError as error:
+                raise DataError(
+                    f"{self.path(table).name}: a number is NaN or infinite"
+                ) from error
+            plain["checksum"] = content_hash(plain)[:16]
+            lines.append(json.dumps(plain))
+        append_lines(self.path(table), lines)
 
     def runs(
         self, table: str, data: str | None = None, profile: str | None = None

@@ -131,12 +131,13 @@ def append_lines(path: Path | str, lines: Sequence[str]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path), open(path, "ab+") as stream:
+        with locked(path), open(path, "ab+", 0) as stream:
             end = _end_of_last_line(stream)
             stream.truncate(end)
+            rest = "".join(f"{line}\n" for line in lines).encode()
             try:
-                stream.write("".join(f"{line}\n" for line in lines).encode())
-                stream.flush()
+                while rest:  # a disk that fills takes a part first
+                    rest = rest[stream.write(rest) :]
                 os.fsync(stream.fileno())
             except OSError:
                 stream.truncate(end)

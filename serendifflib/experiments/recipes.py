@@ -17,7 +17,12 @@ import torch
 
 from serendifflib.baselines.controls import CONTROLS
 from serendifflib.baselines.ranker import SetRanker
-from serendifflib.baselines.registry import Budget, make_model
+from serendifflib.baselines.registry import (
+    ABLATIONS,
+    MAKERS,
+    Budget,
+    make_model,
+)
 from serendifflib.data.interactions import Interactions, derived_seed
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import Examples
@@ -288,6 +293,8 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
     budget = Budget(**recipe.budget)
     if recipe.model == "ranker":
         return SetRanker(budget=budget, grid=grid, **options)
+    if recipe.name in ABLATIONS:  # their preset is SerenDiff's
+        return MAKERS[recipe.name](budget=budget, **options)
     return make_model(recipe.name, budget, **options)
 
 

@@ -16,6 +16,7 @@ import nbformat
 import pytest
 import refresh_vendor
 import serendiff_book
+import serendiff_pages
 import yaml
 from bs4 import BeautifulSoup
 from IPython.core.interactiveshell import InteractiveShell
@@ -264,6 +265,7 @@ def test_a_chapter_can_be_opened_on_colab(path):
 
 
 def test_the_cell_that_installs_does_nothing_elsewhere(monkeypatch):
+    address = "https://example.org/someone/a-book"
     shell = InteractiveShell()
     called = []
     monkeypatch.setattr(shell, "system", called.append)
@@ -271,14 +273,35 @@ def test_the_cell_that_installs_does_nothing_elsewhere(monkeypatch):
         shell, "run_line_magic", lambda *a, **k: called.append(a)
     )
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert shell.run_cell(launch_cell.SOURCE).success
+    assert shell.run_cell(launch_cell.source(address)).success
+    assert shell.run_cell(launch_cell.source("")).success
     assert called == []
     monkeypatch.setitem(sys.modules, "google.colab", sys)
-    assert shell.run_cell(launch_cell.SOURCE).success
+    assert shell.run_cell(launch_cell.source(address)).success
     clone, install = called
-    assert CONFIG["repository"]["url"] in clone
+    assert address in clone
     assert install[0] == "pip" and "[book]" in install[1]
-    assert sys.path[0].endswith("/serendiff-book")
+    assert "-c a-book/constraints.txt" in install[1]
+    assert sys.path[0] == "/content/a-book"
+
+
+def test_without_an_address_no_button_leads_to_a_repository():
+    class Settings:
+        html_theme_options = {
+            "repository_url": "",
+            "use_repository_button": True,
+            "use_edit_page_button": True,
+            "launch_buttons": {"colab_url": "https://example.org"},
+        }
+
+    serendiff_pages.hide_buttons(None, Settings)
+    options = Settings.html_theme_options
+    assert not options["use_repository_button"]
+    assert not options["use_edit_page_button"]
+    assert options["launch_buttons"] == {}
+    options.update(repository_url="https://example.org/x", launch_buttons="y")
+    serendiff_pages.hide_buttons(None, Settings)
+    assert options["launch_buttons"] == "y"
 
 
 def test_putting_the_cell_twice_changes_nothing():
@@ -663,3 +686,10 @@ def test_a_page_with_its_pictures_stays_small(path):
     size = path.stat().st_size
     size += sum(p.stat().st_size for p in own if p.is_file())
     assert size < LIMIT
+
+
+@each_page
+def test_launch_buttons_have_an_address(path):
+    links = soup_of(path).select("header a[href], .header-article a[href]")
+    lead = [a["href"] for a in links if "//" in a["href"]]
+    assert all(launch_cell.address() for _ in lead), lead

@@ -12,17 +12,50 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+import yaml
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 TAGS = ["remove-cell", "launch"]
-SOURCE = """\
-# On Colab: fetch the library and the recorded runs. Elsewhere: nothing.
-import sys
+CONFIG = NOTEBOOKS.parent / "_config.yml"
 
-if "google.colab" in sys.modules:
-    !git clone -q --depth 1 https://github.com/serendiff/serendiff-book
-    %pip install -q -e "./serendiff-book[book]"
-    sys.path.insert(0, "/content/serendiff-book")"""
+
+def source(address: str) -> str:
+    """Code of the cell for a book whose repository has this address.
+
+    >>> "clone" in source("https://example.org/someone/book")
+    True
+    >>> "clone" in source("")
+    False
+    """
+    lines = [
+        "# On Colab: fetch the library and the recorded runs. Elsewhere: "
+        "nothing.",
+        "import sys",
+        "",
+        'if "google.colab" in sys.modules:',
+    ]
+    name = address.rstrip("/").rpartition("/")[2]
+    if address:
+        pins = f"-c {name}/constraints.txt"
+        lines += [
+            f"    !git clone -q --depth 1 {address}",
+            f'    %pip install -q {pins} -e "./{name}[book]"',
+            f'    sys.path.insert(0, "/content/{name}")',
+        ]
+    else:
+        lines.append(
+            '    raise SystemExit("this copy names no repository: run it in a '
+            'checkout")'
+        )
+    return "\n".join(lines)
+
+
+def address(config: Path = CONFIG) -> str:
+    """The one configured address of the repository; empty if none is known."""
+    return yaml.safe_load(config.read_text("utf-8"))["repository"]["url"] or ""
+
+
+SOURCE = source(address())
 
 
 def has_cell(notebook: nbformat.NotebookNode) -> bool:
@@ -48,7 +81,7 @@ def with_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main() -> int:
-    """Write the notebooks that lack the cell."""
+    """Write the notebooks whose cell is missing or has another address."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         if not has_cell(notebook):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
@@ -126,10 +127,21 @@ class NameTerms(SphinxPostTransform):
                 link["reftitle"] = terms[anchor]
 
 
+def hide_buttons(app: Sphinx, config: Config) -> None:
+    """Without an address of a repository no button leads to one."""
+    options = config.html_theme_options
+    if options.get("repository_url"):
+        return
+    for kind in ("repository", "issues", "edit_page"):
+        options[f"use_{kind}_button"] = False
+    options["launch_buttons"] = {}
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the changes."""
     app.add_transform(FoldSolutions)
     app.add_transform(TellMachine)
     app.add_post_transform(NameTerms)
     app.connect("doctree-read", read_glossary)
+    app.connect("config-inited", hide_buttons, priority=900)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -8,6 +8,7 @@ and fold and leaves resuming, parallel work and failures to ``runner``.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
+from serendifflib.data import sources
 from serendifflib.data.interactions import Interactions
 from serendifflib.errors import ConfigError
 from serendifflib.evaluation.paper import row_key
@@ -658,7 +660,7 @@ def _unit(
         parts["settings"] = content_hash(chosen.as_dict())[:16]
     return Unit(
         table=table.id,
-        data=_folder(data.name),
+        data=data_id(data),
         row=row.id if seed == 0 else f"{row.id}.seed{seed}",
         label=row.label if seed == 0 else f"{row.label} (seed {seed})",
         fold=0 if temporal else fold,
@@ -677,10 +679,15 @@ def _n_candidates(data: Interactions) -> int:
     return min(N_CANDIDATES, (data.n_items - longest) * 4 // 5)
 
 
-def _folder(name: str) -> str:
-    """A data set's name as the name of a folder."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-    return safe if safe.isascii() and safe[0] not in ".-" else f"d_{safe}"
+def data_id(data: Interactions) -> str:
+    """What the records call a data set.
+
+    Two files may have one name; the checksum tells them apart.
+    """
+    if data.name in (*sources.WORLDS, *sources.SOURCES):
+        return data.name
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", data.name).lstrip(".-")
+    return f"{safe}-{data.checksum[:8]}"
 
 
 def run_table(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -476,8 +477,20 @@ def test_names_of_rows_are_read_kindly(tiny):
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"),
-    [("my books.csv", "my_books.csv"), (".odd", "d_.odd"), ("b-1", "b-1")],
+    ("name", "start"),
+    [
+        ("my books.csv", "my_books.csv-"),
+        (".odd", "odd-"),
+        ("möbel.csv", "m_bel.csv-"),
+        ("本", "_-"),
+    ],
 )
-def test_data_names_become_folders(name, folder):
-    assert experiments._folder(name) == folder
+def test_files_of_one_name_do_not_share_records(tiny_data, name, start):
+    """And any name of a file can stand in a record."""
+    one = dataclasses.replace(tiny_data, name=name)
+    other = dataclasses.replace(one, frame=one.frame.assign(rating=3.0))
+    ids = {experiments.data_id(data) for data in (one, other)}
+    assert len(ids) == 2
+    for each in ids:
+        assert re.fullmatch(re.escape(start) + "[0-9a-f]{8}", each)
+    assert experiments.data_id(tiny_data) == tiny_data.name

@@ -52,13 +52,13 @@ def test_runs_and_resumes(capsys):
 
 def test_a_csv_of_ones_own(tmp_path, tiny_data, monkeypatch, capsys):
     monkeypatch.setattr(recipes, "load", REAL_LOAD)
-    path = tmp_path / "my books.csv"  # no name of a folder
+    path = tmp_path / "my möbel 本.csv"  # no name of a record
     tiny_data.frame.to_csv(path, index=False)
     arguments = ["run", "controls", "--data", str(path), "--folds", "0"]
     assert main([*arguments, "--models", "random,popularity"]) == 0
     assert "2 computed" in capsys.readouterr().out
     for record in runs.recorded().runs("controls"):
-        assert record.data.startswith("my_books.csv-")
+        assert record.data.startswith("my_m_bel__.csv-")
         assert str(tmp_path) not in str(record.settings)
     assert main([*arguments, "--models", "oracle"]) == 2
     assert "needs a simulated world" in capsys.readouterr().err

@@ -390,14 +390,14 @@ def test_labels_of_many_seeds_follow_one_users_probabilities():
     user = 5
     row = world.label_rows(user)[0]
     p = chances(world, user)
-    rows = world._item.copy()
+    rows = world.row_item.copy()
     counts = np.zeros(world.n_items + 1)
-    world._label_row = np.array([row])
+    world.label_row = np.array([row])
     for seed in range(800):
-        world._item = rows.copy()
-        world._item[row] = 0
+        world.row_item = rows.copy()
+        world.row_item[row] = 0
         world._draw_labels(np.random.Generator(np.random.PCG64(seed)))
-        counts[world._item[row]] += 1
+        counts[world.row_item[row]] += 1
     expected = 800 * p
     big = expected >= 5
     observed = np.append(counts[big], counts[~big].sum())

@@ -34,6 +34,7 @@ def evaluate(
     batch_size: int = 64,
     user_ids: Sequence[object] | None = None,
     progress: bool = False,
+    top: int = 0,
 ) -> pd.DataFrame:
     """Let a model rank the stored candidates of every case (Section 5.4).
 
@@ -50,11 +51,13 @@ def evaluate(
         batch_size: cases per call of ``model.score``.
         user_ids: id of every user number; without it the numbers stand.
         progress: show a progress bar.
+        top: also keep the best items of every case, so many.
 
     Returns:
         One row per case: ``user_id``, ``target`` (item number), ``rank``
-        (1..C) and the columns of :data:`~serendifflib.evaluation.metrics.
-        METRICS`.
+        (1..C), the columns of :data:`~serendifflib.evaluation.metrics.
+        METRICS`, and with ``top`` the column ``top`` of item numbers, best
+        first; among equal scores as the candidates are listed, by lot.
 
     Raises:
         DataError: candidates and examples do not belong together.
@@ -62,27 +65,31 @@ def evaluate(
     """
     _check_belong_together(examples, candidates)
     counts = [
-        _score_batch(model, examples, candidates, first, batch_size)
+        _score_batch(model, examples, candidates, first, batch_size, top)
         for first in tqdm(
             range(0, len(examples), batch_size),
             desc=f"evaluating {model.name}",
             disable=not progress,
         )
     ]
-    counts.append((torch.zeros(0, dtype=torch.int64),) * 2)  # M may be 0
-    above, ties = (torch.cat(parts) for parts in zip(*counts, strict=True))
+    nothing = torch.zeros(0, dtype=torch.int64)  # M may be 0
+    counts.append((nothing, nothing, nothing.reshape(0, top)))
+    above, ties, best = (
+        torch.cat(parts) for parts in zip(*counts, strict=True)
+    )
     uniform = _tie_draws(examples, generator)
     ranks = place_among_ties(above, ties, uniform)
     users = np.asarray(examples.users)
     names = users if user_ids is None else np.asarray(user_ids)[users]
-    return pd.DataFrame(
-        {
-            "user_id": names,
-            "target": examples.targets.numpy(),
-            "rank": ranks.numpy(),
-            **{k: v.numpy() for k, v in case_metrics(ranks).items()},
-        }
-    )
+    columns = {
+        "user_id": names,
+        "target": examples.targets.numpy(),
+        "rank": ranks.numpy(),
+        **{k: v.numpy() for k, v in case_metrics(ranks).items()},
+    }
+    if top:
+        columns["top"] = list(best.numpy())
+    return pd.DataFrame(columns)
 
 
 def _score_batch(
@@ -91,8 +98,9 @@ def _score_batch(
     candidates: Candidates,
     first: int,
     batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """Counts above and level with the positive of one batch, each [B]."""
+    top: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts above and level with the positive, each [B], and [B, top]."""
     part = slice(first, first + batch_size)
     items = candidates.items[part]
     with torch.no_grad():
@@ -108,7 +116,9 @@ def _score_batch(
         model_name=model.name,
         first_case=first,
     )
-    return above.cpu(), ties.cpu()
+    order = scores.cpu().argsort(dim=1, descending=True, stable=True)
+    best = items.gather(1, order[:, :top].to(items.device)).cpu()
+    return above.cpu(), ties.cpu(), best
 
 
 def _check_belong_together(examples: Examples, candidates: Candidates) -> None:

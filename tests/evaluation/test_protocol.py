@@ -146,3 +146,22 @@ def test_bad_models_are_named(task):
 
     with pytest.raises(ModelError, match="Narrow: scores have shape"):
         evaluate(Narrow(torch.zeros(101)), *task, generator=seeded())
+
+
+def test_the_best_items_are_kept_in_order(task):
+    cases, lists = task
+    values = torch.randperm(101, generator=seeded()).double()
+    values[50:] = 1.0  # many ties: as they are listed
+    table = evaluate(
+        ByItem(values), cases, lists, generator=seeded(), top=3, batch_size=5
+    )
+    for row, items in zip(table["top"], lists.items.tolist(), strict=True):
+        expected = sorted(items, key=lambda item: -float(values[item]))[:3]
+        assert row.tolist() == expected
+
+
+def test_no_case_has_no_best_items(task):
+    nobody = take(task, [])
+    table = evaluate(ByItem(torch.rand(101)), *nobody, generator=seeded(),
+                     top=3)  # fmt: skip
+    assert len(table) == 0 and "top" in table

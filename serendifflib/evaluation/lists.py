@@ -41,7 +41,7 @@ def zone_coverage(
     """
     found = np.take_along_axis(zones, lists, axis=1)
     there = found[:, :, None] == np.arange(n_zones)
-    return there.any(axis=1).mean(axis=1)
+    return np.asarray(there.any(axis=1).mean(axis=1))
 
 
 def calibration(
@@ -72,12 +72,13 @@ def calibration(
     p, q = (_mean_shares(items, shares) for items in (histories, lists))
     mixed = (1 - MIX) * q + MIX * p
     ratio = np.divide(p, mixed, out=np.ones_like(p), where=p > 0)
-    return (p * np.log(ratio)).sum(axis=1)
+    return np.asarray((p * np.log(ratio)).sum(axis=1))
 
 
 def _mean_shares(items: np.ndarray, shares: np.ndarray) -> np.ndarray:
     total = shares[items].sum(axis=1, dtype=np.float64)
-    return total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12)
+    whole = total.sum(axis=1, keepdims=True)
+    return np.asarray(total / np.maximum(whole, 1e-12))
 
 
 def intra_list_distance(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -100,7 +101,7 @@ def intra_list_distance(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     k = lists.shape[1]
     total = np.square(known.sum(axis=1)).sum(axis=1)
     cosines = (total - np.square(known).sum(axis=(1, 2))) / (k * (k - 1))
-    return 1.0 - cosines
+    return np.asarray(1.0 - cosines)
 
 
 def novelty(lists: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray:
@@ -130,4 +131,4 @@ def novelty(lists: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray:
             "each user once"
         )
     bits = -np.log2(np.maximum(counts, 1) / n_users)
-    return bits[lists].mean(axis=1)
+    return np.asarray(bits[lists].mean(axis=1))

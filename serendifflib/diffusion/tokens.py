@@ -24,14 +24,28 @@ of the portrait, w width, P prototypes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 import torch
 from torch import nn
 
+from serendifflib.data.splits import Examples
+from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.sampling import user_seed
+from serendifflib.diffusion.training import Loss
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.portrait import Portraits, PortraitSpace
+
+VERSION = 1
+
 Order = tuple[int, ...]
+Answer = Callable[[torch.Tensor], list[torch.Tensor]]
+Matcher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(field [B, P, L, L], items [B, C], cells [B, C, 2]) -> [B, C]."""
+PLACE_FIRST: tuple[Order, ...] = ((0, 1, 2), (1, 0, 2))
+"""A cell, then its prototype: the orders with the fewest states."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,16 @@ class TokenNetwork(nn.Module):
         return Memory(keys, ~real, self.mean(self.drop(mean)))
 
     def forward(
+        self,
+        states: torch.Tensor,
+        points: torch.Tensor,
+        cells: torch.Tensor,
+        real: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """Look at portraits and answer, as training does in one go."""
+        return self.answer(states, self.remember(points, cells, real))
+
+    def answer(
         self, states: torch.Tensor, memory: Memory, which: int | None = None
     ) -> list[torch.Tensor]:
         """Log-probabilities of all tokens, or of one of them.
@@ -174,8 +198,8 @@ def thin(real: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def masked_loss(
-    network: TokenNetwork,
-    memory: Memory,
+    answer: Answer,
+    sizes: Sequence[int],
     tokens: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
@@ -184,19 +208,17 @@ def masked_loss(
     In expectation it is the mean over all orders of the chain rule.
 
     Args:
-        network: of the tokens.
-        memory: of B users.
+        answer: the network's, states [B, S, R] -> one [B, S, V_r] per token.
+        sizes: V_r of every token.
         tokens: x_0, [B, R].
         generator: draws what is masked (on the processor).
     """
     masked = draw_masks(tokens.shape, generator).to(tokens.device)
-    limits = tokens.new_tensor(network.sizes)
-    states = torch.where(masked, limits, tokens)
-    parts = network(states[:, None], memory)
+    states = torch.where(masked, tokens.new_tensor(sizes), tokens)
     surprise = torch.stack(
         [
             -part[:, 0].gather(1, tokens[:, r : r + 1])[:, 0]
-            for r, part in enumerate(parts)
+            for r, part in enumerate(answer(states[:, None]))
         ],
         dim=1,
     )
@@ -254,7 +276,7 @@ def _chain(
     for step, which in enumerate(order):
         before = sorted(order[:step])
         states = _states(sizes, before).to(memory.summary.device)
-        (part,) = network(states.expand(users, -1, -1), memory, which)
+        (part,) = network.answer(states.expand(users, -1, -1), memory, which)
         # [B, states, V] -> one axis per token, those still masked of size 1
         part = part.view(users, *(sizes[r] for r in before), sizes[which])
         part = part.movedim(-1, 1 + sum(r < which for r in before))
@@ -293,7 +315,7 @@ def draw(
     limits = torch.tensor(network.sizes, device=uniform.device)
     states = limits.expand(*uniform.shape[:2], length).clone()
     for step in range(length):
-        parts = network(states, memory)
+        parts = network.answer(states, memory)
         for r, part in enumerate(parts):
             below = part.exp().cumsum(dim=-1) < value[..., r : r + 1]
             drawn = below.sum(dim=-1).clamp(max=network.sizes[r] - 1)
@@ -302,18 +324,171 @@ def draw(
     return states
 
 
-def log_prior(table: torch.Tensor) -> torch.Tensor:
-    """Log of the mean distribution of several users' tables [B, ...]."""
-    return table.logsumexp(dim=0) - math.log(len(table))
+@dataclass(eq=False, kw_only=True)
+class TokenDiffusion:
+    """Diffuse the tokens of the label's point; score by a look-up.
 
+    An item belongs to its cell, and to prototypes k in shares s_k that sum
+    to one, so a candidate's score is the log of
 
-__all__ = [
-    "Memory",
-    "TokenNetwork",
-    "all_orders",
-    "draw",
-    "draw_masks",
-    "log_prior",
-    "log_table",
-    "masked_loss",
-]
+        sum over k of p(cell, k | user) s_k / prior_k,
+
+    the prior being the mean share over the catalogue: how much likelier the
+    item is as this user's label than as one of the catalogue. See the
+    protocol :class:`serendifflib.diffusion.base.Diffusion`.
+
+    Attributes:
+        space: the fitted portrait space.
+        points: what the network sees of the items, [N + 1, D], rows of mean
+            square length 1.
+        shares: of the items in prototypes, [N + 1, P].
+        matcher: inner products of a field [B, P, L, L] with shares.
+        side: L.
+        width, dropout, thinning: of the network.
+        orders: that the table is the mean of.
+        seed: of the draws.
+        device: where to train and generate.
+    """
+
+    space: PortraitSpace
+    points: torch.Tensor
+    shares: torch.Tensor
+    matcher: Matcher
+    side: int
+    width: int
+    dropout: float
+    thinning: float
+    orders: tuple[Order, ...] = PLACE_FIRST
+    seed: int
+    device: torch.device
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Values of the three tokens."""
+        return self.side, self.side, self.shares.shape[1]
+
+    def new_network(self, seed: int) -> TokenNetwork:
+        """A fresh network; all strings are equally likely."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return TokenNetwork(
+                self.sizes,
+                self.points.shape[1],
+                self.side,
+                width=self.width,
+                dropout=self.dropout,
+                thinning=self.thinning,
+            )
+
+    def examples(
+        self, fold: FoldData, examples: Examples, seed: int
+    ) -> PlacedItems:
+        """Training examples with their targets, placed."""
+        return training_placement(self.space, fold, examples)
+
+    def start(self, network: TokenNetwork, data: PlacedItems) -> None:
+        """Nothing: the network begins with the uniform distribution."""
+
+    def loss(self, network: TokenNetwork, data: PlacedItems) -> Loss:
+        """The bound of :func:`masked_loss`, a prototype drawn by its share."""
+        cells, shares = data.target_cells(self.side), self.shares
+        points = self._scaled()
+
+        def loss(view, index, generator):
+            drawn = torch.multinomial(
+                shares[data.targets[index]], 1, generator=generator
+            )
+            tokens = torch.cat([cells[index], drawn], dim=1)
+            seen = self._seen(data.portraits.part(index, self.device), points)
+            return masked_loss(
+                lambda states: view(states, *seen),
+                self.sizes,
+                tokens.to(self.device),
+                generator,
+            )
+
+        return loss
+
+    def score(
+        self,
+        network: TokenNetwork,
+        seen: PlacedItems,
+        draws: int | None = None,
+    ) -> torch.Tensor:
+        """Log-ratios of the items to the catalogue, [B, C].
+
+        Args:
+            network: trained.
+            seen: users and items.
+            draws: not used, the table is exact.
+        """
+        parts = []
+        for rows in torch.arange(len(seen)).split(64):
+            some = seen.part(rows)
+            field = self.table(network, some.portraits) / self.prior
+            ratios = self.matcher(
+                field.movedim(-1, 1), some.items, some.cells(self.side)
+            )
+            parts.append(ratios.clamp(min=1e-30).log())
+        return torch.cat(parts)
+
+    @property
+    def prior(self) -> torch.Tensor:
+        """Mean share of every prototype over the catalogue, [P]."""
+        known = self.shares[self.shares.sum(dim=1) > 0]
+        return known.mean(dim=0).clamp(min=1e-6)
+
+    def zone(self, network: TokenNetwork, seen: PlacedItems) -> torch.Tensor:
+        """Exact p(cell | user), [B, L, L]; sums to one."""
+        return self.table(network, seen.portraits).sum(dim=-1)
+
+    @torch.no_grad()
+    def table(
+        self, network: TokenNetwork, portraits: Portraits
+    ) -> torch.Tensor:
+        """Exact p(cell, prototype | user), [B, L, L, P], on the processor."""
+        memory = self._remember(network, portraits)
+        return log_table(network, memory, self.orders).exp().cpu()
+
+    @torch.no_grad()
+    def generate(
+        self, network: TokenNetwork, portraits: Portraits, draws: int = 1
+    ) -> torch.Tensor:
+        """Draw tokens; order and batch size of the users change nothing.
+
+        Args:
+            network: trained.
+            portraits: of B users.
+            draws: S per user.
+
+        Returns:
+            (expectedness bin, relevance bin, prototype), [B, S, 3].
+        """
+        uniform = [
+            torch.rand(
+                draws,
+                2 * len(self.sizes),
+                generator=torch.Generator().manual_seed(
+                    user_seed(row, self.seed, 0)
+                ),
+            )
+            for row in portraits.items.cpu()
+        ]
+        memory = self._remember(network, portraits)
+        return draw(network, memory, torch.stack(uniform).to(self.device))
+
+    def _scaled(self) -> torch.Tensor:
+        """Points with coordinates of variance one, on the device."""
+        return (self.points * self.points.shape[1] ** 0.5).to(self.device)
+
+    def _seen(
+        self, portraits: Portraits, points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What :meth:`TokenNetwork.remember` is told."""
+        real = portraits.items > 0
+        return points[portraits.items], portraits.cells(self.side), real
+
+    def _remember(self, network: TokenNetwork, portraits: Portraits) -> Memory:
+        everybody = torch.arange(len(portraits))
+        portraits = portraits.part(everybody, self.device)
+        return network.remember(*self._seen(portraits, self._scaled()))

@@ -30,6 +30,7 @@ from serendifflib.diffusion.images import ImageDiffusion
 from serendifflib.diffusion.points import PointDiffusion
 from serendifflib.diffusion.sampling import check_sampler
 from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.diffusion.tokens import TokenDiffusion
 from serendifflib.diffusion.training import (
     StageReport,
     TrainingReport,
@@ -46,7 +47,12 @@ from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.matching import Matcher
 from serendifflib.model.settings import Settings, make_settings
 from serendifflib.portrait.fold import FoldData, prepare_fold
-from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.items import (
+    centred,
+    join,
+    memberships,
+    shares,
+)
 from serendifflib.portrait.portrait import Portraits, PortraitSpace
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import check_request, check_scores
@@ -133,17 +139,33 @@ class SerenDiff:
 
         Args:
             space: fitted.
-            shares: memberships of the items in prototypes, [N + 1, P].
+            shares: memberships of the items in prototypes, [N + 1, P]; for
+                tokens the shares themselves, not centred.
             catalogue: what can be recommended, to whom.
         """
         self.space, self.memberships = space, shares
-        self.points = join(space.vectors, shares)
+        tokens = self.settings.diffuse == "tokens"
+        seen = centred(shares) if tokens else shares
+        self.points = join(space.vectors, seen)
         self.catalogue = catalogue
         self.diffusion = self.make_diffusion()
 
     def make_diffusion(self) -> Diffusion:
-        """What is generated: portraits or points; an ablation differs."""
+        """What is generated; an ablation differs."""
         s = self.settings
+        if s.diffuse == "tokens":
+            return TokenDiffusion(
+                space=self.space,
+                points=self.points,
+                shares=self.memberships,
+                matcher=Matcher(self.memberships, "field"),
+                side=s.side,
+                width=s.width,
+                dropout=s.dropout,
+                thinning=s.thinning,
+                seed=self.seed,
+                device=self.device,
+            )
         common = {
             "space": self.space,
             "schedule": self.schedule,
@@ -221,9 +243,10 @@ class SerenDiff:
             weights=s.weights,
             mu=s.mu,
         )
+        belonging = shares if s.diffuse == "tokens" else memberships
         self.prepare(
             space,
-            memberships(space.vectors, s.prototypes),
+            belonging(space.vectors, s.prototypes).float(),
             Catalogue.from_interactions(fold.interactions, fold.training_rows),
         )
         network = self.diffusion.new_network(self.seed)

@@ -11,7 +11,9 @@ The presets, from the letter to the best that we know:
 ``tuned``
     portraits, all that helps;
 ``points``
-    the point itself is diffused, without an image.
+    the point itself is diffused, without an image;
+``tokens``
+    the point is said in tokens, which are masked and found again.
 
 The page *Deviations* explains each switch.
 """
@@ -29,7 +31,7 @@ from serendifflib.model.matching import MATCHES
 from serendifflib.profiles import Profile
 
 LOOKS = 40  # measurements on the validation users in a full training
-KINDS = ("portraits", "points")
+KINDS = ("portraits", "points", "tokens")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Settings:
 
     Attributes:
         preset: name of the preset that the values come from.
-        diffuse: what is generated: ``portraits`` or ``points``.
+        diffuse: what is generated: ``portraits``, ``points`` or ``tokens``.
         side: L, cells per axis (paper: 10).
         bins: ``interactions`` or ``catalogue`` (portrait.PortraitSpace).
         isotropy: ``none``, ``center`` or ``whiten`` (items.Isotropy).
@@ -50,6 +52,7 @@ class Settings:
         predict: ``noise``, ``x0`` or ``v``.
         condition, norm, output_relu, dropout, width: diffusion.unet; of
             points, ``width`` is that of the correction.
+        thinning: share of a history that training on tokens hides.
         earliest, negatives: diffusion.points.
         unit_scale: multiply item vectors by sqrt(D) before diffusion.
         loss: ``uniform`` or ``balanced`` (diffusion.images).
@@ -83,6 +86,7 @@ class Settings:
     output_relu: bool = True
     dropout: float = 0.2
     width: int = 384
+    thinning: float = 0.0
     earliest: float = 0.0
     negatives: int = 200
     unit_scale: bool = False
@@ -200,6 +204,14 @@ PRESETS = {
         ema=False,
         samples=4,
     ),
+    "tokens": replace(
+        _TUNED,
+        preset="tokens",
+        diffuse="tokens",
+        learning_rate=1e-3,
+        width=128,
+        thinning=0.4,
+    ),
     "tuned": _TUNED,
 }
 
@@ -242,7 +254,7 @@ def _sizes(settings: Settings, profile: Profile) -> dict:
         "valid_users": profile.valid_users,
         "valid_candidates": profile.valid_candidates,
     }
-    if settings.diffuse == "points":  # one stage on the labels for all steps
+    if settings.diffuse != "portraits":  # labels alone, for all steps
         steps += profile.pretrain_steps
     else:
         sizes["width"] = profile.width
@@ -251,6 +263,8 @@ def _sizes(settings: Settings, profile: Profile) -> dict:
         sizes["pretrain_steps"] = profile.pretrain_steps
     if settings.preset == "painter":  # it has more to learn
         steps *= 2
+    if settings.preset == "tokens":  # cheap steps, and it starts from nothing
+        steps *= 4
     # so that a long training is not stopped after a moment
     every = max(settings.validate_every, steps // LOOKS)
     return sizes | {"steps": steps, "validate_every": every}

@@ -152,13 +152,12 @@ def prototypes(known: np.ndarray, count: int) -> np.ndarray:
     return KMeans(count, init=centres, n_init=1).fit(known).cluster_centers_
 
 
-def memberships(
+def shares(
     vectors: torch.Tensor, count: int, sharp: float = SHARP
 ) -> torch.Tensor:
     """How much each item belongs to each prototype of the catalogue.
 
-    A membership is a softmax of cosines over ``sharp``, minus its mean over
-    the catalogue. No label and no user is used.
+    A softmax of cosines over ``sharp``. No label and no user is used.
 
     Args:
         vectors: unit item vectors, [N + 1, d]; rows of zeros are no items.
@@ -167,22 +166,45 @@ def memberships(
         sharp: temperature; small is hard.
 
     Returns:
-        [N + 1, P] with rows of mean square length 1; what is no item has
-        zeros.
+        float64 [N + 1, P], rows sum to 1; what is no item has zeros.
     """
     if not count:
-        return vectors.new_zeros(len(vectors), 0)
+        return vectors.new_zeros(len(vectors), 0).double()
     real = vectors.norm(dim=1) > 0
     # float64: the rounding of parallel sums must not move an item
     known = vectors[real].double()
     count = max(1, min(count, len(known) // ITEMS_PER_PROTOTYPE))
     centres = torch.from_numpy(prototypes(known.numpy(), count))
-    shares = (known @ F.normalize(centres, dim=1).T / sharp).softmax(dim=1)
-    shares = shares - shares.mean(dim=0)
-    length = shares.square().sum(dim=1).mean().sqrt()
-    found = vectors.new_zeros(len(vectors), count)
-    found[real] = (shares / length.clamp(min=1e-9)).float()
+    found = vectors.new_zeros(len(vectors), count).double()
+    cosines = known @ F.normalize(centres, dim=1).T
+    found[real] = (cosines / sharp).softmax(dim=1)
     return found
+
+
+def centred(shares: torch.Tensor) -> torch.Tensor:
+    """Shares minus their mean over the catalogue, as inputs of a network.
+
+    Args:
+        shares: see :func:`shares`, [N + 1, P].
+
+    Returns:
+        [N + 1, P] with rows of mean square length 1; what is no item has
+        zeros.
+    """
+    real = shares.sum(dim=1) > 0
+    known = shares[real]
+    known = known - known.mean(dim=0)
+    length = known.square().sum(dim=1).mean().sqrt()
+    found = torch.zeros(shares.shape)
+    found[real] = (known / length.clamp(min=1e-9)).float()
+    return found
+
+
+def memberships(
+    vectors: torch.Tensor, count: int, sharp: float = SHARP
+) -> torch.Tensor:
+    """Centred shares of items in prototypes, [N + 1, P]."""
+    return centred(shares(vectors, count, sharp))
 
 
 def join(vectors: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

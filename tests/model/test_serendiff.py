@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from serendifflib.data.interactions import Interactions
+from serendifflib.diffusion.base import place
 from serendifflib.diffusion.images import ImageDiffusion
 from serendifflib.diffusion.validation import Validation
 from serendifflib.errors import (
@@ -61,7 +62,7 @@ def request_(tiny_fold):
 
 
 def test_presets_are_those_of_the_book():
-    known = {"paper", "corrected", "painter", "points", "tuned"}
+    known = {"paper", "corrected", "painter", "points", "tokens", "tuned"}
     assert known <= set(PRESETS)
     for name, preset in PRESETS.items():
         assert preset.preset == name
@@ -93,7 +94,7 @@ def test_a_profile_sets_sizes_and_changes_come_last():
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("preset", ["painter", "points", "tuned"])
+@pytest.mark.parametrize("preset", ["painter", "points", "tokens", "tuned"])
 def test_patience_grows_with_the_steps(preset, profile):
     """``tuned`` at full stopped after 250 of 20,000 steps without a gain."""
     settings = make_settings(preset, PROFILES[profile])
@@ -352,7 +353,7 @@ def test_it_is_a_recommender_that_knows_users_by_history(tiny_model, request_):
     check_inductive(tiny_model, *request_, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["paper", "corrected", "points"])
+@pytest.mark.parametrize("preset", ["paper", "corrected", "points", "tokens"])
 def test_the_other_presets_are_inductive_too(tiny_fold, request_, preset):
     model = fitted(tiny_fold, preset=preset, timesteps=3)
     check_inductive(model, *request_, tolerance=1e-5)
@@ -514,6 +515,45 @@ def test_points_are_a_preset_like_the_others(tiny_fold, tmp_path):
     model.save(tmp_path)
     again = SerenDiff.load(tmp_path, device="cpu", progress=False)
     assert again.recommend(user, k=4).equals(table)
+
+
+def test_tokens_are_a_preset_like_the_others(tiny_fold, tmp_path):
+    model = fitted(tiny_fold, preset="tokens", prototypes=5)
+    user = model.catalogue.users[4]
+    table = model.recommend(user, k=4)
+    assert len(table) == 4 and table["score"].is_monotonic_decreasing
+    why = model.explain(user, table["item"][0])
+    assert why.rank == 1 and why.zone.shape == (5, 5)
+    assert why.zone.sum() == pytest.approx(1.0)
+    assert np.array_equal(why.zone, model.zone(user))
+    model.save(tmp_path)
+    again = SerenDiff.load(tmp_path, device="cpu", progress=False)
+    assert again.recommend(user, k=4).equals(table)
+
+
+def test_a_score_of_tokens_is_a_look_up_in_the_table(tiny_fold, request_):
+    model = fitted(tiny_fold, preset="tokens", prototypes=5)
+    histories, items = request_
+    seen = place(model.space, histories, items)
+    made = model.diffusion.table(model.network, seen.portraits)
+    scores = model.score(histories, items)
+    shares = model.memberships
+    assert torch.allclose(shares[1:].sum(1), torch.ones(len(shares) - 1))
+    row, column = seen.cells(5)[2, 7].tolist()
+    ratio = made[2, row, column] / shares[1:].mean(0)
+    expected = (ratio @ shares[items[2, 7]]).log()
+    assert float(scores[2, 7]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_draws_of_tokens_do_not_depend_on_the_batch(tiny_fold, request_):
+    model = fitted(tiny_fold, preset="tokens", prototypes=5)
+    portraits = place(model.space, *request_).portraits
+    made = model.diffusion.generate(model.network, portraits, draws=9)
+    assert made.shape == (7, 9, 3)
+    assert int(made.amax()) < 5 and int(made.amin()) >= 0
+    alone = portraits.part(torch.tensor([3]), "cpu")
+    again = model.diffusion.generate(model.network, alone, draws=9)
+    assert torch.equal(again[0], made[3])
 
 
 def test_unknown_ids_are_named(tiny_model, tiny_data):

@@ -44,20 +44,17 @@ POOL = 400  # negatives kept per example; each step samples among them
 PER_USER = 5  # next-item targets per user, as SerenDiff's pre-training
 
 
-class SetRankerNetwork(nn.Module):
-    """History tokens -> user vectors and a bias per cell.
+class PortraitEncoder(nn.Module):
+    """What a set transformer reads from a history on the portrait.
 
     A token is the item's vector, the cell of its position and the position
-    itself; the order in time is not used, as in a portrait. The user vector
-    is a learned correction of the plain history mean, so that the network
-    starts as a linear map.
+    itself; the order in time is not used, as in a portrait.
 
     Args:
         vectors: unit item vectors [N + 1, d].
-        width: of the tokens and of u.
+        width: of the tokens.
         side: L.
         layers, heads, dropout: of the transformer.
-        answers: A.
     """
 
     def __init__(
@@ -68,11 +65,10 @@ class SetRankerNetwork(nn.Module):
         layers: int,
         heads: int,
         dropout: float,
-        answers: int = 1,
     ):
         super().__init__()
         channels = vectors.shape[1]
-        self.side, self.answers = side, answers
+        self.side = side
         # rows of length sqrt(d): the linear layers see unit variance
         scaled = vectors * channels**0.5
         self.register_buffer("vectors", scaled, persistent=False)
@@ -86,25 +82,20 @@ class SetRankerNetwork(nn.Module):
             Block(width, heads, 2 * width, dropout) for _ in range(layers)
         )
         self.last = nn.LayerNorm(width)
-        self.user = nn.Linear(width, answers * width)
-        self.linear = nn.Linear(channels, answers * width)
-        self.cell = nn.Linear(width, answers * side * side)
-        nn.init.zeros_(self.cell.weight)
-        nn.init.zeros_(self.cell.bias)
-        self.item = nn.Linear(channels, width, bias=False)
         self.drop = nn.Dropout(dropout)
 
-    def forward(
+    def encode(
         self, items: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """User vectors and cell biases.
+        """Read portraits.
 
         Args:
             items: histories [B, n], left-padded with 0.
             positions: (expectedness, relevance) in [0, 1], [B, n, 2].
 
         Returns:
-            u [B, A, width] and biases [B, A, L * L].
+            mean token [B, width] and mean item vector [B, d], which a
+            linear map may use.
         """
         real = items != 0
         cells = cell_of(positions, self.side)
@@ -114,12 +105,55 @@ class SetRankerNetwork(nn.Module):
         mask = attention_mask(real, causal=False)
         for block in self.blocks:
             x = block(x, mask)
-        x = masked_mean(self.last(x), real)
         mean = history_means(items, self.vectors)
-        users = self.user(x) + self.linear(self.drop(mean))
-        return tuple(
-            state.unflatten(1, (self.answers, -1))
-            for state in (users, self.cell(x))
+        return masked_mean(self.last(x), real), self.drop(mean)
+
+
+class SetRankerNetwork(PortraitEncoder):
+    """History tokens -> user vectors and a bias per cell.
+
+    A user vector is a learned correction of the plain history mean, so that
+    the network starts as a linear map.
+
+    Args:
+        vectors, width, side, layers, heads, dropout: of the encoder; ``u``
+            has the same width.
+        answers: A.
+    """
+
+    def __init__(
+        self,
+        vectors: torch.Tensor,
+        width: int,
+        side: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        answers: int = 1,
+    ):
+        super().__init__(vectors, width, side, layers, heads, dropout)
+        channels = vectors.shape[1]
+        self.answers = answers
+        self.user = nn.Linear(width, answers * width)
+        self.linear = nn.Linear(channels, answers * width)
+        self.cell = nn.Linear(width, answers * side * side)
+        nn.init.zeros_(self.cell.weight)
+        nn.init.zeros_(self.cell.bias)
+        self.item = nn.Linear(channels, width, bias=False)
+
+    def forward(
+        self, items: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """User vectors and cell biases of portraits (``encode``).
+
+        Returns:
+            u [B, A, width] and biases [B, A, L * L].
+        """
+        x, mean = self.encode(items, positions)
+        users = self.user(x) + self.linear(mean)
+        return (
+            users.unflatten(1, (self.answers, -1)),
+            self.cell(x).unflatten(1, (self.answers, -1)),
         )
 
     def rate(

@@ -1,0 +1,259 @@
+"""Controls that give several answers without any diffusion.
+
+Both read the portrait as the set ranker does and say a density of the
+label's point in one call; both are trained by maximum likelihood.
+
+* :class:`ExplicitMixture`: the same factorisation as masked tokens, in one
+  shot: a probability for each prototype and a Gaussian place for each.
+* :class:`MixtureDensity`: a mixture density network (Bishop 1994): K
+  Gaussians over content and place together.
+
+If they match the draws of a diffusion, then an answer with several modes
+helps, and diffusion does not.
+
+Letters: B users, C candidates, N items, D channels of a point, P prototypes,
+K components.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from serendifflib.baselines.ranker import PortraitEncoder
+from serendifflib.baselines.trainer import Stage, TorchRival
+from serendifflib.diffusion.base import training_placement
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.items import centred, join, shares
+
+VERSION = 1
+
+AXES = 2
+NARROWEST, WIDEST = 0.03, 0.5  # of a component's place, in sides of the plane
+
+
+def log_normal(
+    values: torch.Tensor, means: torch.Tensor, spreads: torch.Tensor
+) -> torch.Tensor:
+    """Log-density of independent Gaussians, summed over the last axis."""
+    off = (values - means) / spreads
+    each = -0.5 * off.square() - spreads.log() - 0.5 * math.log(2 * math.pi)
+    return each.sum(dim=-1)
+
+
+class MixtureNetwork(PortraitEncoder):
+    """Portrait -> weights of K components, and a Gaussian place for each.
+
+    Args:
+        vectors: what is known of the items, [N + 1, D].
+        components: K.
+        others: further numbers per component.
+        options: of :class:`~serendifflib.baselines.ranker.PortraitEncoder`.
+    """
+
+    def __init__(
+        self,
+        vectors: torch.Tensor,
+        components: int,
+        others: int = 0,
+        **options,
+    ):
+        super().__init__(vectors, **options)
+        self.components = components
+        size = components * (1 + 2 * AXES + others)
+        self.deep = nn.Linear(options["width"], size)
+        self.linear = nn.Linear(vectors.shape[1], size)
+
+    def forward(
+        self, items: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Say the mixture of each user.
+
+        Returns:
+            log-weights [B, K], place means and spreads [B, K, 2], and the
+            other numbers [B, K, others].
+        """
+        x, mean = self.encode(items, positions)
+        said = self.deep(x) + self.linear(mean)
+        weight, middle, spread, others = said.unflatten(
+            1, (self.components, -1)
+        ).split([1, AXES, AXES, said.shape[1] // self.components - 5], dim=2)
+        return (
+            weight[..., 0].log_softmax(dim=1),
+            middle.sigmoid(),
+            NARROWEST + (WIDEST - NARROWEST) * spread.sigmoid(),
+            others,
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ModesRival(TorchRival):
+    """What the two mixtures share: places, the likelihood, the score.
+
+    Attributes:
+        prototypes: memberships in so many stand beside each item vector.
+        layers, heads: of the encoder.
+        grid: looks to share; None makes an own one.
+    """
+
+    max_history: int = 100
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    prototypes: int = 100
+    layers: int = 2
+    heads: int = 2
+    grid: InitVar[Grid | None] = None
+
+    def __post_init__(self, grid: Grid | None):
+        self.grid = grid  # no field: it is shared, not a setting
+
+    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+        """The network; also the grid that places candidates."""
+        if self.grid is None:
+            self.grid = Grid.of(fold)
+        self.shares = shares(vectors, self.prototypes).float()
+        self.points = join(vectors, centred(self.shares))
+        known = self.shares[self.shares.sum(dim=1) > 0]
+        self.log_prior = known.mean(dim=0).clamp(min=1e-6).log()
+        return self.mixture(
+            width=self.width,
+            side=self.grid.side,
+            layers=self.layers,
+            heads=self.heads,
+            dropout=self.dropout,
+        )
+
+    def mixture(self, **options) -> MixtureNetwork:
+        """The network with the options of its encoder."""
+        raise NotImplementedError
+
+    def log_density(
+        self,
+        said: tuple[torch.Tensor, ...],
+        items: torch.Tensor,
+        places: torch.Tensor,
+        *,
+        ratio: bool,
+    ) -> torch.Tensor:
+        """Log-density of items [B, C] at places [B, C, 2], [B, C].
+
+        ``ratio``: over that of the catalogue, to rank by.
+        """
+        raise NotImplementedError
+
+    def stages(
+        self, fold: FoldData, generator: torch.Generator
+    ) -> list[Stage]:
+        """The labels, by maximum likelihood."""
+        placed = training_placement(self.grid.space, fold, fold.train)
+        past = placed.portraits.positions.float()
+        places = placed.positions.float()
+
+        def loss(index: torch.Tensor) -> torch.Tensor:
+            said = self.network(
+                placed.portraits.items[index].to(self.place),
+                past[index].to(self.place),
+            )
+            found = self.log_density(
+                said,
+                placed.items[index].to(self.place),
+                places[index].to(self.place),
+                ratio=False,
+            )
+            return -found.mean()
+
+        return self.one_stage(fold, loss)
+
+    def score_batch(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-ratio of each candidate's density to the catalogue's."""
+        placed = self.grid.place(histories.cpu(), candidates.cpu())
+        past = torch.zeros(*histories.shape, AXES)
+        for row, found in enumerate(placed.past):
+            if len(found):
+                past[row, -len(found) :] = torch.from_numpy(found).float()
+        said = self.network(histories, past.to(self.place))
+        places = torch.from_numpy(placed.positions).float().to(self.place)
+        return self.log_density(said, candidates, places, ratio=True)
+
+
+@dataclass(eq=False, kw_only=True)
+class ExplicitMixture(ModesRival):
+    """Softmax over prototypes, a Gaussian place for each."""
+
+    name: ClassVar[str] = "Explicit mixture"
+
+    def mixture(self, **options) -> MixtureNetwork:
+        """One component per prototype."""
+        return MixtureNetwork(self.points, self.shares.shape[1], **options)
+
+    def log_density(
+        self,
+        said: tuple[torch.Tensor, ...],
+        items: torch.Tensor,
+        places: torch.Tensor,
+        *,
+        ratio: bool,
+    ) -> torch.Tensor:
+        """Log sum over k of p(k | user) s_k(item) N(place; k)."""
+        weight, middle, spread, _ = said
+        if ratio:
+            weight = weight - self.log_prior.to(weight)
+        belongs = self.shares.to(weight)[items].clamp(min=1e-6).log()
+        there = log_normal(
+            places[:, :, None], middle[:, None], spread[:, None]
+        )
+        return (weight[:, None] + belongs + there).logsumexp(dim=2)
+
+
+@dataclass(eq=False, kw_only=True)
+class MixtureDensity(ModesRival):
+    """K Gaussians over content and place together.
+
+    Attributes:
+        components: K.
+    """
+
+    name: ClassVar[str] = "Mixture density"
+    components: int = 8
+
+    def mixture(self, **options) -> MixtureNetwork:
+        """A centre among the points and a spread per component."""
+        size = self.points.shape[1] + 1
+        return MixtureNetwork(self.points, self.components, size, **options)
+
+    def log_density(
+        self,
+        said: tuple[torch.Tensor, ...],
+        items: torch.Tensor,
+        places: torch.Tensor,
+        *,
+        ratio: bool,
+    ) -> torch.Tensor:
+        """Log sum over k of weight_k N(point; k) N(place; k)."""
+        weight, middle, spread, others = said
+        centre, wide = others[..., :-1], others[..., -1]
+        # coordinates of the size of a rival's noise: variance about one
+        scale = centre.shape[-1] ** 0.5
+        wide = 0.1 + F.softplus(wide)[:, None]
+        known = self.points.to(weight)[items] * scale
+        off = torch.cdist(known, centre).square()
+        content = -0.5 * off / wide.square() - known.shape[-1] * wide.log()
+        there = log_normal(
+            places[:, :, None], middle[:, None], spread[:, None]
+        )
+        return (weight[:, None] + content + there).logsumexp(dim=2)
+
+
+MODES: dict[str, Callable[..., ModesRival]] = {
+    "explicit-mixture": ExplicitMixture,
+    "mixture-density": MixtureDensity,
+}

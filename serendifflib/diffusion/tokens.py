@@ -1,337 +1,51 @@
-"""Masked diffusion over the tokens of a serendipity point.
+"""SerenDiff in tokens: a serendipity point is a cell and a kind of item.
 
-A serendipity point is a cell of the portrait and a kind of item, so it is
-said in three tokens: (expectedness bin, relevance bin, prototype). Diffusion
-with an absorbing state (Austin et al. 2021, D3PM; Sahoo et al. 2024, MDLM)
-hides tokens behind a mask, each for ever once it is hidden, and learns to
-give them back:
+Its string is (expectedness bin, relevance bin, popularity bin, prototype);
+masked diffusion (:mod:`serendifflib.diffusion.masking`) learns it, given the
+portrait, and the exact table p(tokens | user) scores, maps and draws.
+Popularity stands beside expectedness because what everybody meets anyway and
+what this user meets anyway are two things.
 
-    q(x_t | x_0): token r is masked with probability t, else it is x_0[r]
-    loss = E_t 1/t E_q sum over masked r of -log p(x_0[r] | x_t, user)
-
-The number m of masked tokens is then uniform on 1..R, every subset of that
-size is equally likely, and the weight becomes R / m: that is what
-:func:`masked_loss` draws, t being integrated out. A token may be unmasked
-after any others, so the network knows p(x) by the chain rule in every order.
-With three tokens the whole table p(cell, prototype | user) is exact in a few
-calls (:func:`log_table`), and a draw (:func:`draw`) takes three.
-
-Letters: B users, n history length, S states per user, R tokens per string,
-V_r values of token r, D channels of what the network sees of an item, L side
-of the portrait, w width, P prototypes.
+Letters: B users, C candidates, N items, S draws, R tokens per string, D
+channels of what the network sees of an item, L side of the portrait, Q bins
+of popularity, P prototypes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import torch
-from torch import nn
 
 from serendifflib.data.splits import Examples
 from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.masking import (
+    Memory,
+    Order,
+    TokenNetwork,
+    draw,
+    log_table,
+    masked_loss,
+)
 from serendifflib.diffusion.sampling import user_seed
 from serendifflib.diffusion.training import Loss
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import Portraits, PortraitSpace
+from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
+from serendifflib.portrait.quantiles import QuantileMap, item_keys
 
 VERSION = 1
 
-Order = tuple[int, ...]
-Answer = Callable[[torch.Tensor], list[torch.Tensor]]
-Matcher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(field [B, P, L, L], items [B, C], cells [B, C, 2]) -> [B, C]."""
-PLACE_FIRST: tuple[Order, ...] = ((0, 1, 2), (1, 0, 2))
-"""A cell, then its prototype: the orders with the fewest states."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a network keeps of users while it fills in their tokens.
-
-    Attributes:
-        keys: the items of the history at their cells, [B, n, w].
-        padding: where there is no item, bool [B, n].
-        summary: of the whole history, [B, w].
-    """
-
-    keys: torch.Tensor
-    padding: torch.Tensor
-    summary: torch.Tensor
-
-
-class TokenNetwork(nn.Module):
-    """Probabilities of every token, given those that are not masked.
-
-    The visible tokens ask, the occupied cells of the portrait answer
-    (cross-attention), and residual layers turn the answer into logits. A
-    linear view of the history's mean is added, so that few labels suffice
-    for what a linear map can say.
-
-    Args:
-        sizes: V_r of every token; the value V_r itself is the mask.
-        channels: D.
-        side: L.
-        width: w.
-        heads: of the attention; a divisor of w.
-        layers: residual layers after the attention.
-        dropout: of the layers and of what is seen of the user.
-        thinning: share of the history that training hides at random; a
-            portrait with fewer items is another portrait of the same user.
-    """
-
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        channels: int,
-        side: int,
-        *,
-        width: int = 128,
-        heads: int = 4,
-        layers: int = 2,
-        dropout: float = 0.2,
-        thinning: float = 0.0,
-    ):
-        super().__init__()
-        self.sizes = tuple(sizes)
-        self.side = side
-        self.thinning = thinning
-        self.tokens = nn.ModuleList(
-            nn.Embedding(size + 1, width) for size in self.sizes
-        )
-        self.content = nn.Linear(channels, width)
-        self.row = nn.Embedding(side, width)
-        self.column = nn.Embedding(side, width)
-        self.mean = nn.Linear(channels, width)
-        self.ask = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(
-            width, heads, dropout=dropout, batch_first=True
-        )
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, 2 * width),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(2 * width, width),
-            )
-            for _ in range(layers)
-        )
-        self.heads = nn.ModuleList(
-            nn.Linear(width, size) for size in self.sizes
-        )
-        self.drop = nn.Dropout(dropout)
-        for table in (*self.tokens, self.row, self.column):
-            nn.init.normal_(table.weight, std=0.1)
-        for head in self.heads:  # at first every value is equally likely
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-
-    def remember(
-        self, points: torch.Tensor, cells: torch.Tensor, real: torch.Tensor
-    ) -> Memory:
-        """Look at portraits once, for any number of states.
-
-        Args:
-            points: what is known of the history items, [B, n, D].
-            cells: grid indices (expectedness, relevance), [B, n, 2].
-            real: where there is an item, bool [B, n].
-        """
-        if self.training and self.thinning:
-            real = thin(real, self.thinning)
-        keys = self.content(self.drop(points))
-        keys = keys + self.row(cells[..., 0]) + self.column(cells[..., 1])
-        weights = real.to(points.dtype)[..., None]
-        mean = (points * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-        return Memory(keys, ~real, self.mean(self.drop(mean)))
-
-    def forward(
-        self,
-        states: torch.Tensor,
-        points: torch.Tensor,
-        cells: torch.Tensor,
-        real: torch.Tensor,
-    ) -> list[torch.Tensor]:
-        """Look at portraits and answer, as training does in one go."""
-        return self.answer(states, self.remember(points, cells, real))
-
-    def answer(
-        self, states: torch.Tensor, memory: Memory, which: int | None = None
-    ) -> list[torch.Tensor]:
-        """Log-probabilities of all tokens, or of one of them.
-
-        Args:
-            states: tokens, V_r where token r is masked, [B, S, R].
-            memory: of the B users.
-            which: the only token that is asked for.
-
-        Returns:
-            one [B, S, V_r] for each token that is asked for.
-        """
-        hidden = memory.summary[:, None] + sum(
-            table(states[..., r]) for r, table in enumerate(self.tokens)
-        )
-        answer, _ = self.attention(
-            self.ask(hidden),
-            memory.keys,
-            memory.keys,
-            key_padding_mask=memory.padding,
-            need_weights=False,
-        )
-        hidden = hidden + answer
-        for layer in self.layers:
-            hidden = hidden + layer(hidden)
-        asked = range(len(self.sizes)) if which is None else (which,)
-        return [self.heads[r](hidden).log_softmax(dim=-1) for r in asked]
-
-
-def thin(real: torch.Tensor, share: float) -> torch.Tensor:
-    """Hide a share of the items of portraits, bool [B, n].
-
-    A portrait that would be left without any keeps them all.
-    """
-    kept = real & (torch.rand(real.shape, device=real.device) >= share)
-    return torch.where(kept.any(dim=1, keepdim=True), kept, real)
-
-
-def masked_loss(
-    answer: Answer,
-    sizes: Sequence[int],
-    tokens: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Upper bound on -log p(tokens | user), mean over users.
-
-    In expectation it is the mean over all orders of the chain rule.
-
-    Args:
-        answer: the network's, states [B, S, R] -> one [B, S, V_r] per token.
-        sizes: V_r of every token.
-        tokens: x_0, [B, R].
-        generator: draws what is masked (on the processor).
-    """
-    masked = draw_masks(tokens.shape, generator).to(tokens.device)
-    states = torch.where(masked, tokens.new_tensor(sizes), tokens)
-    surprise = torch.stack(
-        [
-            -part[:, 0].gather(1, tokens[:, r : r + 1])[:, 0]
-            for r, part in enumerate(answer(states[:, None]))
-        ],
-        dim=1,
-    )
-    share = masked.to(surprise.dtype).mean(dim=1)
-    return ((surprise * masked).sum(dim=1) / share).mean()
-
-
-def draw_masks(
-    shape: torch.Size | tuple[int, int], generator: torch.Generator
-) -> torch.Tensor:
-    """A random subset of each row's tokens, its size uniform on 1..R.
-
-    Returns:
-        bool [B, R]; every row has at least one.
-    """
-    count, length = shape
-    size = torch.randint(1, length + 1, (count, 1), generator=generator)
-    place = torch.rand(count, length, generator=generator).argsort(dim=1)
-    return place.argsort(dim=1) < size
-
-
-def all_orders(length: int) -> tuple[Order, ...]:
-    """Every order in which tokens 0..R-1 can be unmasked."""
-    return tuple(permutations(range(length)))
-
-
-def log_table(
-    network: TokenNetwork, memory: Memory, orders: Sequence[Order]
-) -> torch.Tensor:
-    """The exact log-probability of every string of tokens.
-
-    One order costs R calls: the chain rule with all values of the tokens
-    before. A network that has learned only in part says something else in
-    each order; the mean of the probabilities is a distribution again.
-
-    Args:
-        network: of the tokens.
-        memory: of B users.
-        orders: to average over, each a permutation of 0..R-1.
-
-    Returns:
-        [B, V_1, ..., V_R]; the exponentials of a user's table sum to one.
-    """
-    tables = [_chain(network, memory, order) for order in orders]
-    total = torch.stack(tables).logsumexp(dim=0)
-    return total - math.log(len(tables))
-
-
-def _chain(
-    network: TokenNetwork, memory: Memory, order: Order
-) -> torch.Tensor:
-    """Sum over r of log p(x_r | those before it in ``order``)."""
-    sizes, users = network.sizes, len(memory.summary)
-    total = memory.summary.new_zeros(())
-    for step, which in enumerate(order):
-        before = sorted(order[:step])
-        states = _states(sizes, before).to(memory.summary.device)
-        (part,) = network.answer(states.expand(users, -1, -1), memory, which)
-        # [B, states, V] -> one axis per token, those still masked of size 1
-        part = part.view(users, *(sizes[r] for r in before), sizes[which])
-        part = part.movedim(-1, 1 + sum(r < which for r in before))
-        seen = [r == which or r in before for r in range(len(sizes))]
-        shape = [size if s else 1 for size, s in zip(sizes, seen, strict=True)]
-        total = total + part.reshape(users, *shape)
-    return total
-
-
-def _states(sizes: Sequence[int], visible: Sequence[int]) -> torch.Tensor:
-    """All values of the ``visible`` tokens, the rest masked: [S, R]."""
-    ranges = [
-        torch.arange(size) if r in visible else torch.tensor([size])
-        for r, size in enumerate(sizes)
-    ]
-    return torch.cartesian_prod(*ranges).view(-1, len(sizes))
-
-
-def draw(
-    network: TokenNetwork, memory: Memory, uniform: torch.Tensor
-) -> torch.Tensor:
-    """Draw strings token by token, in a random order each.
-
-    Args:
-        network: of the tokens.
-        memory: of B users.
-        uniform: numbers in [0, 1) that decide, [B, S, 2 R]: the first R of
-            them the order, the others the values.
-
-    Returns:
-        tokens [B, S, R].
-    """
-    length = len(network.sizes)
-    turn, value = uniform.split(length, dim=-1)
-    order = turn.argsort(dim=-1)
-    limits = torch.tensor(network.sizes, device=uniform.device)
-    states = limits.expand(*uniform.shape[:2], length).clone()
-    for step in range(length):
-        parts = network.answer(states, memory)
-        for r, part in enumerate(parts):
-            below = part.exp().cumsum(dim=-1) < value[..., r : r + 1]
-            drawn = below.sum(dim=-1).clamp(max=network.sizes[r] - 1)
-            now = order[..., step] == r
-            states[..., r] = torch.where(now, drawn, states[..., r])
-    return states
+BATCH = 32  # users whose tables are in memory at once
 
 
 @dataclass(eq=False, kw_only=True)
 class TokenDiffusion:
     """Diffuse the tokens of the label's point; score by a look-up.
 
-    An item belongs to its cell, and to prototypes k in shares s_k that sum
-    to one, so a candidate's score is the log of
+    An item lies in one cell and one bin of popularity; to prototypes k it
+    belongs in shares s_k that sum to one. Its score is the log of
 
-        sum over k of p(cell, k | user) s_k / prior_k,
+        sum over k of p(cell, popularity, k | user) s_k / prior_k,
 
     the prior being the mean share over the catalogue: how much likelier the
     item is as this user's label than as one of the catalogue. See the
@@ -342,10 +56,9 @@ class TokenDiffusion:
         points: what the network sees of the items, [N + 1, D], rows of mean
             square length 1.
         shares: of the items in prototypes, [N + 1, P].
-        matcher: inner products of a field [B, P, L, L] with shares.
         side: L.
+        popularity_bins: Q; 0 leaves that token out.
         width, dropout, thinning: of the network.
-        orders: that the table is the mean of.
         seed: of the draws.
         device: where to train and generate.
     """
@@ -353,19 +66,28 @@ class TokenDiffusion:
     space: PortraitSpace
     points: torch.Tensor
     shares: torch.Tensor
-    matcher: Matcher
     side: int
+    popularity_bins: int
     width: int
     dropout: float
     thinning: float
-    orders: tuple[Order, ...] = PLACE_FIRST
     seed: int
     device: torch.device
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Values of the three tokens."""
-        return self.side, self.side, self.shares.shape[1]
+    def sizes(self) -> tuple[int, ...]:
+        """Values of every token."""
+        popular = (self.popularity_bins,) if self.popularity_bins else ()
+        return self.side, self.side, *popular, self.shares.shape[1]
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The prototype, of which there are most, comes last.
+
+        The cell's two tokens come first in both orders: few states.
+        """
+        later = tuple(range(2, len(self.sizes)))
+        return (0, 1, *later), (1, 0, *later)
 
     def new_network(self, seed: int) -> TokenNetwork:
         """A fresh network; all strings are equally likely."""
@@ -391,14 +113,15 @@ class TokenDiffusion:
 
     def loss(self, network: TokenNetwork, data: PlacedItems) -> Loss:
         """The bound of :func:`masked_loss`, a prototype drawn by its share."""
-        cells, shares = data.target_cells(self.side), self.shares
-        points = self._scaled()
+        shares, points = self.shares, self._scaled()
+        # the training user has the target: one user fewer, as for a new one
+        known = self._known_tokens(data, without=1)[:, 0]
 
         def loss(view, index, generator):
             drawn = torch.multinomial(
                 shares[data.targets[index]], 1, generator=generator
             )
-            tokens = torch.cat([cells[index], drawn], dim=1)
+            tokens = torch.cat([known[index], drawn], dim=1)
             seen = self._seen(data.portraits.part(index, self.device), points)
             return masked_loss(
                 lambda states: view(states, *seen),
@@ -422,15 +145,18 @@ class TokenDiffusion:
             seen: users and items.
             draws: not used, the table is exact.
         """
-        parts = []
-        for rows in torch.arange(len(seen)).split(64):
-            some = seen.part(rows)
-            field = self.table(network, some.portraits) / self.prior
-            ratios = self.matcher(
-                field.movedim(-1, 1), some.items, some.cells(self.side)
-            )
-            parts.append(ratios.clamp(min=1e-30).log())
-        return torch.cat(parts)
+        weights = self.shares / self.prior
+        tokens = self._known_tokens(seen)
+        place = tokens[..., 0]
+        for axis, size in enumerate(self.sizes[1:-1], start=1):
+            place = place * size + tokens[..., axis]
+        scores = []
+        for rows in torch.arange(len(seen)).split(BATCH):
+            tables = self.table(network, seen.portraits.part(rows, "cpu"))
+            for row, table in zip(rows, tables.flatten(1, -2), strict=True):
+                found = table[place[row]] * weights[seen.items[row]]
+                scores.append(found.sum(dim=1))
+        return torch.stack(scores).clamp(min=1e-30).log()
 
     @property
     def prior(self) -> torch.Tensor:
@@ -440,13 +166,13 @@ class TokenDiffusion:
 
     def zone(self, network: TokenNetwork, seen: PlacedItems) -> torch.Tensor:
         """Exact p(cell | user), [B, L, L]; sums to one."""
-        return self.table(network, seen.portraits).sum(dim=-1)
+        return self.table(network, seen.portraits).flatten(3).sum(dim=-1)
 
     @torch.no_grad()
     def table(
         self, network: TokenNetwork, portraits: Portraits
     ) -> torch.Tensor:
-        """Exact p(cell, prototype | user), [B, L, L, P], on the processor."""
+        """Exact p(tokens | user) on the processor, [B, L, L, (Q,) P]."""
         memory = self._remember(network, portraits)
         return log_table(network, memory, self.orders).exp().cpu()
 
@@ -462,7 +188,7 @@ class TokenDiffusion:
             draws: S per user.
 
         Returns:
-            (expectedness bin, relevance bin, prototype), [B, S, 3].
+            [B, S, R].
         """
         uniform = [
             torch.rand(
@@ -476,6 +202,25 @@ class TokenDiffusion:
         ]
         memory = self._remember(network, portraits)
         return draw(network, memory, torch.stack(uniform).to(self.device))
+
+    def _known_tokens(
+        self, seen: PlacedItems, without: int = 0
+    ) -> torch.Tensor:
+        """The items' tokens but the prototype, [B, C, R - 1].
+
+        ``without``: users not to be counted among those who have an item.
+        """
+        cells = seen.cells(self.side)
+        if not self.popularity_bins:
+            return cells
+        counts = self.space.co_occurrence.users_of
+        items = seen.items.numpy()
+        asked = (counts[items] - without).ravel()
+        positions = QuantileMap.whole(counts[1:]).positions(
+            asked, item_keys(items.ravel())
+        )
+        bins = cell_of(positions.reshape(items.shape), self.popularity_bins)
+        return torch.cat([cells, torch.from_numpy(bins)[..., None]], dim=2)
 
     def _scaled(self) -> torch.Tensor:
         """Points with coordinates of variance one, on the device."""

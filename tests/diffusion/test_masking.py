@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 
-from serendifflib.diffusion.tokens import (
+from serendifflib.diffusion.masking import (
     Memory,
     TokenNetwork,
     all_orders,

@@ -1,9 +1,9 @@
 """Masked diffusion over strings of tokens, such as a serendipity point.
 
 A point of discrete parts (a cell, a kind of item) is a string of tokens.
-Diffusion with an absorbing state (Austin et al. 2021, D3PM; Sahoo et al. 2024, MDLM)
-hides tokens behind a mask, each for ever once it is hidden, and learns to
-give them back:
+Diffusion with an absorbing state (Austin et al. 2021, D3PM; Sahoo et al.
+2024, MDLM) hides tokens behind a mask, each for ever once it is hidden, and
+learns to give them back:
 
     q(x_t | x_0): token r is masked with probability t, else it is x_0[r]
     loss = E_t 1/t E_q sum over masked r of -log p(x_0[r] | x_t, user)
@@ -12,8 +12,8 @@ The number m of masked tokens is then uniform on 1..R, every subset of that
 size is equally likely, and the weight becomes R / m: that is what
 :func:`masked_loss` draws, t being integrated out. A token may be unmasked
 after any others, so the network knows p(x) by the chain rule in every order.
-With so few tokens the whole table p(cell, ..., prototype | user) is exact in a
-few calls (:func:`log_table`), and a draw (:func:`draw`) takes R.
+Where strings are short the whole table p(x | user) is exact in a few calls
+(:func:`log_table`), and a draw (:func:`draw`) takes R.
 
 Letters: B users, n history length, S states per user, R tokens per string,
 V_r values of token r, D channels of what the network sees of an item, L side

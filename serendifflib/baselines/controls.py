@@ -35,6 +35,7 @@ from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.items import join, memberships
 from serendifflib.portrait.scores import has_vector
 from serendifflib.recommender import check_request, check_scores
 
@@ -342,10 +343,13 @@ class LinearMap(Control):
 
     Attributes:
         alphas: strengths to choose from.
+        prototypes: memberships in so many stand beside each item vector, as
+            for SerenDiff; 0 is none.
     """
 
     name: ClassVar[str] = "Linear map"
     alphas: tuple[float, ...] = ALPHAS
+    prototypes: int = 0
 
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Fit every strength, keep the best on validation."""
@@ -353,8 +357,10 @@ class LinearMap(Control):
 
     def learn_map(self, fold: FoldData, validation: Validation | None) -> None:
         """Choose the regression; without validation the middle strength."""
-        inputs = history_means(fold.train.histories, self.vectors).numpy()
-        outputs = self.vectors[fold.train.targets].numpy()
+        belonging = memberships(self.vectors, self.prototypes)
+        self.points = join(self.vectors, belonging)
+        inputs = history_means(fold.train.histories, self.points).numpy()
+        outputs = self.points[fold.train.targets].numpy()
         outputs = outputs.astype(np.float64)
         alphas = self.alphas
         if validation is None:
@@ -365,7 +371,7 @@ class LinearMap(Control):
             weights = torch.from_numpy(fitted.weights).float()
             value = 0.0
             if validation is not None:
-                value = validation.ndcg(_linear(weights, self.vectors))
+                value = validation.ndcg(_linear(weights, self.points))
             if value > best:
                 best = value
                 self.weights, self.left_out = weights, fitted.left_out
@@ -376,7 +382,7 @@ class LinearMap(Control):
         self, histories: torch.Tensor, candidates: torch.Tensor
     ) -> torch.Tensor:
         """Inner products with the prediction."""
-        return _linear(self.weights, self.vectors)(histories, candidates)
+        return _linear(self.weights, self.points)(histories, candidates)
 
 
 def _linear(
@@ -485,7 +491,7 @@ class LinearRadius(LinearMap):
         reach = reaches(histories, self.vectors)[:, None]
         return torch.stack(
             [
-                inner(predicted, items, self.vectors),
+                inner(predicted, items, self.points),
                 radius,
                 radius**2,
                 radius * reach,
@@ -498,7 +504,7 @@ class LinearRadius(LinearMap):
         self, histories: torch.Tensor, candidates: torch.Tensor
     ) -> torch.Tensor:
         """Utilities of the logit."""
-        means = history_means(histories, self.vectors)
+        means = history_means(histories, self.points)
         features = self._features(
             histories,
             candidates,

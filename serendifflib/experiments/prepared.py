@@ -146,7 +146,7 @@ def load_or_fit(
 
     Args:
         bench: what to fit on.
-        preset: ``paper``, ``corrected`` or ``tuned``.
+        preset: one of :data:`serendifflib.model.settings.PRESETS`.
         seed: of the weights and of all draws.
         progress: show progress bars.
         device: ``cpu``, ``cuda`` or None (CUDA where there is one).

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from serendifflib.baselines.controls import CONTROLS
+from serendifflib.baselines.modes import MODES
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.baselines.registry import (
     ABLATIONS,
@@ -43,6 +44,7 @@ TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
 
 CANDIDATES = ("cells", "uniform", "all")
 MODELS = ("serendiff", "control", "ranker", "rival")
+RANKERS = {"ranker": SetRanker} | MODES
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
         return CONTROLS[recipe.name](grid=grid, **options)
     budget = Budget(**recipe.budget)
     if recipe.model == "ranker":
-        return SetRanker(budget=budget, grid=grid, **options)
+        return RANKERS[recipe.name](budget=budget, grid=grid, **options)
     if recipe.name in ABLATIONS:  # their preset is SerenDiff's
         return MAKERS[recipe.name](budget=budget, **options)
     return make_model(recipe.name, budget, **options)

@@ -31,6 +31,13 @@ from serendifflib.profiles import Profile, current_profile
 
 N_CANDIDATES = 1000
 WORLDS = ("synthetic", "synthetic-weak", "synthetic-null")
+FORKED = (
+    "synthetic-forked",
+    *(f"synthetic-forked-{bridges}" for bridges in (1, 2, 6)),
+    "synthetic-forked-null",
+)
+PROTOTYPES = 100  # what SerenDiff sees of the catalogue, for everybody
+ANSWERS = 8  # heads, components
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,53 @@ def _controls(profile: Profile) -> tuple[Row, ...]:
         *_presets(profile),
         *POINTS_ROWS,
         *CEILING_ROWS,
+    )
+
+
+def _generating(profile: Profile) -> tuple[Row, ...]:
+    """One answer or several, drawn or not; the same inputs and steps.
+
+    Whoever can read memberships in prototypes reads them.
+    """
+    tokens = make_settings("tokens", profile)
+    budget = asdict(
+        Budget(
+            pretrain_steps=0,
+            max_steps=tokens.steps,
+            batch_size=tokens.batch_size,
+            eval_every=tokens.validate_every,
+            patience=tokens.patience,
+        )
+    )
+
+    def ranker(row: str, label: str, name: str, **options: Any) -> Row:
+        options = {"prototypes": PROTOTYPES} | options
+        recipe = {"budget": budget, "options": options}
+        return Row(row, label, "ranker", name, recipe)
+
+    several = {"answers": ANSWERS}
+    return (
+        *(
+            row
+            for row in CONTROL_ROWS
+            if row.id in ("random", "popularity", "mean-cosine", "label-cell")
+        ),
+        replace(
+            _control(
+                "linear-radius",
+                "Linear map + radius, memberships",
+                prototypes=PROTOTYPES,
+            ),
+            id="linear-radius",
+        ),
+        POINTS_ROWS[1],
+        POINTS_ROWS[0],
+        ranker("ranker", "Set ranker, one answer", "ranker"),
+        ranker("ranker-heads", "Set ranker, 8 answers", "ranker", **several),
+        ranker("mixture-density", "Mixture density", "mixture-density"),
+        ranker("explicit-mixture", "Explicit mixture", "explicit-mixture"),
+        _serendiff("tokens", "SerenDiff (tokens)", "tokens"),
+        CEILING_ROWS[1],
     )
 
 
@@ -531,6 +585,12 @@ TABLES = {
             tasks=("serendipity", "relevance"),
         ),
         Table("table5", "What the portrait is worth", _table5),
+        Table(
+            "generating",
+            "When does generating help?",
+            _generating,
+            (*FORKED, *WORLDS),
+        ),
     )
 }
 

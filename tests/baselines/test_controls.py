@@ -36,6 +36,7 @@ from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.candidates import draw_candidates
 from serendifflib.evaluation.metrics import ranks, summary
 from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.items import join, memberships
 from serendifflib.recommender import Recommender, check_inductive
 
 from .hand import (
@@ -242,6 +243,23 @@ def test_linear_map_by_hand():
     assert scores(model, [NORTH], SOUTH) == pytest.approx([0.0], abs=1e-6)
 
 
+def test_linear_map_may_see_memberships(tiny_fold):
+    model = fitted(LinearMap(prototypes=8, alphas=(1.0,)), tiny_fold)
+    vectors = model.vectors
+    points = join(vectors, memberships(vectors, 8))
+    histories = tiny_fold.train.histories
+    x = controls.history_means(histories, points).double().numpy()
+    y = points[tiny_fold.train.targets].double().numpy()
+    asked = tiny_fold.test.histories[:3]
+    items = torch.arange(1, 21).expand(3, -1)
+    told = controls.history_means(asked, points).double().numpy()
+    wanted = SklearnRidge(alpha=1.0).fit(x, y).predict(told)
+    expected = np.einsum("bd,bcd->bc", wanted, points[items].double().numpy())
+    found = model.score(asked, items)
+    # ours shrinks the constant as well, which adds the same to everybody
+    assert np.allclose(found, expected, atol=1e-3)
+
+
 def test_linear_map_chooses_on_validation(monkeypatch):
     fold = make_fold(
         ["aC", "bD", "abC", "cA"], train=[0, 1], valid=[2], test=[3]
@@ -351,7 +369,7 @@ def test_linear_radius_finds_a_radius_that_follows_the_reach():
     )
     vectors[0] = 0
     model = LinearRadius(grid=FixedGrid(np.zeros(n + 1, dtype=int)))
-    model.vectors, model.n_items = vectors, n
+    model.vectors, model.points, model.n_items = vectors, vectors, n
     histories = torch.from_numpy(random.integers(1, n + 1, (300, 3)))
     reach = reaches(histories, vectors)
     items = torch.from_numpy(random.integers(1, n + 1, (300, 60)))

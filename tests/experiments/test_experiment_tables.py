@@ -109,6 +109,24 @@ def test_the_controls_of_the_issue_are_all_there():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_all_answers_have_the_same_inputs_and_steps(profile):
+    rows = {r.id: r for r in experiments.TABLES["generating"].rows(profile)}
+    tokens = make_settings("tokens", profile)
+    for name in (
+        "ranker", "ranker-heads", "mixture-density", "explicit-mixture"
+    ):  # fmt: skip
+        recipe = rows[name].recipe
+        assert recipe["options"]["prototypes"] == tokens.prototypes
+        assert recipe["budget"]["max_steps"] == tokens.steps
+        assert recipe["budget"]["pretrain_steps"] == tokens.pretrain_steps
+        assert recipe["budget"]["batch_size"] == tokens.batch_size
+    linear = rows["linear-radius"].recipe["options"]
+    assert linear["prototypes"] == tokens.prototypes
+    assert rows["ranker"].recipe["options"].get("answers", 1) == 1
+    assert rows["ranker-heads"].recipe["options"]["answers"] == 8
+
+
 def test_table_4_has_the_nine_rivals_and_all_controls():
     rows = experiments.TABLES["table4"].rows(PROFILES["full"])
     registry = importlib.import_module("serendifflib.baselines.registry")

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from serendifflib.baselines.controls import CONTROLS
+from serendifflib.baselines.modes import MODES
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.baselines.registry import RIVALS, make_model
 from serendifflib.baselines.trainer import Budget
@@ -162,6 +163,8 @@ def computers(cases):
             ),
         )
     add("ranker", "ranker", lambda: SetRanker(budget=BUDGET))
+    for name, kind in MODES.items():
+        add("ranker", name, lambda kind=kind: kind(budget=BUDGET))
     for name, kind in CONTROLS.items():
         add("control", name, kind)
     for name in DETERMINISTIC:

@@ -7,8 +7,12 @@ names that a caller needs are all here.
 
 from __future__ import annotations
 
+import functools
 import math
+import multiprocessing
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -90,9 +94,10 @@ def run_units(
     """Compute and record all units that have no current record.
 
     Each unit is saved by the process that computed it, the moment it is
-    done. A unit that fails is recorded as a failure and leaves the others
-    alone. Two calls at once, also from two programs on one machine, share
-    the work: a unit that another one is computing is awaited, not repeated.
+    done. A unit that fails, or whose process dies, is recorded as a failure
+    and leaves the others alone. Two calls at once, also from two programs on
+    one machine, share the work: a unit that another one is computing is
+    awaited, not repeated.
 
     Args:
         units: what to compute.
@@ -115,16 +120,15 @@ def run_units(
     }
     waiting = [i for i in range(len(units)) if i not in states]
     for wait in (False, True):  # first what nobody else is computing
-        try:
-            found = joblib.Parallel(n_jobs=n_jobs)(
-                joblib.delayed(_run_unit)(
-                    units[i], compute, store, wait, progress
-                )
-                for i in waiting
-            )
-        except TerminatedWorkerError:
-            found = [_after_a_death(units[i], store) for i in waiting]
-        states |= dict(zip(waiting, found, strict=True))
+        work = functools.partial(
+            _run_unit,
+            compute=compute,
+            store=store,
+            wait=wait,
+            progress=progress,
+            parent=os.getpid(),
+        )
+        states |= _share_out(units, waiting, work, store, n_jobs)
         waiting = [i for i in waiting if states[i] == "busy"]
         if not waiting:
             break
@@ -146,14 +150,81 @@ def _check_distinct(units: Sequence[Unit]) -> None:
             )
 
 
+def _share_out(
+    units: Sequence[Unit],
+    waiting: Sequence[int],
+    work: Callable[[Unit], str | Failure],
+    store: RecordStore,
+    n_jobs: int | None,
+) -> dict[int, str | Failure]:
+    """States of the waiting units, also if a process dies over one of them.
+
+    All processes end with the one that dies. Units are handed out in order,
+    so one of the first that are unfinished killed it: these get a process
+    each, one after the other, and the rest are shared out again.
+    """
+    states: dict[int, str | Failure] = {}
+    waiting = list(waiting)
+    while waiting:
+        try:
+            found = joblib.Parallel(n_jobs=n_jobs)(
+                joblib.delayed(work)(units[i]) for i in waiting
+            )
+            return states | dict(zip(waiting, found, strict=True))
+        except TerminatedWorkerError:
+            done = [i for i in waiting if store.finished(units[i])]
+            states |= dict.fromkeys(done, "done")
+            waiting = [i for i in waiting if i not in states]
+            n_suspects = joblib.effective_n_jobs(n_jobs)
+            for i in waiting[:n_suspects]:
+                states[i] = _run_apart(units[i], work, store)
+            waiting = waiting[n_suspects:]
+    return states
+
+
+def _run_apart(
+    unit: Unit, work: Callable[[Unit], str | Failure], store: RecordStore
+) -> str | Failure:
+    """One unit in a process that works on no other."""
+    try:
+        (state,) = joblib.Parallel(n_jobs=2)([joblib.delayed(work)(unit)])
+    except TerminatedWorkerError as error:
+        failure = Failure(
+            unit=str(unit),
+            error=type(error).__name__,
+            message="its worker process died (killed, or out of memory): "
+            "run again, with a smaller profile if memory is short",
+            created=_now(),
+            place=unit.place,
+        )
+        store.save_failure(unit, failure)
+        return failure
+    return state  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Let a worker process end soon after the program that started it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if multiprocessing.current_process().name.startswith("LokyProcess"):
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def _run_unit(
     unit: Unit,
     compute: Callable[[Unit], Outcome],
     store: RecordStore,
     wait: bool,
     progress: bool,
+    parent: int,
 ) -> str | Failure:
     """One unit in one process: "there", "busy", "done" or the failure."""
+    _end_with(parent)
     try:
         with locked(store.root / str(unit) / unit.profile.name, wait=wait):
             if store.finished(unit):  # by another program, meanwhile
@@ -234,20 +305,6 @@ def _failure(unit: Unit, error: Exception) -> Failure:
             for frame in frames
             if Path(frame.filename).is_relative_to(package)
         ),
-        created=_now(),
-        place=unit.place,
-    )
-
-
-def _after_a_death(unit: Unit, store: RecordStore) -> str | Failure:
-    """State of a unit after a worker process was killed."""
-    if store.finished(unit):
-        return "done"
-    return Failure(
-        unit=str(unit),
-        error="TerminatedWorkerError",
-        message="a worker process died (killed, or out of memory) before "
-        "this unit was done: run again, with fewer jobs",
         created=_now(),
         place=unit.place,
     )

@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import threading
 import time
 
 import joblib
@@ -63,7 +65,6 @@ def compute_or_fail(unit):
 
 def compute_or_die(unit):
     if unit.row == "deadly":
-        time.sleep(1.5)  # let the others finish
         os.kill(os.getpid(), signal.SIGKILL)
     return compute(unit)
 
@@ -346,15 +347,58 @@ def test_processes(store):
         assert run.cases == compute(unit).cases
 
 
-def test_a_killed_worker_loses_only_unfinished_units(store):
-    units = [*grid(("alpha",)), make_unit("deadly")]
+def test_a_killed_worker_is_one_failure(store):
+    """The others go on, those that ran beside it too; it can be repeated."""
+    units = [*grid(("alpha",)), make_unit("deadly"), *grid(("beta", "gamma"))]
     report = runs.run_units(units, compute_or_die, store, n_jobs=2)
-    assert len(report.computed) == 2
+    assert len(report.computed) == 6
     (failure,) = report.failures
     assert (
         "deadly" in failure.unit and "worker process died" in failure.message
     )
-    assert len(store.runs("table4")) == 2
+    assert store.failures("table4") == [failure]
+    assert len(store.runs("table4")) == 6
+    report = runs.run_units(units, compute, store, n_jobs=2)
+    assert len(report.computed) == 1 and len(report.skipped) == 6
+    assert store.failures("table4") == []
+
+
+ORPHANS = """
+import pathlib, sys, time
+from toy_units import make_unit
+from serendifflib.experiments import runner as runs
+
+def endless(unit):
+    print(unit, flush=True)
+    time.sleep(600)
+
+units = [make_unit("alpha", fold) for fold in (0, 1)]
+store = runs.RecordStore(pathlib.Path(sys.argv[1]))
+runs.run_units(units, endless, store, n_jobs=2)
+"""
+
+
+def test_workers_end_with_their_program(store):
+    """Killed, it cannot tell them; their locks are free soon after."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS, store.root],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    begun = {program.stdout.readline().strip() for _ in range(2)}
+    program.kill()
+    program.wait()
+    assert begun == {str(unit) for unit in grid(("alpha",))}
+    report = []
+
+    def again():
+        report.append(runs.run_units(grid(("alpha",)), compute, store))
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert report and len(report[0].computed) == 2
 
 
 def test_same_call_on_a_dask_cluster(store):

@@ -1,8 +1,6 @@
 import json
-import multiprocessing
 import os
 import shutil
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -174,38 +172,6 @@ def test_a_header_that_is_none_is_refused(copy, header):
     write_state(copy / FILE, header, {"x": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="version None"):
         load(copy)
-
-
-def _save_for_ever(model, folder, started):
-    """Two models in turn, until somebody kills this process."""
-    other = SerenDiff.__new__(SerenDiff)
-    other.__dict__.update(model.__dict__, seed=model.seed + 1)
-    while True:
-        for one in (other, model):
-            one.save(folder)
-            started.set()
-
-
-def test_a_save_over_a_model_that_is_killed_leaves_a_model(tiny_model, copy):
-    """Kills at twenty moments; three of twenty once left none."""
-    context = multiprocessing.get_context("fork")
-    seeds = set()
-    for kill in range(20):
-        started = context.Event()
-        process = context.Process(
-            target=_save_for_ever, args=(tiny_model, copy, started)
-        )
-        process.start()
-        assert started.wait(60)
-        time.sleep(0.0037 * kill)
-        process.kill()
-        process.join()
-        model = load(copy)
-        assert torch.equal(model.points, tiny_model.points)
-        seeds.add(model.seed - tiny_model.seed)
-    assert seeds == {0, 1}
-    tiny_model.save(copy)  # sweeps what the dead have left
-    assert os.listdir(copy) == [FILE]
 
 
 # -------------------------------------------------- another version, shape

@@ -5,6 +5,7 @@ it ends, and then has the very files of a run that nobody disturbed. After
 each kill, every file that carries its final name is whole.
 """
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -21,14 +22,17 @@ import torch
 from toy_units import make_unit
 
 from serendifflib.data.download import download
+from serendifflib.diffusion.checkpoints import read_state
 from serendifflib.diffusion.training import train
 from serendifflib.errors import CheckpointError
 from serendifflib.evaluation.candidates import Candidates
 from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import provenance
 from serendifflib.experiments import runner as runs
+from serendifflib.io import content_hash
 from serendifflib.model import serendiff
 from serendifflib.model.serendiff import SerenDiff
+from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
@@ -41,6 +45,7 @@ KILLS = {  # per job: in every run of the suite, and in the soak
     "training": (2, 16),
     "grid": (1, 12),
     "results": (1, 12),
+    "saving over": (6, 40),
 }
 BODY = np.random.default_rng(5).bytes(150_000)
 
@@ -90,8 +95,14 @@ def fit(folder, fold, settings):
 
 def check_model(folder):
     """There is a whole model, or none yet."""
-    for path in folder.rglob("model.safetensors"):
+    for path in folder.rglob(FILE):
         SerenDiff.load(path.parent, device="cpu", progress=False)
+
+
+def save_over(folder, models):
+    """Two models in turn into one folder, the second one last."""
+    for model in models * 5:
+        model.save(folder / "model")
 
 
 def make_outcome(unit, n=50):
@@ -168,27 +179,40 @@ def undisturbed(job, folder):
 
 
 def snapshot(folder):
-    """Content of all files but locks, without the times of day."""
+    """A hash of every file but locks, without the times of day."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix != ".lock":
-            content = path.read_bytes()
-            if path.suffix == ".json":
-                content = without_times(json.loads(content))
             name = str(path.relative_to(folder))
-            found[name] = hashlib.sha256(content).hexdigest()
+            found[name] = content_hash(*timeless(path))
     return found
 
 
-def without_times(value):
+def timeless(path):
+    """What a file holds, without the times that two runs never share."""
+    if path.suffix == ".jsonl":
+        lines = path.read_text().splitlines()
+        return [without_times(json.loads(line)) for line in lines]
+    if path.name == FILE:
+        header, tensors = read_state(path, "")
+        return [
+            without_times(header),
+            *(tensors[name].numpy() for name in sorted(tensors)),
+        ]
+    return [path.read_bytes()]
+
+
+def without_times(part):
     clocks = {"seconds", "created", "checksum"}
-
-    def strip(part):
-        if isinstance(part, dict):
-            return {k: strip(v) for k, v in part.items() if k not in clocks}
-        return [strip(v) for v in part] if isinstance(part, list) else part
-
-    return json.dumps(strip(value), sort_keys=True).encode()
+    if isinstance(part, dict):
+        return {
+            key: without_times(value)
+            for key, value in part.items()
+            if key not in clocks
+        }
+    if isinstance(part, list):
+        return [without_times(value) for value in part]
+    return part
 
 
 def survive(job, check, tmp_path, kills, seed):
@@ -216,7 +240,9 @@ def survive(job, check, tmp_path, kills, seed):
 
 
 @pytest.fixture(scope="module")
-def jobs(tiny_fold, tiny_settings):
+def jobs(tiny_fold, tiny_settings, tiny_model):
+    other = copy.copy(tiny_model)
+    other.seed += 1
     space = PortraitSpace.fit(tiny_fold, bins="catalogue")
     provenance.commit()  # asked once, not in every child
     return {
@@ -231,6 +257,10 @@ def jobs(tiny_fold, tiny_settings):
         ),
         "grid": (compute_grid, check_records),
         "results": (write_results, check_records),
+        "saving over": (
+            functools.partial(save_over, models=[other, tiny_model]),
+            check_model,
+        ),
     }
 
 

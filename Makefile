@@ -4,6 +4,7 @@
 #   make book SERENDIFF_PROFILE=laptop # the same code with larger sizes
 #   make test PYTHON=python3.12        # another interpreter for .venv
 #   make test VENV="$CONDA_PREFIX"     # an environment that already exists
+#   make gpu MINUTES=9                 # records at the paper's size, resumable
 
 SHELL := bash
 .DEFAULT_GOAL := help
@@ -19,11 +20,12 @@ export SERENDIFF_PROFILE ?= smoke
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
-.PHONY: help install book test lint unit notebooks format clean
+.PHONY: help install book test lint unit notebooks gpu format clean
 
 help:
 	@echo "make book    execute the notebooks and build the book"
 	@echo "make test    lint, unit and contract tests, then all notebooks"
+	@echo "make gpu     record all tables at the paper's size, MINUTES at a time"
 	@echo "make format  format code and strip notebooks before a commit"
 	@echo "make clean   remove the built book (caches and .venv stay)"
 
@@ -67,6 +69,11 @@ notebooks: $(STAMP)
 	$(BIN)/python tools/build_book.py --prepare
 	OMP_NUM_THREADS=1 $(PYTEST) --nbmake --nbmake-timeout=600 -n 2 \
 	    --maxschedchunk=1 --durations=0 notebooks/
+
+# The most important records first. Run it again until nothing is left.
+MINUTES ?= 60
+gpu: $(STAMP)
+	$(BIN)/python -m serendifflib run all --profile paper --minutes $(MINUTES)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -33,10 +33,11 @@ EXAMPLES = """examples:
   python -m serendifflib recommend --data my_reviews.csv --all --out all.csv
   python -m serendifflib run controls --data synthetic-null
   python -m serendifflib run table4 --models sasrec,purs --folds 0,1 --jobs 2
+  python -m serendifflib run all --profile paper --minutes 9
   python -m serendifflib trace table4 synthetic/sasrec/H@10
 
 Local copies of data sets are found below $SERENDIFF_DATA. Sizes come from
---profile or $SERENDIFF_PROFILE (smoke, laptop, full).
+--profile or $SERENDIFF_PROFILE (smoke, laptop, paper).
 """
 
 
@@ -181,7 +182,12 @@ def _add_run(commands) -> None:
         "What is there and was made by the code at hand is skipped, so the "
         "same command goes on where it was stopped.",
     )
-    parser.add_argument("table", metavar="TABLE", help="e.g. controls, table4")
+    parser.add_argument(
+        "table", metavar="TABLE", help="e.g. controls, table4; or all"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="of all: stop then; run again to go on"
+    )
     parser.add_argument("--data", help="data id or CSV path (the table's own)")
     parser.add_argument("--profile", choices=list(PROFILES))
     parser.add_argument("--models", help="rows, with commas between (all)")
@@ -405,6 +411,10 @@ def _run(options) -> int:
 
     if options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}: choose at least 1")
+    if options.table == "all":
+        return _run_all(options)
+    if options.minutes is not None:
+        raise ConfigError("--minutes belongs to `run all`")
     folds = None
     if options.folds:
         parts = [part.strip() for part in options.folds.split(",")]
@@ -427,6 +437,30 @@ def _run(options) -> int:
     )
     _print_lines(report.text())
     return 0 if report.ok else 1
+
+
+def _run_all(options) -> int:
+    from serendifflib.experiments.agenda import run_all
+    from serendifflib.experiments.runner import live, recorded
+    from serendifflib.profiles import current_profile
+
+    for option in ("data", "models", "folds", "seed"):
+        if getattr(options, option):
+            raise ConfigError(f"run all takes no --{option}")
+    report, left = run_all(
+        current_profile(options.profile),
+        minutes=options.minutes,
+        n_jobs=options.jobs,
+        store=live() if options.live else recorded(),
+        progress=True,
+    )
+    if report is not None:
+        _print_lines(report.text())
+    for what, count in left.items():
+        print(f"left: {what}: {count}")
+    if report is None:
+        print("the time is over: run the same command again to go on")
+    return 0 if report is None or report.ok else 1
 
 
 def _trace(options) -> None:

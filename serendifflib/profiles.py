@@ -13,7 +13,7 @@ class Profile:
     """Everything that differs between a laptop's minute and a GPU's night.
 
     Attributes:
-        name: ``smoke``, ``laptop`` or ``full``.
+        name: ``smoke``, ``laptop`` or ``paper``.
         world_users, world_items: size of the synthetic world.
         steps: optimiser steps of one training run.
         pretrain_steps: steps on next-item targets before the labels.
@@ -66,8 +66,8 @@ PROFILES = {
         test_users=0,
         samples=4,
     ),
-    "full": Profile(
-        name="full",
+    "paper": Profile(
+        name="paper",
         world_users=10_000,
         world_items=10_000,
         steps=20_000,

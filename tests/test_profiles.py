@@ -18,11 +18,11 @@ def test_smoke_is_the_default(monkeypatch):
 def test_a_name_comes_before_the_variable(monkeypatch):
     monkeypatch.setenv("SERENDIFF_PROFILE", "laptop")
     assert current_profile() is PROFILES["laptop"]
-    assert current_profile("full") is PROFILES["full"]
+    assert current_profile("paper") is PROFILES["paper"]
 
 
 def test_an_unknown_profile_names_the_known_ones(monkeypatch):
-    with pytest.raises(ConfigError, match="'gpu'.*smoke, laptop, full"):
+    with pytest.raises(ConfigError, match="'gpu'.*smoke, laptop, paper"):
         current_profile("gpu")
     monkeypatch.setenv("SERENDIFF_PROFILE", "Smoke")
     with pytest.raises(ConfigError, match="'Smoke'"):
@@ -30,7 +30,7 @@ def test_an_unknown_profile_names_the_known_ones(monkeypatch):
 
 
 def test_profiles_have_their_own_names_and_grow():
-    sizes = [asdict(PROFILES[name]) for name in ("smoke", "laptop", "full")]
+    sizes = [asdict(PROFILES[name]) for name in ("smoke", "laptop", "paper")]
     assert [size["name"] for size in sizes] == list(PROFILES)
     for key in ("world_users", "steps", "batch_size", "width", "samples"):
         values = [size[key] for size in sizes]

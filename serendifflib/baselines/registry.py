@@ -99,7 +99,7 @@ BUDGETS = {
         eval_every=50,
         patience=10,
     ),
-    "full": Budget(
+    "paper": Budget(
         pretrain_steps=20_000,
         max_steps=10_000,
         batch_size=128,

@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -125,6 +126,8 @@ class TorchRival(ABC):
         lr, weight_decay, dropout: as named.
         device: torch device; None takes a GPU where there is one.
         progress: show a bar.
+        checkpoint: folder in which an interrupted fit leaves its state; the
+            same fit goes on from there. Whoever names it removes it.
         report: what the last fit took.
         chosen: options that the last fit chose on validation.
     """
@@ -140,6 +143,7 @@ class TorchRival(ABC):
     dropout: float = 0.2
     device: str | None = None
     progress: bool = False
+    checkpoint: Path | None = None
     report: TrainingReport | None = field(default=None, init=False)
     chosen: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -195,6 +199,7 @@ class TorchRival(ABC):
         """Run one stage through the common loop."""
         budget = self.spending()
         validate = self._validate(fold, stage)
+        file = f"{stage.name}.safetensors"
         return train(
             self.network,
             lambda network, index, generator: stage.loss(index),
@@ -214,6 +219,9 @@ class TorchRival(ABC):
             stage=stage.name,
             device=self.place,
             validate=validate and (lambda network: validate()),
+            checkpoint=self.checkpoint and self.checkpoint / file,
+            keep_checkpoint=True,
+            origin=str(self.checkpoint and self.checkpoint.name),
             team=ALONE,  # each process trains it as a whole
             progress=self.progress,
         )
@@ -308,6 +316,7 @@ class TorchRival(ABC):
             "name",
             "device",
             "progress",
+            "checkpoint",
             "report",
             "chosen",
         }

@@ -7,9 +7,11 @@ values, so that the settings alone decide the result and enter its key.
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,15 +26,17 @@ from serendifflib.baselines.registry import (
     Budget,
     make_model,
 )
+from serendifflib.baselines.trainer import TorchRival
 from serendifflib.data.interactions import Interactions, derived_seed
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import Examples
-from serendifflib.errors import ConfigError
+from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.evaluation.candidates import Candidates, draw_candidates
 from serendifflib.evaluation.protocol import evaluate
 from serendifflib.experiments.prepared import Bench, load_or_fit, open_bench
 from serendifflib.experiments.provenance import device_name
 from serendifflib.experiments.records import Cases, Outcome, Unit
+from serendifflib.io import cache_dir
 from serendifflib.portrait.encoding import TfidfEncoder
 from serendifflib.portrait.fold import FoldData, prepare_fold
 from serendifflib.portrait.grid import Grid
@@ -131,7 +135,9 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         bench = _changed(bench, recipe)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        model, numbers = _fit(recipe, bench, grid, unit.seed)
+        folder = cache_dir() / "rivals" / f"{unit.key()[:32]}-{task}"
+        model, numbers = _fit(recipe, bench, grid, unit.seed, folder)
+        shutil.rmtree(folder, ignore_errors=True)  # what a stop left there
         started = time.perf_counter()
         table = evaluate(
             model,
@@ -264,15 +270,22 @@ def _with_tfidf(fold: FoldData) -> FoldData:
 
 
 def _fit(
-    recipe: Recipe, bench: Bench, grid: Grid, seed: int
+    recipe: Recipe, bench: Bench, grid: Grid, seed: int, folder: Path
 ) -> tuple[Recommender, dict[str, float]]:
-    """The fitted model and what fitting took."""
+    """The fitted model and what fitting took; ``folder`` outlives a stop."""
     if recipe.model == "serendiff":
         return _serendiff(recipe, bench, seed)
     model = _make(recipe, grid)
+    if isinstance(model, TorchRival):
+        model.checkpoint = folder
     generator = torch.Generator().manual_seed(seed)
     started = time.perf_counter()
-    model.fit(bench.fold, generator=generator)
+    try:
+        model.fit(bench.fold, generator=generator)
+    except CheckpointError:  # damaged from outside: start again
+        shutil.rmtree(folder)
+        generator = torch.Generator().manual_seed(seed)
+        model.fit(bench.fold, generator=generator)
     numbers = {"fit_seconds": time.perf_counter() - started}
     if recipe.model == "control":
         numbers["parameters"] = float(model.parameters)

@@ -299,7 +299,7 @@ def _table2(profile: Profile) -> tuple[Row, ...]:
 CALLS = {
     "smoke": (1, 2, 5, 10, 20, 50, 100),
     "laptop": (1, 2, 5, 10, 20, 50, 100),
-    "full": (1, 2, 5, 10, 20, 50, 100, 1000),
+    "paper": (1, 2, 5, 10, 20, 50, 100, 1000),
 }
 
 
@@ -379,7 +379,7 @@ def _readings(profile: Profile) -> tuple[Row, ...]:
 LABELS = {
     "smoke": (500, 1000, 2000, 4000, 8000),
     "laptop": (500, 1000, 2000, 4000, 8000),
-    "full": (500, 1000, 2000, 4000, 8000),
+    "paper": (500, 1000, 2000, 4000, 8000),
 }
 
 
@@ -563,7 +563,7 @@ TABLES = {
             _labels,
             ("synthetic", "synthetic-weak"),
             # 8,000 labels are 70% of the users of a fold
-            world_users=dict.fromkeys(("smoke", "laptop", "full"), 12_000),
+            world_users=dict.fromkeys(("smoke", "laptop", "paper"), 12_000),
         ),
         Table(
             "protocol",

@@ -114,13 +114,13 @@ def test_without_the_extra_the_language_model_says_what_it_is(monkeypatch):
     monkeypatch.setattr(registry, "packaged_file", lambda: "a file")
     small = make_model("SerenPrompt", budget_of("smoke"))
     assert (small.language, small.share) == ("packaged", 0.02)
-    assert make_model("SerenPrompt", budget_of("full")).share == 1.0
+    assert make_model("SerenPrompt", budget_of("paper")).share == 1.0
 
 
 def test_budgets_grow_with_the_profile():
     steps = [budget_of(name).max_steps for name in PROFILES]
     assert steps == sorted(steps) and len(set(steps)) == 3
-    assert budget_of(PROFILES["full"]) == budget_of("full")
+    assert budget_of(PROFILES["paper"]) == budget_of("paper")
 
 
 def test_mistakes_are_named():

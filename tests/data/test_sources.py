@@ -173,7 +173,7 @@ def test_worlds_take_the_size_of_the_profile(monkeypatch):
 
     monkeypatch.setattr("serendifflib.data.world.World", Recorder)
     load_dataset("synthetic", profile="laptop", seed=4)
-    monkeypatch.setenv("SERENDIFF_PROFILE", "full")
+    monkeypatch.setenv("SERENDIFF_PROFILE", "paper")
     load_dataset("synthetic-weak")
     load_dataset("synthetic", n_users=5)
     assert made == [

@@ -1,9 +1,9 @@
-"""Controls: simple scorers that keep a table honest, and its ceilings.
+"""Controls: simple scorers that keep a table honest.
 
 What the model must beat: chance, popularity, cosines, the frequency of grid
-cells, an item prior without any user, linear maps. What it cannot beat: the
-oracles, which know what no model may know (:class:`CaseControl`). All look
-at the same centred unit vectors and the same grid as the candidate lists.
+cells, an item prior without any user, linear maps. All look at the same
+centred unit vectors and the same grid as the candidate lists.
+:data:`CONTROLS` also has those of other modules, and the ceilings.
 
 Shapes: B users in a batch, n history length, C candidates, N items, d width,
 M training examples, K negatives, L side of the grid.
@@ -11,18 +11,19 @@ M training examples, K negatives, L side of the grid.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from serendifflib.baselines.sequences import catalogue_items, item_vectors
-from serendifflib.data.splits import Examples
+from serendifflib.baselines.base import Control, check_draw, draw_negatives
+from serendifflib.baselines.ceilings import Oracle, OracleCell, OracleProtocol
+from serendifflib.baselines.neighbours import NearestUsers
+from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.diffusion.linear import (
     Ridge,
     conditional_logit,
@@ -31,110 +32,15 @@ from serendifflib.diffusion.linear import (
     reaches,
 )
 from serendifflib.diffusion.validation import Validation
-from serendifflib.errors import ConfigError, ModelError
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import join, memberships
 from serendifflib.portrait.scores import has_vector
-from serendifflib.recommender import check_request, check_scores
-
-if TYPE_CHECKING:
-    from serendifflib.data.world import World
 
 ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-NEGATIVES = ("uniform", "cells")
-
-
-def draw_negatives(
-    cells: np.ndarray | None,
-    pool: np.ndarray,
-    avoid: np.ndarray,
-    count: int,
-    how: str,
-    random: np.random.Generator,
-) -> np.ndarray:
-    """Items to learn against, with replacement.
-
-    Args:
-        cells: flat cell of every item for the user, [N + 1]; ``uniform``
-            needs none.
-        pool: item numbers to draw from.
-        avoid: item numbers that are no negatives (the user's own).
-        count: K.
-        how: ``uniform`` over the pool, or ``cells``: first a cell that is
-            not empty, then an item of it, as candidate lists are made.
-        random: the source of randomness.
-
-    Returns:
-        int64 [K].
-    """
-    allowed = pool[~np.isin(pool, avoid)]
-    if how == "uniform":
-        return allowed[random.integers(len(allowed), size=count)]
-    cells = cells[allowed].astype(np.int64)
-    order = np.argsort(cells, kind="stable")
-    held = np.bincount(cells)
-    filled = np.flatnonzero(held)
-    first = (np.cumsum(held) - held)[filled]
-    chosen = random.integers(len(filled), size=count)
-    within = np.floor(random.random(count) * held[filled][chosen])
-    return allowed[order[first[chosen] + within.astype(np.int64)]]
 
 
 # ------------------------------------------------------------ no learning
-
-
-@dataclass(eq=False, kw_only=True)
-class Control:
-    """What all controls share: checks, vectors, the grid.
-
-    A control says what to :meth:`learn` and how to :meth:`rate`.
-
-    Attributes:
-        grid: looks to share with other controls of the same fold; None
-            makes an own one where it is needed.
-        parameters: numbers that the last fit learned.
-        chosen: options that the last fit chose on validation users.
-    """
-
-    name: ClassVar[str] = "a control"
-    needs_grid: ClassVar[bool] = False
-    grid: Grid | None = None
-    parameters: int = field(default=0, init=False)
-    chosen: dict[str, float | str] = field(default_factory=dict, init=False)
-    n_items: int = field(default=0, init=False)
-
-    def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
-        """Learn from ``fold``; see the protocol."""
-        self.n_items = fold.interactions.n_items
-        self.vectors = item_vectors(fold)
-        if self.needs_grid and self.grid is None:
-            self.grid = Grid.of(fold)
-        self.learn(fold, generator)
-        return self
-
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
-        """Nothing, unless a control says otherwise."""
-
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores [B, C] of a checked request."""
-        raise NotImplementedError
-
-    def score(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores [B, C]; see the protocol.
-
-        Raises:
-            ModelError: not fitted, or a bad request.
-        """
-        if not self.n_items:
-            raise ModelError(f"{self.name}: not fitted; call fit first")
-        check_request(self.name, histories, candidates, self.n_items)
-        return check_scores(self.name, self.rate(histories, candidates))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -515,156 +421,6 @@ class LinearRadius(LinearMap):
         return features @ self.logit
 
 
-def check_draw(name: str, draw: str) -> None:
-    """Refuse an unknown way of drawing negatives.
-
-    Raises:
-        ConfigError: it is not one of :data:`NEGATIVES`.
-    """
-    if draw not in NEGATIVES:
-        raise ConfigError(
-            f"{name}: unknown negatives {draw!r}: choose one of "
-            f"{', '.join(NEGATIVES)}"
-        )
-
-
-# --------------------------------------------------------------- ceilings
-
-
-@dataclass(eq=False, kw_only=True)
-class CaseControl(Control):
-    """A ceiling: it knows which case it is asked about.
-
-    The one exception to the rule that a user is known only by the history:
-    a ceiling says how much could be reached by who knew the truth. Before
-    it scores it is given the cases (:meth:`for_cases`); it then recognises
-    each by its history (and target, where two cases share a history) and
-    refuses any other.
-    """
-
-    examples: Examples | None = field(default=None, init=False)
-
-    def for_cases(self, examples: Examples) -> Self:
-        """A copy that knows these cases."""
-        known = copy.copy(self)
-        known.examples = examples
-        known._cases = {}
-        for case, history in enumerate(examples.histories):
-            known._cases.setdefault(_key(history), []).append(case)
-        return known
-
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores of each row's case."""
-        if self.examples is None:
-            raise ModelError(f"{self.name}: call for_cases(examples) first")
-        rows = [
-            self.rate_case(
-                self._case(row, histories[row], candidates[row]),
-                candidates[row].numpy(),
-            )
-            for row in range(len(histories))
-        ]
-        return torch.from_numpy(np.array(rows))
-
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """Scores [C] for one of the known cases."""
-        raise NotImplementedError
-
-    def _case(
-        self, row: int, history: torch.Tensor, candidates: torch.Tensor
-    ) -> int:
-        for case in self._cases.get(_key(history), []):
-            if bool((candidates == self.examples.targets[case]).any()):
-                return case
-        raise ModelError(
-            f"{self.name}: row {row} is none of its cases; give it the "
-            "examples of these candidates with for_cases"
-        )
-
-
-def _key(history: torch.Tensor) -> bytes:
-    return history[history > 0].numpy().tobytes()
-
-
-@dataclass(eq=False, kw_only=True)
-class OracleCell(CaseControl):
-    """Knows the true cell of the target, and nothing within the cell."""
-
-    name: ClassVar[str] = "Oracle cell"
-    needs_grid: ClassVar[bool] = True
-
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """1 in the target's cell, else 0."""
-        history = self.examples.histories[case].numpy()
-        cells = self.grid.look(history).cells
-        target = cells[int(self.examples.targets[case])]
-        return (cells[candidates] == target).astype(np.float64)
-
-
-@dataclass(eq=False, kw_only=True)
-class Oracle(CaseControl):
-    """The law that drew the labels (simulated worlds only)."""
-
-    name: ClassVar[str] = "Oracle"
-
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
-        """Find the world behind the data.
-
-        Raises:
-            ConfigError: the data are real, or targets are not labels.
-        """
-        data = fold.interactions
-        if data.world is None or fold.kind != "serendipity":
-            raise ConfigError(
-                f"{self.name}: {data.name} with {fold.kind} targets follows "
-                "no known law; leave the oracle out"
-            )
-        self.world: World = data.world
-
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """True log-probabilities, up to a constant."""
-        user = int(self.examples.users[case])
-        labels = self.world.label_rows(user)
-        which = int(np.searchsorted(labels, self.examples.rows[case]))
-        return self.world.oracle_scores(user, candidates, which=which)
-
-
-@dataclass(eq=False, kw_only=True)
-class OracleProtocol(Oracle):
-    """The law and how the lists were drawn: Bayes' rule, the true ceiling.
-
-    A list holds m_k of the n_k items of cell k. Had item c been the label,
-    a list with these members would have been drawn with probability
-    proportional to n_k / m_k of its cell, so log p(c) + log(n_k / m_k)
-    orders the candidates best. Exact where no cell lends items to another.
-    """
-
-    name: ClassVar[str] = "Oracle + protocol"
-    needs_grid: ClassVar[bool] = True
-
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
-        """Find the world, and the items that can be candidates."""
-        super().learn(fold, generator)
-        self.pool = catalogue_items(fold)
-        self.data = fold.interactions
-
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """Log-posterior, up to a constant."""
-        history = self.examples.histories[case].numpy()
-        cells = self.grid.look(history).cells
-        rows = self.data.rows(int(self.examples.users[case]))
-        own = self.data.item_index[rows]
-        target = int(self.examples.targets[case])
-        eligible = np.union1d(np.setdiff1d(self.pool, own), target)
-        size = self.grid.side**2
-        held = np.bincount(cells[eligible], minlength=size)
-        listed = np.bincount(cells[candidates], minlength=size)
-        weight = held[cells[candidates]] / listed[cells[candidates]]
-        return super().rate_case(case, candidates) + np.log(weight)
-
-
 CONTROLS: dict[str, type[Control]] = {
     "random": Random,
     "popularity": Popularity,
@@ -676,6 +432,7 @@ CONTROLS: dict[str, type[Control]] = {
     "item-prior": ItemPrior,
     "linear-map": LinearMap,
     "linear-radius": LinearRadius,
+    "nearest-users": NearestUsers,
     "oracle-cell": OracleCell,
     "oracle": Oracle,
     "oracle-protocol": OracleProtocol,

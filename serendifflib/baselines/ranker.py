@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.controls import check_draw, draw_negatives
+from serendifflib.baselines.base import check_draw, draw_negatives
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
 from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.baselines.trainer import Stage, TorchRival
@@ -204,7 +204,7 @@ class SetRanker(TorchRival):
             for SerenDiff; 0 is none.
         negatives: K, negatives per example and step.
         draw: how to draw them, ``uniform`` over the catalogue or over
-            ``cells`` first (:func:`~serendifflib.baselines.controls.
+            ``cells`` first (:func:`~serendifflib.baselines.base.
             draw_negatives`); with the second the model learns what the
             candidate lists favour, too.
         per_user: next-item targets per user in pre-training.

@@ -233,6 +233,7 @@ def _generating(profile: Profile) -> tuple[Row, ...]:
             ),
             id="linear-radius",
         ),
+        _control("nearest-users", "Nearest users"),
         POINTS_ROWS[1],
         POINTS_ROWS[0],
         ranker("ranker", "Set ranker, one answer", "ranker"),

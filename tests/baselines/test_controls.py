@@ -9,9 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from serendifflib.baselines import controls
+from serendifflib.baselines.base import NEGATIVES, draw_negatives
+from serendifflib.baselines.ceilings import (
+    CaseControl,
+    Oracle,
+    OracleCell,
+    OracleProtocol,
+)
 from serendifflib.baselines.controls import (
     CONTROLS,
-    CaseControl,
     DenseCell,
     ItemPrior,
     LabelCell,
@@ -20,15 +26,11 @@ from serendifflib.baselines.controls import (
     LowExpectedness,
     MaxCosine,
     MeanCosine,
-    Oracle,
-    OracleCell,
-    OracleProtocol,
     Popularity,
     Random,
     Ridge,
     cell_log_frequency,
     conditional_logit,
-    draw_negatives,
     reaches,
 )
 from serendifflib.data.splits import Examples
@@ -392,7 +394,7 @@ def test_linear_radius_finds_a_radius_that_follows_the_reach():
     assert float(weights[3] / -weights[2]) == pytest.approx(2.0, rel=0.1)
 
 
-@pytest.mark.parametrize("draw", controls.NEGATIVES)
+@pytest.mark.parametrize("draw", NEGATIVES)
 def test_negatives_are_never_the_users_own(draw):
     cells = np.array([0, 0, 0, 0, 0, 1, 2])
     pool = np.arange(1, 7)

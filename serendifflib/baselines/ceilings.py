@@ -1,0 +1,158 @@
+"""Ceilings: how much could be reached by who knew the truth.
+
+Oracles know what no model may know; see :class:`CaseControl`.
+
+Shapes: B users in a batch, C candidates.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+import torch
+
+from serendifflib.baselines.base import Control
+from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.data.splits import Examples
+from serendifflib.errors import ConfigError, ModelError
+from serendifflib.portrait.fold import FoldData
+
+if TYPE_CHECKING:
+    from serendifflib.data.world import World
+
+
+@dataclass(eq=False, kw_only=True)
+class CaseControl(Control):
+    """A ceiling: it knows which case it is asked about.
+
+    The one exception to the rule that a user is known only by the history:
+    a ceiling says how much could be reached by who knew the truth. Before
+    it scores it is given the cases (:meth:`for_cases`); it then recognises
+    each by its history (and target, where two cases share a history) and
+    refuses any other.
+    """
+
+    examples: Examples | None = field(default=None, init=False)
+
+    def for_cases(self, examples: Examples) -> Self:
+        """A copy that knows these cases."""
+        known = copy.copy(self)
+        known.examples = examples
+        known._cases = {}
+        for case, history in enumerate(examples.histories):
+            known._cases.setdefault(_key(history), []).append(case)
+        return known
+
+    def rate(
+        self, histories: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores of each row's case."""
+        if self.examples is None:
+            raise ModelError(f"{self.name}: call for_cases(examples) first")
+        rows = [
+            self.rate_case(
+                self._case(row, histories[row], candidates[row]),
+                candidates[row].numpy(),
+            )
+            for row in range(len(histories))
+        ]
+        return torch.from_numpy(np.array(rows))
+
+    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+        """Scores [C] for one of the known cases."""
+        raise NotImplementedError
+
+    def _case(
+        self, row: int, history: torch.Tensor, candidates: torch.Tensor
+    ) -> int:
+        for case in self._cases.get(_key(history), []):
+            if bool((candidates == self.examples.targets[case]).any()):
+                return case
+        raise ModelError(
+            f"{self.name}: row {row} is none of its cases; give it the "
+            "examples of these candidates with for_cases"
+        )
+
+
+def _key(history: torch.Tensor) -> bytes:
+    return history[history > 0].numpy().tobytes()
+
+
+@dataclass(eq=False, kw_only=True)
+class OracleCell(CaseControl):
+    """Knows the true cell of the target, and nothing within the cell."""
+
+    name: ClassVar[str] = "Oracle cell"
+    needs_grid: ClassVar[bool] = True
+
+    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+        """1 in the target's cell, else 0."""
+        history = self.examples.histories[case].numpy()
+        cells = self.grid.look(history).cells
+        target = cells[int(self.examples.targets[case])]
+        return (cells[candidates] == target).astype(np.float64)
+
+
+@dataclass(eq=False, kw_only=True)
+class Oracle(CaseControl):
+    """The law that drew the labels (simulated worlds only)."""
+
+    name: ClassVar[str] = "Oracle"
+
+    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+        """Find the world behind the data.
+
+        Raises:
+            ConfigError: the data are real, or targets are not labels.
+        """
+        data = fold.interactions
+        if data.world is None or fold.kind != "serendipity":
+            raise ConfigError(
+                f"{self.name}: {data.name} with {fold.kind} targets follows "
+                "no known law; leave the oracle out"
+            )
+        self.world: World = data.world
+
+    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+        """True log-probabilities, up to a constant."""
+        user = int(self.examples.users[case])
+        labels = self.world.label_rows(user)
+        which = int(np.searchsorted(labels, self.examples.rows[case]))
+        return self.world.oracle_scores(user, candidates, which=which)
+
+
+@dataclass(eq=False, kw_only=True)
+class OracleProtocol(Oracle):
+    """The law and how the lists were drawn: Bayes' rule, the true ceiling.
+
+    A list holds m_k of the n_k items of cell k. Had item c been the label,
+    a list with these members would have been drawn with probability
+    proportional to n_k / m_k of its cell, so log p(c) + log(n_k / m_k)
+    orders the candidates best. Exact where no cell lends items to another.
+    """
+
+    name: ClassVar[str] = "Oracle + protocol"
+    needs_grid: ClassVar[bool] = True
+
+    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+        """Find the world, and the items that can be candidates."""
+        super().learn(fold, generator)
+        self.pool = catalogue_items(fold)
+        self.data = fold.interactions
+
+    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+        """Log-posterior, up to a constant."""
+        history = self.examples.histories[case].numpy()
+        cells = self.grid.look(history).cells
+        rows = self.data.rows(int(self.examples.users[case]))
+        own = self.data.item_index[rows]
+        target = int(self.examples.targets[case])
+        eligible = np.union1d(np.setdiff1d(self.pool, own), target)
+        size = self.grid.side**2
+        held = np.bincount(cells[eligible], minlength=size)
+        listed = np.bincount(cells[candidates], minlength=size)
+        weight = held[cells[candidates]] / listed[cells[candidates]]
+        return super().rate_case(case, candidates) + np.log(weight)

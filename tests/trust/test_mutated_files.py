@@ -21,7 +21,7 @@ from serendifflib.diffusion.images import ImageLoss
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import TrainingSettings
 from serendifflib.diffusion.unet import UNet, UNetSettings
-from serendifflib.errors import SerenDiffError
+from serendifflib.errors import CheckpointError, DataError, SerenDiffError
 from serendifflib.evaluation.candidates import Candidates
 from serendifflib.experiments import runner as runs
 from serendifflib.model.serendiff import SerenDiff
@@ -31,13 +31,11 @@ from serendifflib.portrait.portrait import Portraits
 
 COUNTS = {  # files per kind: in every run of the suite, and in the soak
     "record": (200, 4000),
-    "old record": (100, 3000),
     "failure": (50, 1000),
     "candidates": (200, 4000),
     "vectors": (100, 3000),
     "checkpoint": (60, 1500),
-    "model header": (40, 1000),
-    "model tensors": (30, 500),
+    "model": (70, 1500),
     "archive": (200, 4000),
     "movielens": (80, 2000),
     "serendipity-2018": (80, 2000),
@@ -273,7 +271,7 @@ KINDS = {
 def feed(kind, count, folder, model):
     """Read ``count`` mutated files; how many were refused."""
     make = KINDS[kind]
-    given = (model,) if kind.startswith("model") else ()
+    given = (model,) if kind == "model" else ()
     path, use, signed = make(folder, *given)
     # in folders with several files each one has its turn
     paths = [path]
@@ -312,6 +310,51 @@ def test_mutated_many(kind, tmp_path, tiny_model, empty_cache):
     count = COUNTS[kind][1]
     refused = feed(kind, count, tmp_path, tiny_model)
     print(f"{kind}: {count} files, {refused} refused")
+
+
+# ------------------------------------------------------------ one wrong byte
+
+ONE_BYTE = {"archive": DataError, "candidates": CheckpointError}
+STEP = 11  # in every run of the suite: each 11th place, one of its bits
+
+
+def one_byte(kind, folder, places):
+    """Read a file with one wrong bit at a time; how many were refused.
+
+    Only the error that its reader recovers from (the archive is fetched
+    again, the candidates are drawn again) may come out.
+    """
+    path, use, _ = KINDS[kind](folder)
+    good, expected, refused = path.read_bytes(), use(), 0
+    for place, bit in places(len(good)):
+        wrong = bytearray(good)
+        wrong[place] ^= 1 << bit
+        path.write_bytes(wrong)
+        try:
+            assert use() == expected, (place, bit)
+        except ONE_BYTE[kind]:
+            refused += 1
+    path.write_bytes(good)
+    assert use() == expected and refused
+    return refused
+
+
+@pytest.mark.parametrize("kind", ONE_BYTE)
+def test_one_wrong_bit(kind, tmp_path):
+    one_byte(kind, tmp_path, lambda n: ((i, i % 8) for i in range(0, n, STEP)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ONE_BYTE)
+def test_every_wrong_bit(kind, tmp_path):
+    tried = []
+
+    def places(n):
+        tried.extend((i, bit) for i in range(n) for bit in range(8))
+        return tried
+
+    refused = one_byte(kind, tmp_path, places)
+    print(f"{kind}: {len(tried)} files with one wrong bit, {refused} refused")
 
 
 def test_the_soak_has_twenty_thousand_files():

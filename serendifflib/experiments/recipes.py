@@ -26,6 +26,7 @@ from serendifflib.baselines.registry import (
     Budget,
     make_model,
 )
+from serendifflib.baselines.reranking import RERANKERS
 from serendifflib.baselines.trainer import TorchRival
 from serendifflib.data.interactions import Interactions, derived_seed
 from serendifflib.data.sources import load_dataset
@@ -48,7 +49,7 @@ TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
 
 CANDIDATES = ("cells", "uniform", "all")
 MODELS = ("serendiff", "control", "ranker", "rival")
-RANKERS = {"ranker": SetRanker} | MODES
+RANKERS = {"ranker": SetRanker} | MODES | RERANKERS
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,8 @@ def _generating(profile: Profile) -> tuple[Row, ...]:
         POINTS_ROWS[1],
         POINTS_ROWS[0],
         ranker("ranker", "Set ranker, one answer", "ranker"),
+        ranker("mmr", "Set ranker + MMR", "mmr"),
+        ranker("sog", "Set ranker + SOG", "sog"),
         ranker("ranker-heads", "Set ranker, 8 answers", "ranker", **several),
         ranker("mixture-density", "Mixture density", "mixture-density"),
         ranker("explicit-mixture", "Explicit mixture", "explicit-mixture"),

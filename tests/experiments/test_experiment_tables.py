@@ -114,7 +114,8 @@ def test_all_answers_have_the_same_inputs_and_steps(profile):
     rows = {r.id: r for r in experiments.TABLES["generating"].rows(profile)}
     tokens = make_settings("tokens", profile)
     for name in (
-        "ranker", "ranker-heads", "mixture-density", "explicit-mixture"
+        "ranker", "ranker-heads", "mixture-density", "explicit-mixture",
+        "mmr", "sog",
     ):  # fmt: skip
         recipe = rows[name].recipe
         assert recipe["options"]["prototypes"] == tokens.prototypes

@@ -20,6 +20,7 @@ from serendifflib.baselines.controls import CONTROLS
 from serendifflib.baselines.modes import MODES
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.baselines.registry import RIVALS, make_model
+from serendifflib.baselines.reranking import RERANKERS
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.splits import make_examples, user_folds
 from serendifflib.data.world import World
@@ -163,7 +164,7 @@ def computers(cases):
             ),
         )
     add("ranker", "ranker", lambda: SetRanker(budget=BUDGET))
-    for name, kind in MODES.items():
+    for name, kind in (MODES | RERANKERS).items():
         add("ranker", name, lambda kind=kind: kind(budget=BUDGET))
     for name, kind in CONTROLS.items():
         add("control", name, kind)

@@ -8,11 +8,19 @@ vectors with one value per list.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from serendifflib.data.law import ForkedLaw
+from serendifflib.data.splits import Examples
+from serendifflib.data.world import World
 from serendifflib.errors import DataError
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.items import Isotropy, shares
 
-K = 10  # places of a list that a reader sees
+TOP = 10  # places of a list that a reader sees
+GROUPS = 100  # prototypes that stand for the groups of a catalogue, at most
 MIX = 0.01  # share of the history in the list, so that no log is infinite
 
 
@@ -132,3 +140,77 @@ def novelty(lists: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray:
         )
     bits = -np.log2(np.maximum(counts, 1) / n_users)
     return np.asarray(bits[lists].mean(axis=1))
+
+
+@dataclass(frozen=True)
+class ListMeasures:
+    """What the measures of a fold's lists need to know.
+
+    Attributes:
+        vectors: centred unit item vectors, [N + 1, d].
+        shares: of the items in prototypes, which stand for groups.
+        counts: training users who have each item, [N + 1].
+        n_users: U.
+        world: with several bridges; None leaves coverage out.
+    """
+
+    vectors: np.ndarray
+    shares: np.ndarray
+    counts: np.ndarray
+    n_users: int
+    world: World | None
+
+    @classmethod
+    def of(cls, fold: FoldData) -> ListMeasures:
+        """Count in the training histories of ``fold``."""
+        isotropy = Isotropy.fit(fold.raw_vectors, fold.train_items)
+        vectors = isotropy.apply(fold.raw_vectors)
+        met = [np.unique(history) for history in fold.training_histories()]
+        world = fold.interactions.world
+        if fold.kind != "serendipity" or not (
+            world and isinstance(world.law, ForkedLaw)
+        ):
+            world = None
+        return cls(
+            vectors=vectors.numpy(),
+            shares=shares(vectors, GROUPS).numpy(),
+            counts=np.bincount(np.concatenate(met), minlength=len(vectors)),
+            n_users=len(met),
+            world=world,
+        )
+
+    def per_case(
+        self, lists: np.ndarray, examples: Examples
+    ) -> dict[str, np.ndarray]:
+        """All measures of the cases' lists.
+
+        Args:
+            lists: item numbers, [M, k].
+            examples: the M cases.
+
+        Returns:
+            name -> float64 [M]; ``zones`` in worlds with bridges alone.
+        """
+        histories = examples.histories.numpy()
+        found = {
+            "calibration": calibration(histories, lists, self.shares),
+            "distance": intra_list_distance(lists, self.vectors),
+            "novelty": novelty(lists, self.counts, self.n_users),
+        }
+        if self.world is not None:
+            found["zones"] = self._zones(lists, examples.users)
+        return found
+
+    def _zones(self, lists: np.ndarray, users: np.ndarray) -> np.ndarray:
+        """Coverage, one user at a time: zones of all items are large."""
+        assert self.world and isinstance(self.world.law, ForkedLaw)
+        bridges = self.world.law.bridges
+        covered = [
+            zone_coverage(
+                listed[None],
+                self.world.zone_items(int(user))[None],
+                bridges,
+            )
+            for user, listed in zip(users, lists, strict=True)
+        ]
+        return np.concatenate([np.zeros(0), *covered])

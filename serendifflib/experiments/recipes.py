@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from serendifflib.baselines.controls import CONTROLS
@@ -33,6 +34,7 @@ from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import Examples
 from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.evaluation.candidates import Candidates, draw_candidates
+from serendifflib.evaluation.lists import TOP, ListMeasures
 from serendifflib.evaluation.protocol import evaluate
 from serendifflib.experiments.prepared import Bench, load_or_fit, open_bench
 from serendifflib.experiments.provenance import device_name
@@ -111,7 +113,9 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         where there is one, so that a model from the cache reports what it
         took), ``train_seconds`` per batch (validation included),
         ``steps``, ``score_seconds`` of all test cases,
-        ``inference_seconds`` per case, ``parameters``, of SerenDiff
+        ``inference_seconds`` per case, ``parameters``; of the ten best
+        ``calibration``, ``distance``, ``novelty`` and, in worlds with
+        bridges, ``zones`` (evaluation.lists); of SerenDiff
         ``portrait_megabytes`` (one training batch of dense portraits), on a
         GPU ``peak_megabytes`` (training too, unless the model came from
         the cache); with a second task these come again with its name in
@@ -126,7 +130,7 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
     cases, extra, checksums = {}, {}, []
     on_gpu = recipe.model != "control" and torch.cuda.is_available()
     for task in tasks:
-        bench, grid = _open(
+        bench, grid, measures = _open(
             source or unit.data,
             "temporal" if recipe.fold == "temporal" else unit.fold,
             TASKS[task],
@@ -145,6 +149,7 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
             bench.test,
             bench.test_candidates,
             generator=torch.Generator().manual_seed(unit.seed),
+            top=TOP,
         )
         seconds = time.perf_counter() - started
         numbers["score_seconds"] = seconds
@@ -152,6 +157,8 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         if on_gpu:
             peak = torch.cuda.max_memory_allocated()
             numbers["peak_megabytes"] = peak / 2**20
+        if len(table):
+            numbers |= _of_lists(measures, table, bench.test)
         cases[task] = Cases.of(table)
         checksums.append(bench.test_candidates.checksum)
         first = "" if task == tasks[0] else f"{task}_"
@@ -162,6 +169,14 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         candidates=" ".join(checksums),
         device=device_name("cuda" if on_gpu else "cpu"),
     )
+
+
+def _of_lists(
+    measures: ListMeasures, table: pd.DataFrame, test: Examples
+) -> dict[str, float]:
+    """Means of the measures of the cases' best items."""
+    found = measures.per_case(np.stack(table["top"]), test)
+    return {name: float(values.mean()) for name, values in found.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -177,8 +192,8 @@ def _open(
     kind: str,
     profile: Profile,
     n_candidates: int,
-) -> tuple[Bench, Grid]:
-    """The bench and a grid for its controls, made once per process.
+) -> tuple[Bench, Grid, ListMeasures]:
+    """The bench, a grid and measures for it, made once per process.
 
     Fold, candidates and world do not follow the unit's seed: other seeds
     train other models on the very same cases.
@@ -190,7 +205,7 @@ def _open(
         profile=profile,
         n_candidates=n_candidates,
     )
-    return bench, Grid(bench.space)
+    return bench, Grid(bench.space), ListMeasures.of(bench.fold)
 
 
 def _changed(bench: Bench, recipe: Recipe) -> Bench:

@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 
+from serendifflib.data.splits import user_folds
 from serendifflib.data.world import World
 from serendifflib.errors import DataError
 from serendifflib.evaluation.lists import (
+    ListMeasures,
     calibration,
     intra_list_distance,
     novelty,
     zone_coverage,
 )
+from serendifflib.portrait.fold import prepare_fold
 
 N, G = 30, 4
 
@@ -142,3 +145,42 @@ def test_rectools_finds_the_same(lists):
     )
     ours = novelty(lists, met.sum(axis=0), frame["user_id"].nunique())
     assert ours == pytest.approx(theirs.to_numpy())
+
+
+@pytest.fixture(scope="module")
+def forked_fold(word_encoder):
+    world = World("forked", n_users=60, n_items=300, seed=3, bridges=2)
+    data = world.interactions()
+    split = user_folds(data, 3, seed=0)[0]
+    return prepare_fold(data, split, encoder=word_encoder)
+
+
+def test_all_measures_of_a_fold(forked_fold):
+    measures = ListMeasures.of(forked_fold)
+    test = forked_fold.test
+    world = forked_fold.interactions.world
+    best = np.stack(
+        [np.argsort(-world.oracle_scores(u))[:10] for u in test.users]
+    )
+    found = measures.per_case(best, test)
+    assert {name: len(values) for name, values in found.items()} == (
+        dict.fromkeys(
+            ["calibration", "distance", "novelty", "zones"], len(test)
+        )
+    )
+    zones = world.zone_items(int(test.users[0]))
+    seen = set(zones[best[0]].tolist()) - {-1}
+    assert found["zones"][0] == len(seen) / 2
+    # nobody of the test users is counted
+    assert measures.n_users == len(forked_fold.split.train_users)
+    assert (found["calibration"] > 0).all()
+
+
+def test_no_case_and_no_bridges(forked_fold, tiny_fold):
+    measures = ListMeasures.of(forked_fold)
+    nobody = forked_fold.test.subset([])
+    none = measures.per_case(np.zeros((0, 10), dtype=int), nobody)
+    assert all(len(values) == 0 for values in none.values())
+    plain = ListMeasures.of(tiny_fold)
+    lists = np.tile(np.arange(1, 11), (len(tiny_fold.test), 1))
+    assert "zones" not in plain.per_case(lists, tiny_fold.test)

@@ -223,6 +223,7 @@ def test_ranks_are_those_of_the_protocol(tiny, store):
     extra = record.extra
     assert set(extra) == {
         "fit_seconds", "score_seconds", "inference_seconds", "parameters",
+        "calibration", "distance", "novelty",
     }  # fmt: skip
     assert extra["inference_seconds"] == pytest.approx(
         extra["score_seconds"] / len(record.cases["serendipity"].ranks)

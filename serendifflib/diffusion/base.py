@@ -182,3 +182,18 @@ class Diffusion(Protocol):
     def zone(self, network: nn.Module, seen: PlacedItems) -> torch.Tensor:
         """How strongly each cell is generated, [B, L, L], at least 0."""
         ...
+
+    def tune(self, network: nn.Module, cases: PlacedItems) -> None:
+        """Choose on validation cases what training does not decide.
+
+        Args:
+            network: trained; what is chosen is kept in its buffers.
+            cases: with the target in column 0.
+        """
+        ...
+
+    def draw_cells(
+        self, network: nn.Module, seen: PlacedItems, draws: int
+    ) -> torch.Tensor | None:
+        """Cells of drawn points, [B, S, 2]; None where none are drawn."""
+        ...

@@ -301,3 +301,9 @@ class ImageDiffusion:
                 )
             parts.append((total / samples / self.data_scale).cpu())
         return torch.cat(parts)
+
+    def tune(self, network: UNet, cases: PlacedItems) -> None:
+        """Nothing: all is decided by training and settings."""
+
+    def draw_cells(self, network: UNet, seen: PlacedItems, draws: int) -> None:
+        """None: what is drawn is a portrait, which has no single cell."""

@@ -21,6 +21,8 @@ L side of the grid.
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +43,36 @@ from serendifflib.diffusion.sampling import draw_vectors
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import Loss, draw_noise
 from serendifflib.diffusion.unet import TYPICAL, sinusoid
+from serendifflib.diffusion.validation import mean_ndcg
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import Portraits, PortraitSpace
+from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
 
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
 SHRINK_VECTOR, SHRINK_PLACE = 3.0, 10.0  # of the ridge regressions
+AGGREGATES = ("mean", "draws")
+TEMPERATURES, SPREADS = (0.02, 0.04, 0.08, 0.16), (0.3, 1.0, 3.0)
+
+
+def log_mean_exp(
+    cosines: torch.Tensor,
+    distances: torch.Tensor,
+    temperature: float,
+    spread: float,
+) -> torch.Tensor:
+    """Log-density of the draws at items, up to a constant.
+
+    Args:
+        cosines, distances: see :meth:`PointNetwork.agreement`, [B, S, C].
+        temperature: of the cosines.
+        spread: of the places.
+
+    Returns:
+        [B, C].
+    """
+    logits = cosines / temperature - distances / (2.0 * spread**2)
+    return logits.logsumexp(dim=1) - math.log(logits.shape[1])
 
 
 def typical_means(
@@ -101,6 +126,8 @@ class PointNetwork(nn.Module):
             self.register_buffer(f"statistics_{name}", zeros)
             self.register_buffer(f"place_{name}", torch.zeros(AXES))
         self.register_buffer("utility", torch.zeros(2 + 3 * AXES))
+        # of the agreement with a draw: temperature, spread of the place
+        self.register_buffer("agreeing", torch.tensor([0.05, 1.0]))
         self.start_vector = nn.Linear(size, size)
         self.start_place = nn.Linear(STATISTICS, AXES)
         self.user = nn.Linear(size + STATISTICS, hidden)
@@ -179,6 +206,30 @@ class PointNetwork(nn.Module):
             parts += [p, p.square(), p * made[:, None, size + axis]]
         return torch.stack(parts, dim=2)
 
+    def agreement(
+        self, made: torch.Tensor, items: torch.Tensor, place: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """How well items agree with each of several generated points.
+
+        Args:
+            made: [B, S, D + 2].
+            items: candidates, [B, C].
+            place: their log-expectedness and relevance, [B, C, 2].
+
+        Returns:
+            cosines (vector and memberships together, which weigh the same),
+            and squared distances of the places in standard deviations of
+            the labels' places, both [B, S, C].
+        """
+        size, draws = self.points.shape[1], made.shape[1]
+        distinct, column = items.unique(return_inverse=True)
+        wanted = F.normalize(made[..., :size], dim=2)
+        # mean square length of a point: 2
+        found = wanted @ self.points[distinct].T / 2**0.5
+        cosines = found.gather(2, column[:, None].expand(-1, draws, -1))
+        place = (place - self.place_middle) / self.place_spread
+        return cosines, torch.cdist(made[..., size:], place).square()
+
 
 @dataclass(eq=False, kw_only=True)
 class PointDiffusion:
@@ -200,8 +251,12 @@ class PointDiffusion:
             noise decides, so the noisy end matters.
         negatives: K.
         sampler, calls: as in :func:`serendifflib.diffusion.sampling.sample`.
-        samples: generated points averaged per user; the utility is linear in
-            the point, so that their scores are averaged.
+        samples: S, generated points per user.
+        aggregate: what is done with them. ``mean``: the utility is linear in
+            the point, so that the points are averaged. ``draws``: the score
+            is the log of the mean over draws of exp(cosine / temperature -
+            squared distance of the places / (2 spread^2)), a density of the
+            draws at the item; both numbers are chosen on validation users.
         seed: of the noise.
         device: where to train and generate.
     """
@@ -217,6 +272,7 @@ class PointDiffusion:
     sampler: str
     calls: int
     samples: int
+    aggregate: str
     seed: int
     device: torch.device
 
@@ -293,6 +349,9 @@ class PointDiffusion:
         draws: int | None = None,
     ) -> torch.Tensor:
         """Utilities of the items given the generated points, [B, C]."""
+        if self.aggregate == "draws":
+            agreement = self._agreement(network, seen)
+            return log_mean_exp(*agreement, *network.agreeing.tolist())
         parts = []
         for rows in torch.arange(len(seen)).split(64):
             some = seen.part(rows, self.device)
@@ -303,24 +362,57 @@ class PointDiffusion:
             parts.append((features @ network.utility).cpu())
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def _agreement(
+        self, network: PointNetwork, seen: PlacedItems
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`PointNetwork.agreement` with the S draws of each user."""
+        parts = []
+        for rows in torch.arange(len(seen)).split(16):
+            some = seen.part(rows, self.device)
+            made = self.generate(network, some.portraits)
+            place = some.scores.nan_to_num().float()
+            parts.append(network.agreement(made, some.items, place))
+        cosines, distances = zip(*parts, strict=True)
+        return torch.cat(cosines).cpu(), torch.cat(distances).cpu()
+
+    def tune(self, network: PointNetwork, cases: PlacedItems) -> None:
+        """Choose temperature and spread on validation cases."""
+        if self.aggregate != "draws":
+            return
+        agreement = self._agreement(network, cases)
+        trials = list(itertools.product(TEMPERATURES, SPREADS))
+        values = [mean_ndcg(log_mean_exp(*agreement, *t)) for t in trials]
+        best = trials[int(np.argmax(values))]
+        network.agreeing.copy_(torch.tensor(best))
+
     def zone(
         self, network: PointNetwork, seen: PlacedItems, draws: int = 64
     ) -> torch.Tensor:
-        """Share of draws whose place lies in each cell, [B, L, L].
+        """Share of draws whose place lies in each cell, [B, L, L]."""
+        cells = self.draw_cells(network, seen, draws)
+        zone = torch.zeros(len(seen), self.side * self.side)
+        flat = cells[..., 0] * self.side + cells[..., 1]
+        zone.scatter_add_(1, flat, torch.full(flat.shape, 1 / draws))
+        return zone.unflatten(1, (self.side, self.side))
+
+    def draw_cells(
+        self, network: PointNetwork, seen: PlacedItems, draws: int
+    ) -> torch.Tensor:
+        """Cells in which the draws' places lie, [B, S, 2].
 
         Args:
             network: trained.
             seen: with the whole catalogue, which tells where a place lies
                 on the plane.
-            draws: generated points per user.
+            draws: S, generated points per user.
         """
         portraits = seen.part(torch.arange(len(seen)), self.device).portraits
         size = network.points.shape[1]
         made = self.generate(network, portraits, draws)[..., size:]
         made = made * network.place_spread + network.place_middle
-        zone = torch.zeros(len(seen), self.side * self.side)
+        cells = torch.zeros(len(seen), draws, AXES, dtype=torch.long)
         for row, places in enumerate(made.cpu().double()):
-            flat = 0
             for axis in range(AXES):
                 scores = seen.scores[row, :, axis].nan_to_num()
                 order = scores.argsort()
@@ -328,10 +420,8 @@ class PointDiffusion:
                     scores[order], places[:, axis].contiguous()
                 ).clamp(max=len(order) - 1)
                 position = seen.positions[row, order[below], axis]
-                cell = (position * self.side).long().clamp(0, self.side - 1)
-                flat = flat * self.side + cell
-            zone[row] = torch.bincount(flat, minlength=self.side**2) / draws
-        return zone.unflatten(1, (self.side, self.side))
+                cells[row, :, axis] = cell_of(position, self.side)
+        return cells
 
     @torch.no_grad()
     def generate(

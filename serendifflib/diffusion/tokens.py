@@ -168,6 +168,15 @@ class TokenDiffusion:
         """Exact p(cell | user), [B, L, L]; sums to one."""
         return self.table(network, seen.portraits).flatten(3).sum(dim=-1)
 
+    def tune(self, network: TokenNetwork, cases: PlacedItems) -> None:
+        """Nothing: the score has no dials."""
+
+    def draw_cells(
+        self, network: TokenNetwork, seen: PlacedItems, draws: int
+    ) -> torch.Tensor:
+        """Cells of drawn strings, [B, S, 2]."""
+        return self.generate(network, seen.portraits, draws)[..., :2].cpu()
+
     @torch.no_grad()
     def table(
         self, network: TokenNetwork, portraits: Portraits

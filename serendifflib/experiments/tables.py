@@ -25,7 +25,7 @@ from serendifflib.experiments.records import RecordStore, Unit, recorded
 from serendifflib.experiments.runner import Report, run_units
 from serendifflib.experiments.versions import parts_of
 from serendifflib.io import content_hash
-from serendifflib.model.settings import make_settings
+from serendifflib.model.settings import Settings, make_settings
 from serendifflib.portrait import encoding
 from serendifflib.profiles import Profile, current_profile
 
@@ -219,6 +219,18 @@ def _generating(profile: Profile) -> tuple[Row, ...]:
         return Row(row, label, "ranker", name, recipe)
 
     several = {"answers": ANSWERS}
+    # draws need the clean end of the noise as well, and a few steps each
+    drawn = {
+        "aggregate": "draws",
+        "earliest": 0.0,
+        "ema": True,
+        "learning_rate": 1e-3,
+        "sampler": "ddim",
+        "calls": 12,
+        "samples": 32,
+        "steps": tokens.steps,
+        "validate_every": 2 * tokens.validate_every,
+    }
     return (
         *(
             row
@@ -236,6 +248,15 @@ def _generating(profile: Profile) -> tuple[Row, ...]:
         _control("nearest-users", "Nearest users"),
         POINTS_ROWS[1],
         POINTS_ROWS[0],
+        # one network, read in two ways
+        _serendiff("points-draws", "Points, draws", "points", options=drawn),
+        _serendiff(
+            "points-mean",
+            "Points, the same draws averaged",
+            "points",
+            options=drawn,
+            sampling={"aggregate": "mean"},
+        ),
         ranker("ranker", "Set ranker, one answer", "ranker"),
         ranker("mmr", "Set ranker + MMR", "mmr"),
         ranker("sog", "Set ranker + SOG", "sog"),
@@ -720,7 +741,11 @@ def _unit(
     )
     if row.model == "serendiff":
         chosen = make_settings(row.name, profile, **settings["options"])
-        parts["settings"] = content_hash(chosen.as_dict())[:16]
+        decisive = chosen.as_dict()
+        if chosen.aggregate == Settings.aggregate:
+            # it came later, and records from before are as valid
+            decisive.pop("aggregate")
+        parts["settings"] = content_hash(decisive)[:16]
     return Unit(
         table=table.id,
         data=data_id(data),

@@ -183,6 +183,7 @@ class SerenDiff:
                 dropout=s.dropout,
                 earliest=s.earliest,
                 negatives=s.negatives,
+                aggregate=s.aggregate,
                 **common,
             )
         channels = self.points.shape[1]
@@ -312,7 +313,8 @@ class SerenDiff:
         self.diffusion.start(network.cpu(), placed)
         if not steps:
             return
-        validate = self._validator(fold, stage) if s.patience else None
+        cases = self._cases(fold, stage) if s.patience else None
+        validate = None if cases is None else self._validator(cases)
         report = train(
             network.to(self.device),
             self.diffusion.loss(network, placed),
@@ -346,11 +348,11 @@ class SerenDiff:
             progress=self.progress,
         )
         self.reports.append(report)
+        if cases is not None:
+            self.diffusion.tune(network, cases)
 
-    def _validator(
-        self, fold: FoldData, stage: str
-    ) -> Callable[[nn.Module], float] | None:
-        """NDCG of a network on the common cases, which are placed once."""
+    def _cases(self, fold: FoldData, stage: str) -> PlacedItems | None:
+        """The common validation cases, placed once."""
         cases = Validation.of(
             fold,
             kind=stage,
@@ -359,9 +361,12 @@ class SerenDiff:
         )
         if cases is None:
             return None
-        seen = place(self.space, cases.histories, cases.candidates)
+        return place(self.space, cases.histories, cases.candidates)
+
+    def _validator(self, cases: PlacedItems) -> Callable[[nn.Module], float]:
+        """NDCG of a network on validation cases."""
         return lambda network: mean_ndcg(
-            self.diffusion.score(network, seen, draws=1)
+            self.diffusion.score(network, cases, draws=1)
         )
 
     @property
@@ -415,12 +420,13 @@ class SerenDiff:
 
         Args:
             seed: of the noise.
-            **changes: ``sampler``, ``calls``, ``samples``, ``match``.
+            **changes: ``sampler``, ``calls``, ``samples``, ``aggregate``,
+                ``match``.
 
         Raises:
             ConfigError: a setting that training depends on, or a bad value.
         """
-        late = {"sampler", "calls", "samples", "match"}
+        late = {"sampler", "calls", "samples", "aggregate", "match"}
         if set(changes) - late:
             raise ConfigError(
                 f"{sorted(set(changes) - late)[0]} cannot be changed after "

@@ -24,6 +24,7 @@ import math
 import numbers
 from dataclasses import asdict, dataclass, fields, replace
 
+from serendifflib.diffusion.points import AGGREGATES
 from serendifflib.diffusion.sampling import SAMPLERS
 from serendifflib.diffusion.schedule import PREDICT
 from serendifflib.errors import ConfigError
@@ -67,6 +68,8 @@ class Settings:
             is all) among so many candidates.
         sampler, calls, samples: how to generate; the scores of ``samples``
             generated portraits are averaged.
+        aggregate: what is done with several generated points: ``mean`` or
+            ``draws`` (diffusion.points).
         match: ``own-cell``, ``zone`` or ``field`` (matching).
     """
 
@@ -107,6 +110,7 @@ class Settings:
     sampler: str = "ancestral"
     calls: int = 1000
     samples: int = 1
+    aggregate: str = "mean"
     match: str = "zone"
 
     def __post_init__(self):
@@ -117,6 +121,7 @@ class Settings:
             ("predict", self.predict, PREDICT),
             ("sampler", self.sampler, SAMPLERS),
             ("match", self.match, MATCHES),
+            ("aggregate", self.aggregate, AGGREGATES),
         ):
             if value not in known:
                 raise ConfigError(

@@ -8,7 +8,13 @@ from baselines.toy import chance, hit_ratio, toy_fold
 
 from serendifflib.diffusion.base import place, training_placement
 from serendifflib.diffusion.linear import reaches
-from serendifflib.diffusion.points import PointNetwork, typical_means
+from serendifflib.diffusion.points import (
+    SPREADS,
+    TEMPERATURES,
+    PointNetwork,
+    log_mean_exp,
+    typical_means,
+)
 from serendifflib.diffusion.unet import typical_mean
 from serendifflib.errors import ConfigError
 from serendifflib.model.serendiff import SerenDiff
@@ -63,6 +69,80 @@ def test_the_typical_mean_by_hand_and_as_the_portraits():
     portrait[0, :, 1, 1] = COMPASS[NORTH]
     counts = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
     assert torch.allclose(typical_mean(portrait, counts)[0], found, atol=1e-5)
+
+
+def test_agreement_with_draws_by_hand():
+    # the last component makes squared lengths 2
+    shares = torch.ones(5, 1)
+    network = PointNetwork(COMPASS, shares, 4, 0.0)
+    network.place_middle.copy_(torch.tensor([1.0, 0.0]))
+    network.place_spread.copy_(torch.tensor([2.0, 1.0]))
+    made = torch.zeros(1, 2, 5)
+    made[0, 0, :2] = 3.0 * COMPASS[WEST]
+    made[0, 1, :3] = torch.tensor([*COMPASS[NORTH].tolist(), 1.0])
+    made[0, 1, 3:] = torch.tensor([1.0, 2.0])
+    items = torch.tensor([[WEST, NORTH, WEST]])
+    place = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [1.0, 1.0]]])
+    cosines, distances = network.agreement(made, items, place)
+    half = 0.5**0.5
+    west, north = [half, 0.0, half], [0.5, 1.0, 0.5]
+    assert cosines[0, 0].tolist() == pytest.approx(west, abs=1e-6)
+    assert cosines[0, 1].tolist() == pytest.approx(north, abs=1e-6)
+    assert distances[0, 0].tolist() == pytest.approx([0.0, 5.0, 1.0])
+    assert distances[0, 1].tolist() == pytest.approx([5.0, 0.0, 2.0])
+    found = log_mean_exp(cosines, distances, 0.5, 1.0)[0]
+    for column in range(3):
+        terms = [
+            np.exp(float(cosines[0, s, column]) / 0.5)
+            * np.exp(-float(distances[0, s, column]) / 2)
+            for s in range(2)
+        ]
+        assert float(found[column]) == pytest.approx(np.log(np.mean(terms)))
+
+
+def test_several_answers_are_heard_only_by_draws(toy):
+    """Two modes at opposite ends: their mean is neither, draws are both."""
+    network = PointNetwork(COMPASS, torch.ones(5, 1), 4, 0.0)
+    network.place_spread.fill_(1.0)
+    made = torch.zeros(1, 2, 5)
+    made[0, 0, :2], made[0, 1, :2] = COMPASS[EAST], COMPASS[WEST]
+    items, place = torch.tensor([[EAST, NORTH, WEST]]), torch.zeros(1, 3, 2)
+    drawn = log_mean_exp(*network.agreement(made, items, place), 0.1, 1.0)[0]
+    assert drawn[0] == drawn[2] > drawn[1] + 1.0
+    mean = made.mean(1, keepdim=True)
+    said = log_mean_exp(*network.agreement(mean, items, place), 0.1, 1.0)[0]
+    assert torch.allclose(said, said[:1].expand(3))
+
+
+def test_draws_are_a_way_to_read_points(toy, tmp_path):
+    model = fitted(
+        toy,
+        **SMALL,
+        aggregate="draws",
+        earliest=0.0,
+        sampler="ddim",
+        calls=4,
+        samples=8,
+    )
+    assert model.network.agreeing[0] in torch.tensor(TEMPERATURES)
+    assert model.network.agreeing[1] in torch.tensor(SPREADS)
+    assert hit_ratio(model, toy) > 2 * chance(toy)
+    check_inductive(
+        model, toy.test.histories[:6], torch.arange(1, 101).expand(6, -1)
+    )
+    model.save(tmp_path / "draws")
+    again = SerenDiff.load(tmp_path / "draws", device="cpu", progress=False)
+    histories, items = (
+        toy.test.histories[:6],
+        torch.arange(1, 101).expand(6, -1),
+    )
+    assert torch.equal(
+        model.score(histories, items), again.score(histories, items)
+    )
+    mean = model.with_sampling(aggregate="mean").score(histories, items)
+    assert not torch.equal(mean, model.score(histories, items))
+    with pytest.raises(ConfigError, match="unknown aggregate 'mode'"):
+        SerenDiff("points", aggregate="mode")
 
 
 def test_features_by_hand():

@@ -64,7 +64,8 @@ def log_mean_exp(
     """Log-density of the draws at items, up to a constant.
 
     Args:
-        cosines, distances: see :meth:`PointNetwork.agreement`, [B, S, C].
+        cosines: see :meth:`PointNetwork.agreement`, [B, S, C].
+        distances: as there.
         temperature: of the cosines.
         spread: of the places.
 

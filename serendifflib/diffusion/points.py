@@ -351,8 +351,9 @@ class PointDiffusion:
     ) -> torch.Tensor:
         """Utilities of the items given the generated points, [B, C]."""
         if self.aggregate == "draws":
-            agreement = self._agreement(network, seen)
-            return log_mean_exp(*agreement, *network.agreeing.tolist())
+            cosines, distances = self._agreement(network, seen)
+            temperature, spread = network.agreeing.tolist()
+            return log_mean_exp(cosines, distances, temperature, spread)
         parts = []
         for rows in torch.arange(len(seen)).split(64):
             some = seen.part(rows, self.device)

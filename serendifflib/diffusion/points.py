@@ -382,9 +382,12 @@ class PointDiffusion:
         """Choose temperature and spread on validation cases."""
         if self.aggregate != "draws":
             return
-        agreement = self._agreement(network, cases)
+        cosines, distances = self._agreement(network, cases)
         trials = list(itertools.product(TEMPERATURES, SPREADS))
-        values = [mean_ndcg(log_mean_exp(*agreement, *t)) for t in trials]
+        values = [
+            mean_ndcg(log_mean_exp(cosines, distances, *trial))
+            for trial in trials
+        ]
         best = trials[int(np.argmax(values))]
         network.agreeing.copy_(torch.tensor(best))
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import json
 import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -102,169 +104,18 @@ class Source:
         return os.environ.get(self.env) or self.url
 
 
-_SERENLENS = (
-    "https://media.githubusercontent.com/media/zhefu2/SerenLens/master/"
-    "Dataset/"
-)
-_GROUPLENS = "https://files.grouplens.org/datasets/"
+def _published() -> dict[str, Source]:
+    """The entries of ``sources.json``, by id."""
+    here = resources.files("serendifflib.data")
+    entries = json.loads(here.joinpath("sources.json").read_text("utf-8"))
+    for entry in entries:
+        for name, value in entry.items():
+            if isinstance(value, list):
+                entry[name] = tuple(value)
+    return {entry["id"]: Source(**entry) for entry in entries}
 
-SOURCES = {
-    source.id: source
-    for source in (
-        Source(
-            id="movielens-small",
-            what="real film ratings, titles, genres, tags; no labels",
-            url=f"{_GROUPLENS}movielens/ml-latest-small.zip",
-            env="SERENDIFF_URL_MOVIELENS_SMALL",
-            file="ml-latest-small.zip",
-            places=("ml-latest-small", "ml-latest-small.zip"),
-            limit=64 * MiB,
-            members=("ratings.csv", "movies.csv"),
-            optional=("tags.csv", "README.txt"),
-            licence="research use with citation; see its README",
-        ),
-        Source(
-            id="serenlens-books",
-            what="the paper's book reviews with serendipity labels",
-            url=f"{_SERENLENS}SerenLens_Books.csv",
-            env="SERENDIFF_URL_SERENLENS_BOOKS",
-            file="SerenLens_Books.csv",
-            places=(
-                "SerenLens_Books.csv",
-                "SerenLens/SerenLens_Books.csv",
-                "SerenLens/Dataset/SerenLens_Books.csv",
-                "Dataset/SerenLens_Books.csv",
-                "serenlens/SerenLens_Books.csv",
-                "serenlens-books/SerenLens_Books.csv",
-            ),
-            limit=512 * MiB,
-            size=497_718_992,
-            sha256=(
-                "5dc3eb6cf1cd07a796c8b10f98681057"
-                "3357209846adb80a84e335c314113885"
-            ),
-            licence="see the SerenLens repository; cite Fu et al., 2023",
-        ),
-        Source(
-            id="serenlens-movies",
-            what="the paper's film reviews with serendipity labels",
-            url=f"{_SERENLENS}SerenLens_Movies.csv",
-            env="SERENDIFF_URL_SERENLENS_MOVIES",
-            file="SerenLens_Movies.csv",
-            places=(
-                "SerenLens_Movies.csv",
-                "SerenLens/SerenLens_Movies.csv",
-                "SerenLens/Dataset/SerenLens_Movies.csv",
-                "Dataset/SerenLens_Movies.csv",
-                "serenlens/SerenLens_Movies.csv",
-                "serenlens-movies/SerenLens_Movies.csv",
-            ),
-            limit=192 * MiB,
-            size=155_015_808,
-            sha256=(
-                "74460e2f516c12ec3366bb50bdd0e746"
-                "98e5e0e898c75bfaebf0823489035bd3"
-            ),
-            licence="see the SerenLens repository; cite Fu et al., 2023",
-        ),
-        Source(
-            id="serendipity-2018",
-            what="film ratings with survey answers about serendipity",
-            url=f"{_GROUPLENS}serendipity-sac2018/serendipity-sac2018.zip",
-            env="SERENDIFF_URL_SERENDIPITY_2018",
-            file="serendipity-sac2018.zip",
-            places=(
-                "serendipity-sac2018",
-                "serendipity-2018",
-                "serendipity-sac2018.zip",
-                "serendipity-2018.zip",
-            ),
-            limit=2048 * MiB,
-            members=("answers.csv", "training.csv", "movies.csv"),
-            optional=("tags.csv",),
-            licence="research use with citation; not to be passed on",
-            n_users=481,
-        ),
-        Source(
-            id="goodreads-surprise",
-            what="four readers of books with human judgements of surprise",
-            url=(
-                "https://github.com/Ton-moy/surprise-and-serendipity/archive/"
-                "b28b856.zip"
-            ),
-            env="SERENDIFF_URL_GOODREADS_SURPRISE",
-            file="goodreads-surprise.zip",
-            places=("goodreads-surprise", "goodreads-surprise.zip"),
-            limit=64 * MiB,
-            members=tuple(f"User {reader}.txt" for reader in range(1, 5)),
-            member_sha256=(
-                "c8174b5d856e219fb5924c99bf7fc205"
-                "c710a200817c811cafaf7020c348a583",
-                "d3d2b11b1df8cd53be90c125f9978630"
-                "ae2f28af651e10d04a04a360bb20ff4f",
-                "6717ec00b2881c040a8568dff6e2fb35"
-                "5296b1ce329e119416d5a25cc10ea746",
-                "5abe0453a7a1cf5e4d1df8da9a7e81eb"
-                "9ec1a5efcb79b78c6bfb363511ba9ac5",
-            ),
-            licence="MIT; cite Hasan and Bunescu, 2023",
-            n_users=4,
-        ),
-        Source(
-            id="taobao-serendipity",
-            what="survey: 11,383 people rate one recommendation each",
-            url=(
-                "https://raw.githubusercontent.com/greenblue96/"
-                "Taobao-Serendipity-Dataset/HEAD/umap2020_TSD_Wang.csv"
-            ),
-            env="SERENDIFF_URL_TAOBAO_SERENDIPITY",
-            file="umap2020_TSD_Wang.csv",
-            places=(
-                "taobao-serendipity/umap2020_TSD_Wang.csv",
-                "umap2020_TSD_Wang.csv",
-            ),
-            limit=4 * MiB,
-            size=916_390,
-            sha256=(
-                "bd6ca851d0cbf2d58fe22e662c9232b8"
-                "35d8b1ad064487b7d787a7a0b4369400"
-            ),
-            licence="research use with citation; not to be passed on",
-            n_users=11_383,
-        ),
-        Source(
-            id="movielens-beliefs-2024",
-            what="survey: ratings that people expect of films not yet seen",
-            url=f"{_GROUPLENS}movielens/ml_belief_2024_data_release_2.zip",
-            env="SERENDIFF_URL_MOVIELENS_BELIEFS_2024",
-            file="ml_belief_2024_data_release_2.zip",
-            places=(
-                "movielens-beliefs-2024",
-                "ml_belief_2024_data_release_2/data_release",
-                "data_release",
-                "ml_belief_2024_data_release_2.zip",
-            ),
-            limit=2048 * MiB,
-            members=("belief_data.csv",),
-            licence="research use with citation; share under the same terms",
-        ),
-        Source(
-            id="personality-2018",
-            what="survey: lists of high, middle and low serendipity",
-            url=f"{_GROUPLENS}personality-2018/personality-isf2018.zip",
-            env="SERENDIFF_URL_PERSONALITY_2018",
-            file="personality-isf2018.zip",
-            places=(
-                "personality-2018",
-                "personality-isf2018",
-                "personality-isf2018.zip",
-            ),
-            limit=256 * MiB,
-            members=("personality-data.csv",),
-            licence="research use with citation; not to be passed on",
-        ),
-    )
-}
+
+SOURCES = _published()
 
 WORLDS = {
     "synthetic": ("strong", "simulated reviews; labels follow a strong law"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -40,6 +41,25 @@ def plain_id(value: object) -> str:
     """
     text = str(value).strip()
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
+
+
+def find_id(
+    what: str, ids: Sequence[str] | np.ndarray, wanted: object, name: str
+) -> int:
+    """Place of an id among sorted ``ids`` of a ``"user"`` or ``"item"``.
+
+    Raises:
+        UnknownUserError, UnknownItemError: it is not among them.
+    """
+    text = plain_id(wanted)
+    place = bisect_left(ids, text)
+    if place == len(ids) or ids[place] != text:
+        unknown = UnknownUserError if what == "user" else UnknownItemError
+        raise unknown(
+            f"{what} {text!r} does not occur in {name}; "
+            f"ids look like {ids[0]!r}"
+        )
+    return place
 
 
 @dataclass(frozen=True)
@@ -129,14 +149,7 @@ class Interactions:
         Raises:
             UnknownUserError: the id does not occur.
         """
-        wanted = plain_id(user_id)
-        place = int(np.searchsorted(self.users, wanted))
-        if place == self.n_users or self.users[place] != wanted:
-            raise UnknownUserError(
-                f"user {wanted!r} does not occur in {self.name}; "
-                f"ids look like {self.users[0]!r}"
-            )
-        return place
+        return find_id("user", self.users, user_id, self.name)
 
     def item_number(self, item_id: object) -> int:
         """Number (1..N) of an item id.
@@ -144,14 +157,7 @@ class Interactions:
         Raises:
             UnknownItemError: the id does not occur.
         """
-        wanted = plain_id(item_id)
-        place = int(np.searchsorted(self.items, wanted))
-        if place == self.n_items or self.items[place] != wanted:
-            raise UnknownItemError(
-                f"item {wanted!r} does not occur in {self.name}; "
-                f"ids look like {self.items[0]!r}"
-            )
-        return place + 1
+        return find_id("item", self.items, item_id, self.name) + 1
 
     def title(self, item: int) -> str:
         """Title of item number ``item``, or its id where none is known."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
 
-from serendifflib.data.interactions import Interactions, plain_id
-from serendifflib.errors import UnknownItemError, UnknownUserError
+from serendifflib.data.interactions import Interactions, find_id
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,7 @@ class Catalogue:
         Raises:
             UnknownUserError: the id does not occur.
         """
-        wanted = plain_id(user)
-        place = bisect_left(self.users, wanted)
-        if place == len(self.users) or self.users[place] != wanted:
-            raise UnknownUserError(
-                f"user {wanted!r} does not occur in {self.name}; ids look "
-                f"like {self.users[0]!r}"
-            )
-        return place
+        return find_id("user", self.users, user, self.name)
 
     def item_number(self, item: object) -> int:
         """Number (1..N) of an item id.
@@ -93,11 +84,4 @@ class Catalogue:
         Raises:
             UnknownItemError: the id does not occur.
         """
-        wanted = plain_id(item)
-        place = bisect_left(self.items, wanted)
-        if place == len(self.items) or self.items[place] != wanted:
-            raise UnknownItemError(
-                f"item {wanted!r} does not occur in {self.name}; ids look "
-                f"like {self.items[0]!r}"
-            )
-        return place + 1
+        return find_id("item", self.items, item, self.name) + 1

@@ -97,7 +97,7 @@ def _route(
 
 
 def squash(x: torch.Tensor) -> torch.Tensor:
-    """Same direction, length |x|^2 / (1 + |x|^2)."""
+    """Same direction, length ``|x|^2 / (1 + |x|^2)``."""
     # a zero vector has no direction; the small number keeps its gradient
     length = (x.square().sum(-1, keepdim=True) + 1e-12).sqrt()
     return x * length / (1.0 + length.square())
@@ -108,7 +108,7 @@ def direction(
 ) -> torch.Tensor:
     """s_u: the demand with part of its long-term component removed.
 
-    s = d/|d| - rho <d, p> p / (|d| |p|^2): with rho = 0 the demand's own
+    ``s = d / |d| - rho <d, p> p / (|d| |p|^2)``: with rho = 0 the demand's own
     direction, with rho = 1 what is new in it.
 
     Args:

@@ -304,7 +304,7 @@ def solve_implicit(
 ) -> np.ndarray:
     """Implicit ALS, one side: row factors given column factors.
 
-    Minimises sum_i c_i (r_i - x'y_i)^2 + lambda |x|^2 per row over ALL
+    Minimises ``sum_i c_i (r_i - x'y_i)^2 + lambda |x|^2`` per row, over ALL
     columns, with r = 1, c = 1 + confidence on entries and r = 0, c = 1
     elsewhere: x = (Y'Y + conf Y_s'Y_s + lambda I)^-1 (1 + conf) Y_s'1.
 
@@ -338,8 +338,8 @@ def solve_rows(
 ) -> np.ndarray:
     """Explicit ALS, one side: a bias and factors of each row.
 
-    Minimises sum over entries of (r_i - o_i - b - x'y_i)^2
-    + lambda (b^2 + |x|^2) per row.
+    Minimises, per row, the sum over entries of ``(r_i - o_i - b -
+    x'y_i)^2``, plus ``lambda (b^2 + |x|^2)``.
 
     Args:
         matrix: ratings r, rows x columns.

@@ -30,9 +30,9 @@ class NearestUsers(Control):
 
     Of S labelled users whose mean histories have the highest cosine, label
     m has the content t_m and lay at the place q_m of its own user's plane.
-    A candidate of content v at the place p of this user's plane scores
+    A candidate of content v at the place p of this user's plane scores::
 
-        log sum over m of exp(cos(v, t_m) / tau - |p - q_m|^2 / (2 h^2)),
+        log sum over m of exp(cos(v, t_m) / tau - |p - q_m|^2 / (2 h^2))
 
     that is the log-mean-exp of draws, up to a constant. Content is the item
     vector and, as for SerenDiff, its memberships in prototypes. S, tau and h

@@ -219,8 +219,9 @@ def cluster_centres(
 ) -> torch.Tensor:
     """Mean-shift: the mode that each item of a history climbs to.
 
-    c_j <- sum_l G_jl e_l / sum_l G_jl, G = exp(-|c_j - e_l|^2 / r^2), with
-    r half the median distance between two items of the history.
+    Repeats ``c_j <- sum_l G_jl e_l / sum_l G_jl`` with the kernel
+    ``G_jl = exp(-|c_j - e_l|^2 / r^2)``; r is half the median distance
+    between two items of the history.
 
     Args:
         points: item vectors e, [B, n, d].

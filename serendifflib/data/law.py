@@ -1,7 +1,7 @@
 """Label laws: which item becomes a user's serendipitous one.
 
 **One bridge** (:class:`Law`). With the radius ``rho(i, u) = 1 - cos(z_i,
-p_u)`` of item i and the user's usual radius ``reach_u`` (module ``world``),
+p_u)`` of item i and the user's usual radius ``reach_u`` (module ``world``)::
 
     logit(i | u) = - zone (rho(i, u) - reach_u - stretch)^2 / (2 width^2)
                    + content cos(z_i, e(bridge(niche_u)))
@@ -10,7 +10,7 @@ p_u)`` of item i and the user's usual radius ``reach_u`` (module ``world``),
 **K bridges** (:class:`ForkedLaw`). Every niche genre has K bridges. Bridge k
 is a pair of themes (a_k, b_k) of two genres, and a place: a distance
 ``reach_k = (k + 1/2) / K`` from what the user's own people meet. The place
-of an item is the share of the catalogue that is more *expected* than it,
+of an item is the share of the catalogue that is more *expected* than it::
 
     place(i, u) = (rank of E(i | u) from the top - 1/2) / N    in (0, 1),
     E(i | u)    = sum over j in the history before the label of
@@ -21,7 +21,7 @@ is the share of i among all rows, each count raised by one. This is the
 expectedness of Eq. 7 and 14 of the paper, counted in the ordinary rows of
 all *other* users of this world: the law judges by what can be seen, so that
 a portrait, which counts in the rows of its training users, sees nearly the
-same. With the pair's vector ``e_k = 3 e(a_k) + e(b_k)``,
+same. With the pair's vector ``e_k = 3 e(a_k) + e(b_k)``::
 
     s_k(i | u) = content cos(z_i, e_k)
                  - zone (place(i, u) - reach_k)^2 / (2 width^2)

@@ -1,9 +1,9 @@
 """Items, users and their ordinary histories in a simulated world.
 
 Items have a primary theme and a secondary theme of another genre. With
-``e(t)`` = genre one-hot + theme one-hot of theme t,
+``e(t)`` = genre one-hot + theme one-hot of theme t::
 
-    z_i = 0.75 e(primary_i) + 0.25 e(secondary_i),
+    z_i = 0.75 e(primary_i) + 0.25 e(secondary_i)
 
 so two themes of one genre are half similar and all ``z_i`` have one length.
 A user has a niche theme, a second interest in a third genre, and a boldness

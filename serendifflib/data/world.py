@@ -8,7 +8,7 @@ The items, the users and their ordinary rows are drawn in
 rows before the label, ``rho(i, u) = 1 - cos(z_i, p_u)`` the radius of item
 i, and ``reach_u`` the mean, over the history rows m >= 2, of the radius of
 row m as seen from the rows before it. Over all items that are not in the
-history before the label,
+history before the label::
 
     logit(i | u) = - zone (rho(i, u) - reach_u - stretch)^2 / (2 width^2)
                    + content cos(z_i, e(bridge(niche_u)))

@@ -79,7 +79,7 @@ class Ridge:
     def fit(
         cls, inputs: np.ndarray, outputs: np.ndarray, alpha: float
     ) -> Ridge:
-        """Minimise |X W - Y|^2 + alpha |W|^2.
+        """Minimise ``|X W - Y|^2 + alpha |W|^2``.
 
         Leaving row m out has a closed form: with H the hat matrix,
         y_m - (y_m - yhat_m) / (1 - H_mm).
@@ -104,7 +104,7 @@ def conditional_logit(
 ) -> torch.Tensor:
     """Weights of McFadden's conditional logit; column 0 is chosen.
 
-    Minimises the mean of -log softmax(f w)[0] plus ``penalty`` / 2 |w|^2 on
+    Minimises the mean of -log softmax(f w)[0] plus ``penalty / 2 |w|^2`` on
     standardised features: convex, so L-BFGS finds the one minimum.
 
     Args:

@@ -280,7 +280,7 @@ def history_weights(
 
     Args:
         n: length of the history.
-        kind: ``uniform`` (1 / |T|, what the authors' own script does),
+        kind: ``uniform`` (``1 / |T|``, what the authors' own script does),
             ``recency`` (falls by 0.9 per step into the past) or
             ``similarity`` (softmax, temperature 0.1, of the cosine between
             i_h and the mean of T: typical items weigh more).

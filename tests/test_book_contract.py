@@ -1,6 +1,7 @@
 """The book's parts fit together, and the built pages keep their promises."""
 
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -221,6 +222,46 @@ def test_what_another_page_measures_has_an_anchor(path):
 def test_the_test_knows_a_promise_without_a_place():
     assert PROMISE.search("{nb}`17_x`\nmeasures the cost")
     assert not PROMISE.search("{ref}`Readings <readings>` measure the cost")
+
+
+# What prose names: a role, a name in backticks, or a path, of the library.
+NAME = re.compile(r"`~?((?:serendifflib|benchmarks)(?:\.\w+)+)(?:\(\))?`")
+PLACE = re.compile(
+    r"`((?:serendifflib|benchmarks|tools|tests|results|book|notebooks)"
+    r"/[\w/.-]*)`"
+)
+
+
+def unknown_names(text):
+    """Names of our code and places in our tree that do not exist."""
+    missing = [p for p in PLACE.findall(text) if not (ROOT / p).exists()]
+    for name in NAME.findall(text):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    return missing
+
+
+def test_the_test_knows_a_name_that_is_gone():
+    text = "{py:func}`~serendifflib.io.sha256_file`, `serendifflib.gone.x` "
+    text += "`serendifflib/io.py`, `serendifflib/gone.py`, `numpy.gone`"
+    assert unknown_names(text) == [
+        "serendifflib/gone.py",
+        "serendifflib.gone.x",
+    ]
+
+
+NAMING = [
+    *SOURCES,
+    *NOTEBOOKS,
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+]
+
+
+@pytest.mark.parametrize("path", NAMING, ids=lambda p: p.stem)
+def test_names_in_prose_exist(path):
+    assert unknown_names(prose_of(path)) == []
 
 
 CAPTION_NUMBER = re.compile(r"(?<![\w.@])\d[\d,]*(?![\w%.]|\.\d)")

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import reading_time
+import teaching_lines
 import yaml
 from build_book import toc_pages
 from IPython.core.inputtransformer2 import TransformerManager
@@ -175,6 +176,45 @@ def test_reading_time_counts_words_code_and_pictures():
     assert reading_time.stated(notebook(words)) == 7
     words.source = "- **Time.** As long as you like."
     assert reading_time.stated(notebook(words)) is None
+
+
+def test_most_lines_that_a_reader_sees_teach():
+    """The rule stands in tools/teaching_lines.py."""
+    found = teaching_lines.chapters()
+    assert len(found) == len(PATHS)
+    assert teaching_lines.total(found).share >= 0.7
+    worst = min(found, key=lambda name: found[name].share)
+    assert found[worst].share >= 0.5, worst
+
+
+def test_lines_that_teach_are_counted_by_the_rule():
+    def cell(source, *tags, figure=False):
+        shown = {"figure": {"name": "fig-x"}} if figure else {}
+        metadata = {"tags": list(tags), "mystnb": shown}
+        return nbformat.v4.new_code_cell(source, metadata=metadata)
+
+    def lines(*cells):
+        return tuple(
+            teaching_lines.count(nbformat.v4.new_notebook(cells=list(cells)))
+        )
+
+    solution = nbformat.v4.new_markdown_cell("#### Solution\n\nWords.")
+    assert lines(cell("x = 1\n\nassert x\nprint(x)")) == (3, 2)
+    assert lines(cell("import os\nfor x in y:\n    print(x)")) == (3, 0)
+    assert lines(cell("x = f()\nHTML(x)")) == (2, 0)
+    assert lines(cell("x = f()\nax.plot(x);", figure=True)) == (2, 1)
+    assert lines(cell("x = 1\nax.plot(x)", "hide-input")) == (1, 0)
+    assert lines(cell("x = 1", "remove-input")) == (0, 0)
+    assert lines(cell("x = 1"), solution, cell("y = 2")) == (1, 1)
+    assert teaching_lines.Lines(4, 3).share == 0.75
+
+
+@each_notebook
+def test_what_is_folded_says_what_it_is(path):
+    for cell in code_cells(path):
+        if "hide-input" in cell.metadata.get("tags", []):
+            label = cell.metadata["mystnb"]["code_prompt_show"]
+            assert label.startswith("Show "), cell.source[:60]
 
 
 @each_notebook

@@ -124,8 +124,44 @@ const explainTerms = () => {
   });
 };
 
+// Tables that sort: the head of a column becomes a button. Numbers begin with
+// the largest, words with A; a second press turns the order round.
+const sortTables = () => {
+  for (const table of document.querySelectorAll("table.sort")) {
+    const body = table.tBodies[0];
+    table.querySelectorAll("th[data-sort]").forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      button.title = head.title;
+      head.removeAttribute("title");
+      head.replaceChildren(button);
+      const numbers = head.dataset.sort === "number";
+      const key = (row) => {
+        const cell = row.cells[column];
+        return numbers ? Number(cell.dataset.value) : cell.textContent;
+      };
+      const compare = (a, b) =>
+        numbers ? key(a) - key(b) : key(a).localeCompare(key(b));
+      button.addEventListener("click", () => {
+        const now = head.getAttribute("aria-sort");
+        const first = numbers ? "descending" : "ascending";
+        const other = numbers ? "ascending" : "descending";
+        const order = now === first ? other : first;
+        const sign = order === "ascending" ? 1 : -1;
+        for (const one of table.querySelectorAll("th[aria-sort]")) {
+          one.removeAttribute("aria-sort");
+        }
+        head.setAttribute("aria-sort", order);
+        body.append(...[...body.rows].sort((a, b) => sign * compare(a, b)));
+      });
+    });
+  }
+};
+
 document.addEventListener("DOMContentLoaded", () => {
   nameControls();
+  sortTables();
   explainTerms();
   if (document.querySelector("script[type*='widget-view']")) {
     new MutationObserver(nameSliders).observe(document.body, {

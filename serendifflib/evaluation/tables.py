@@ -88,7 +88,7 @@ class Comparison:
                 )
             lines = "".join(self._line(label) for label in labels)
             bodies.append(f"<tbody>{title}{lines}</tbody>")
-        return _table(self.caption, head + "".join(bodies))
+        return boxed(self.caption, head + "".join(bodies))
 
     def _line(self, label: str) -> str:
         cells = []
@@ -134,11 +134,11 @@ def html_table(
         cells = "".join(f"<td>{text}</td>" for text in texts[1:])
         lines.append(f'<tr><th scope="row">{texts[0]}</th>{cells}</tr>')
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return _table(caption, body)
+    return boxed(caption, body)
 
 
-def _table(caption: str, content: str) -> str:
-    # the region scrolls by keyboard on a narrow screen
+def boxed(caption: str, content: str) -> str:
+    """A table with a caption, in a region that scrolls by keyboard."""
     return (
         '<div class="serendiff-table" style="overflow-x:auto" role="region" '
         f'tabindex="0" aria-label="{html.escape(caption[:80])}">'

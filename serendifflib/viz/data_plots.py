@@ -118,8 +118,8 @@ def plot_law(
         label="the label",
     )
     for place, name, colour, height in (
-        (reach, "reach", MUTED, 0.02),
-        (reach + stretch, "reach + stretch", POINT, 0.1),
+        (reach, "taste radius", MUTED, 0.02),
+        (reach + stretch, "taste radius + stretch", POINT, 0.1),
     ):
         ax.axvline(place, color=colour, ls="--", lw=1.2, zorder=0)
         ax.text(

@@ -147,6 +147,55 @@ def nearest_history(
     return best, float(cosines[best])
 
 
+def words_of_draws(
+    portrait: UserPortrait,
+    item: int,
+    cells: np.ndarray,
+    vectors: torch.Tensor,
+) -> str:
+    """How many drawn points lie about an item, and near which of the history.
+
+    Args:
+        portrait: of the user.
+        item: number of the item.
+        cells: of the drawn points, [S, 2]; within one cell of the item's
+            counts as here.
+        vectors: item vectors, [N + 1, d].
+
+    Returns:
+        a sentence; empty without any draw.
+    """
+    if not len(cells):
+        return ""
+    here = cell_of(portrait.catalogue_positions[item], portrait.side)
+    near = int((np.abs(cells - here).max(axis=1) <= 1).sum())
+    known = vectors[torch.as_tensor(portrait.items)]
+    cosines = known @ vectors[item]
+    cosines[~has_vector(known)] = -torch.inf
+    order = cosines.argsort(descending=True, stable=True)[:2]
+    titles = [
+        f"“{portrait.titles[int(place)]}”"
+        for place in order
+        if has_vector(vectors[item]) and not torch.isinf(cosines[place])
+    ]
+    said = f"{_count(near)} of {_count(len(cells))} draws lie here"
+    if near == 1:
+        said = said.replace("lie", "lies")
+    if titles:
+        said += f", near {' and '.join(titles)}"
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _count(number: int) -> str:
+    """Small numbers in words.
+
+    >>> _count(7), _count(64)
+    ('seven', '64')
+    """
+    words = "none one two three four five six seven eight nine ten".split()
+    return words[number] if number < len(words) else str(number)
+
+
 def recommendation_table(
     portrait: UserPortrait,
     items: np.ndarray,
@@ -195,6 +244,7 @@ class Explanation:
             text can be compared.
         cosine: its cosine to the item, or NaN.
         zone: how strongly each cell is generated, [L, L].
+        drawn: :func:`words_of_draws`; empty where no points are drawn.
     """
 
     portrait: UserPortrait
@@ -207,6 +257,7 @@ class Explanation:
     nearest: str
     cosine: float
     zone: np.ndarray
+    drawn: str = ""
 
     @classmethod
     def of(
@@ -217,8 +268,9 @@ class Explanation:
         zone: np.ndarray,
         space: PortraitSpace,
         catalogue: Catalogue,
+        cells: np.ndarray | None = None,
     ) -> Explanation:
-        """Measure where ``item`` lies for the user."""
+        """Measure where ``item`` lies for the user, and draws (``cells``)."""
         position = portrait.catalogue_positions[item]
         step = position - portrait.centre
         place, cosine = nearest_history(item, portrait.items, space.vectors)
@@ -234,6 +286,11 @@ class Explanation:
             nearest="" if place is None else portrait.titles[place],
             cosine=cosine,
             zone=zone,
+            drawn=(
+                ""
+                if cells is None
+                else words_of_draws(portrait, item, cells, space.vectors)
+            ),
         )
 
     @property
@@ -258,7 +315,7 @@ class Explanation:
             f"history: {self.direction}. Its distance from the fully "
             f"familiar, {self.radius:.2f}, is {stretch} ({reach:.2f}). The "
             f"most similar item of the history is “{self.nearest}” (cosine "
-            f"{self.cosine:.2f})."
+            f"{self.cosine:.2f}). {self.drawn}".rstrip()
         )
 
     def __str__(self) -> str:

@@ -58,6 +58,7 @@ from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import check_request, check_scores
 
 PER_USER = 5  # next-item targets per user in pre-training
+TOLD = 10  # draws that an explanation speaks of
 BLOCK = 16  # users that are ranked at a time
 
 
@@ -600,6 +601,9 @@ class SerenDiff:
         """
         number = self._require_fit().catalogue.item_number(item)
         portrait = self.portrait(user, items=items)
+        cells = self.diffusion.draw_cells(
+            self.network, self._everything(portrait), TOLD
+        )
         return explaining.Explanation.of(
             portrait,
             number,
@@ -607,6 +611,7 @@ class SerenDiff:
             self.zone(portrait),
             self.space,
             self.catalogue,
+            None if cells is None else cells[0].numpy(),
         )
 
     @torch.no_grad()

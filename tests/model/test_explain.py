@@ -15,6 +15,7 @@ from serendifflib.model.explain import (
     UserPortrait,
     direction,
     nearest_history,
+    words_of_draws,
 )
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.portrait.encoding import unit_rows
@@ -266,3 +267,33 @@ def test_an_item_without_text_is_never_recommended(tiny_data, word_encoder):
     everything = model.recommend(user, k=500)["item"]
     assert len(everything) > 150 and not set(everything) & set(ghosts)
     assert "has no text" in model.explain(user, ghosts[0]).text
+
+
+# ------------------------------------------------------------------- draws
+
+
+def test_draws_are_counted_within_one_cell_of_the_item():
+    vectors = torch.zeros(6, 2)
+    vectors[3], vectors[1] = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8])
+    vectors[4] = torch.tensor([0.0, 1.0])  # the item; item 2 has no text
+    cells = np.array([[2, 2], [1, 3], [3, 1], [2, 4], [0, 2], [2, 3]])
+    said = words_of_draws(hand_made(), 4, cells, vectors)
+    assert said == "Four of six draws lie here, near “One” and “Anchor”."
+    said = words_of_draws(hand_made(), 4, cells[:1], vectors)
+    assert said == "One of one draws lies here, near “One” and “Anchor”."
+    assert words_of_draws(hand_made(), 4, cells[:0], vectors) == ""
+    # nothing is near what has no text
+    said = words_of_draws(hand_made(), 5, cells[3:5], vectors)
+    assert said == "None of two draws lie here."
+
+
+@pytest.mark.parametrize("preset", ["points", "tokens"])
+def test_an_explanation_speaks_of_draws(tiny_fold, tiny_data, preset):
+    model = SerenDiff(
+        preset, width=8, steps=2, prototypes=5, device="cpu", progress=False
+    ).fit(tiny_fold)
+    user = model.catalogue.users[0]
+    item = model.recommend(user, k=1)["item"][0]
+    told = model.explain(user, item)
+    assert re.search(r"\w+ of ten draws lies? here", told.text)
+    assert told.text == model.explain(user, item).text

@@ -21,6 +21,7 @@ import serendiff_pages
 import yaml
 from bs4 import BeautifulSoup
 from IPython.core.interactiveshell import InteractiveShell
+from jupyter_book.config import yaml_to_sphinx
 
 from serendifflib.io import sha256_file
 
@@ -326,23 +327,30 @@ def test_the_cell_that_installs_does_nothing_elsewhere(monkeypatch):
     assert sys.path[0] == "/content/a-book"
 
 
-def test_without_an_address_no_button_leads_to_a_repository():
+def test_buttons_lead_to_the_repository_if_its_address_is_known():
     class Settings:
         html_theme_options = {
             "repository_url": "",
-            "use_repository_button": True,
-            "use_edit_page_button": True,
             "launch_buttons": {"colab_url": "https://example.org"},
         }
 
-    serendiff_pages.hide_buttons(None, Settings)
+    serendiff_pages.choose_buttons(None, Settings)
     options = Settings.html_theme_options
     assert not options["use_repository_button"]
     assert not options["use_edit_page_button"]
     assert options["launch_buttons"] == {}
     options.update(repository_url="https://example.org/x", launch_buttons="y")
-    serendiff_pages.hide_buttons(None, Settings)
+    serendiff_pages.choose_buttons(None, Settings)
     assert options["launch_buttons"] == "y"
+    assert options["use_repository_button"] and options["use_issues_button"]
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/someone/book"])
+def test_the_builder_takes_the_configuration(address):
+    settings = CONFIG | {"repository": CONFIG["repository"] | {"url": address}}
+    made, _, _ = yaml_to_sphinx(settings)
+    options = made["html_theme_options"]
+    assert options.get("repository_url", "") == address
 
 
 def test_putting_the_cell_twice_changes_nothing():

@@ -127,14 +127,17 @@ class NameTerms(SphinxPostTransform):
                 link["reftitle"] = terms[anchor]
 
 
-def hide_buttons(app: Sphinx, config: Config) -> None:
-    """Without an address of a repository no button leads to one."""
+def choose_buttons(app: Sphinx, config: Config) -> None:
+    """Buttons that lead to the repository, if its address is known.
+
+    Jupyter Book refuses these settings beside an empty address.
+    """
     options = config.html_theme_options
-    if options.get("repository_url"):
-        return
+    known = bool(options.get("repository_url"))
     for kind in ("repository", "issues", "edit_page"):
-        options[f"use_{kind}_button"] = False
-    options["launch_buttons"] = {}
+        options[f"use_{kind}_button"] = known
+    if not known:
+        options["launch_buttons"] = {}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -143,5 +146,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_transform(TellMachine)
     app.add_post_transform(NameTerms)
     app.connect("doctree-read", read_glossary)
-    app.connect("config-inited", hide_buttons, priority=900)
+    app.connect("config-inited", choose_buttons, priority=900)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

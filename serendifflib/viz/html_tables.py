@@ -37,9 +37,10 @@ def dot_table(
     lines = [
         _line(row, top, reference) for row in frame.itertuples(index=False)
     ]
+    heads = {"Row": "", "Kind": "dots-kind", name: "", f"0% to {top:.0%}": ""}
     head = "".join(
-        f'<th scope="col">{html.escape(text)}</th>'
-        for text in ("Row", "Kind", name, f"0% to {top:.0%}")
+        f'<th scope="col" class="{kind}">{html.escape(text)}</th>'
+        for text, kind in heads.items()
     )
     return boxed(
         caption,
@@ -62,7 +63,8 @@ def _line(row, top: float, reference: float | None) -> str:
     )
     return (
         f'<tr><th scope="row">{html.escape(row.label)}</th>'
-        f"<td>{html.escape(row.kind)}</td><td>{row.value:.1%}</td>"
+        f'<td class="dots-kind">{html.escape(row.kind)}</td>'
+        f"<td>{row.value:.1%}</td>"
         f'<td class="dots-cell"><span class="dots" role="img" '
         f'aria-label="{words}" title="{words}">{marks}</span></td></tr>'
     )

@@ -58,4 +58,4 @@ def test_an_empty_variable_is_no_variable(monkeypatch):
 
 
 def test_the_project_is_found():
-    assert (project_root() / "serendifflib" / "paths.py").exists()
+    assert (project_root() / "serendifflib" / "io.py").exists()

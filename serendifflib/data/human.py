@@ -10,6 +10,7 @@ a judgement of each book.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -319,10 +320,10 @@ def _books(folder: Path, reader: int) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     heads = list(_BOOK.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
+    starts = [head.start() for head in heads] + [len(text)]
     rows: list[dict] = []
-    for head, end in zip(heads, ends, strict=True):
-        block, number = text[head.start() : end], int(head[1])
+    for head, (start, end) in zip(heads, pairwise(starts), strict=True):
+        block, number = text[start:end], int(head[1])
         if number != len(rows):
             raise DataError(
                 f"{path}: book {number} stands where book {len(rows)} should"

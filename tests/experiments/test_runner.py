@@ -265,13 +265,15 @@ def test_a_raised_version_makes_records_of_it_outdated(
 def test_a_raised_version_of_a_model_leaves_the_others_alone(
     store, monkeypatch
 ):
-    first = make_unit("alpha", parts={"model": ["rival", "SASRec", "1.1"]})
-    second = make_unit("beta", parts={"model": ["control", "random", "1.1"]})
+    models = [("rival", "SASRec"), ("control", "random")]
+    one, other = (versions.of_model(*model) for model in models)
+    first = make_unit("alpha", parts={"model": one})
+    second = make_unit("beta", parts={"model": other})
     runs.run_units([first, second], compute, store)
     monkeypatch.setitem(versions.ROWS, "SASRec", 2)
     outdated, current = store.runs("table4")
     assert not outdated.current and outdated.outdated == (
-        "model SASRec 1.1, now 1.2",
+        f"model SASRec {one[2]}, now {versions.of_model(*models[0])[2]}",
     )
     assert current.current
 

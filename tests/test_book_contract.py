@@ -2,7 +2,6 @@
 
 import json
 import pkgutil
-import pydoc
 import re
 import shutil
 import subprocess
@@ -73,15 +72,6 @@ def test_tests_named_by_the_map_exist():
     )
     assert len(named) >= 13  # one for each equation
     assert [name for name in named if not (ROOT / name).is_file()] == []
-
-
-@pytest.mark.parametrize(
-    "path", sorted(BOOK.glob("*.md")), ids=lambda p: p.stem
-)
-def test_code_that_pages_refer_to_exists(path):
-    named = re.findall(r"{py:\w+}`~?(serendifflib[\w.]*)`", path.read_text())
-    for name in named:
-        assert pydoc.locate(name) is not None, f"{path.name}: {name}"
 
 
 def test_the_map_has_every_equation_table_and_figure():

@@ -16,6 +16,7 @@ import torch
 
 from serendifflib.baselines.base import Control
 from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.data.law import ForkedLaw
 from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.fold import FoldData
@@ -122,6 +123,33 @@ class Oracle(CaseControl):
         labels = self.world.label_rows(user)
         which = int(np.searchsorted(labels, self.examples.rows[case]))
         return self.world.oracle_scores(user, candidates, which=which)
+
+
+@dataclass(eq=False, kw_only=True)
+class OraclePortrait(Oracle):
+    """The law of a forked world, with places as the portrait shows them.
+
+    The law measures expectedness in the rows of everybody, a portrait in
+    those of its training users: no model can see more than this. Bridges and
+    themes are known, and how far places are off on average. Where the law has
+    no places it is the oracle.
+    """
+
+    name: ClassVar[str] = "Oracle on the portrait"
+    needs_grid: ClassVar[bool] = True
+
+    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+        """Log-probabilities, up to a constant."""
+        if not isinstance(self.world.law, ForkedLaw):
+            return super().rate_case(case, candidates)
+        history = self.examples.histories[case].numpy()
+        history = history[history > 0]
+        # a position rises with expectedness, a place falls
+        seen = 1.0 - self.grid.space.catalogue_positions(history)[1:, 0]
+        parts = self.world.bridge_log_chances(
+            int(self.examples.users[case]), history, seen
+        )
+        return np.logaddexp.reduce(parts, axis=0)[candidates - 1]
 
 
 @dataclass(eq=False, kw_only=True)

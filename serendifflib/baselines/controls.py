@@ -21,7 +21,12 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from serendifflib.baselines.base import Control, check_draw, draw_negatives
-from serendifflib.baselines.ceilings import Oracle, OracleCell, OracleProtocol
+from serendifflib.baselines.ceilings import (
+    Oracle,
+    OracleCell,
+    OraclePortrait,
+    OracleProtocol,
+)
 from serendifflib.baselines.neighbours import NearestUsers
 from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.diffusion.linear import (
@@ -435,5 +440,6 @@ CONTROLS: dict[str, type[Control]] = {
     "nearest-users": NearestUsers,
     "oracle-cell": OracleCell,
     "oracle": Oracle,
+    "oracle-portrait": OraclePortrait,
     "oracle-protocol": OracleProtocol,
 }

@@ -248,20 +248,29 @@ class World(Population):
         return np.round(top + np.log(mean), 9)
 
     def bridge_log_chances(
-        self, user: int, history: np.ndarray | None = None
+        self,
+        user: int,
+        history: np.ndarray | None = None,
+        seen: np.ndarray | None = None,
     ) -> np.ndarray:
         """Log-probability of every item given each bridge, [K, N].
 
         Args:
             user: user number.
             history: items before the label; None is the user's own history.
+            seen: places of the items as somebody sees them, [N]; their mean
+                squared error widens the reaches. None is the true ones.
         """
         law = self.law
         assert isinstance(law, ForkedLaw)  # of other worlds nobody asks this
         if history is None:
             history = self.before(self._row_of_label(user, 0))
-        off = self._met.places(user, history) - law.reaches[:, None]
-        zone = -(off * off) / (2 * law.width * law.width)
+        places, variance = self._met.places(user, history), law.width**2
+        if seen is not None:
+            variance += float(((seen - places) ** 2).mean())
+            places = seen
+        off = places - law.reaches[:, None]
+        zone = -(off * off) / (2 * variance)
         niche = self.niche[user]
         content = pair_cosines(
             np.column_stack((self.bridges[niche], self.pairs[niche])),

@@ -18,6 +18,7 @@ from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data import sources
 from serendifflib.data.interactions import Interactions
+from serendifflib.data.law import ForkedLaw
 from serendifflib.errors import ConfigError
 from serendifflib.evaluation.paper import row_key
 from serendifflib.experiments import recipes
@@ -50,6 +51,7 @@ class Row:
         model, name: see :class:`serendifflib.experiments.recipes.Recipe`.
         recipe: its other settings, those that differ from the defaults.
         needs_world: whether it makes sense on simulated data alone.
+        needs_places: whether it makes sense in a forked world alone.
         tasks: what it can be judged on.
     """
 
@@ -59,11 +61,15 @@ class Row:
     name: str
     recipe: dict[str, Any] = field(default_factory=dict)
     needs_world: bool = False
+    needs_places: bool = False
     tasks: tuple[str, ...] = ("serendipity", "relevance")
 
     def applies(self, data: Interactions, tasks: Sequence[str]) -> bool:
         """Whether the row can be computed on these data."""
-        if self.needs_world and data.world is None:
+        law = data.world and data.world.law
+        if self.needs_world and law is None:
+            return False
+        if self.needs_places and not isinstance(law, ForkedLaw):
             return False
         return bool(set(tasks) & set(self.tasks))
 
@@ -97,7 +103,7 @@ class Table:
 def _control(name: str, label: str, **options: Any) -> Row:
     recipe = {"options": options} if options else {}
     row_id = "-".join([name, *map(str, options.values())])
-    oracle = name in ("oracle", "oracle-protocol")
+    oracle = name in ("oracle", "oracle-portrait", "oracle-protocol")
     return Row(
         row_id,
         label,
@@ -264,6 +270,10 @@ def _generating(profile: Profile) -> tuple[Row, ...]:
         ranker("mixture-density", "Mixture density", "mixture-density"),
         ranker("explicit-mixture", "Explicit mixture", "explicit-mixture"),
         _serendiff("tokens", "SerenDiff (tokens)", "tokens"),
+        replace(
+            _control("oracle-portrait", "Oracle on the portrait"),
+            needs_places=True,
+        ),
         CEILING_ROWS[1],
     )
 

@@ -1,6 +1,7 @@
 """Each control by a case computed by hand."""
 
 import math
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from serendifflib.baselines.ceilings import (
     CaseControl,
     Oracle,
     OracleCell,
+    OraclePortrait,
     OracleProtocol,
 )
 from serendifflib.baselines.controls import (
@@ -33,7 +35,9 @@ from serendifflib.baselines.controls import (
     conditional_logit,
     reaches,
 )
+from serendifflib.data.law import pair_cosines
 from serendifflib.data.splits import Examples
+from serendifflib.data.world import World
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.candidates import draw_candidates
 from serendifflib.evaluation.metrics import ranks, summary
@@ -65,6 +69,21 @@ def fitted(control, fold):
 def scores(model, history, *candidates):
     rows = model.score(torch.tensor([history]), torch.tensor([candidates]))
     return rows[0].double().tolist()
+
+
+class SeenGrid:
+    """A grid whose user sees given positions of the items."""
+
+    def __init__(self, expectedness):
+        self.space, self.expectedness = self, expectedness
+
+    def catalogue_positions(self, history):
+        positions = np.zeros((len(self.expectedness) + 1, 2))
+        positions[1:, 0] = self.expectedness
+        return positions
+
+
+Cases = namedtuple("Cases", "histories users")
 
 
 @pytest.fixture
@@ -550,3 +569,47 @@ def test_a_grid_looks_once_per_history(tiny_fold, monkeypatch):
     everything = grid.space.catalogue_positions(history)
     e, r = np.minimum(everything[1:] * 10, 9).astype(int).T
     assert np.array_equal(first.cells[1:], 10 * e + r)
+
+
+def test_the_portraits_oracle_by_hand_and_its_limits():
+    world = World("forked", n_users=60, n_items=200, seed=1)
+    user = 3
+    history = world.before(int(world.label_rows(user)[0]))
+    true = world._met.places(user, history)
+    items = np.arange(1, 201)
+
+    def scored(seen):
+        model = OraclePortrait(grid=SeenGrid(1.0 - seen))
+        model.world = world
+        model.examples = Cases(torch.from_numpy(history)[None], [user])
+        return model.rate_case(0, items)
+
+    def chance(seen, variance):
+        law = world.law
+        total = 0.0
+        pairs = np.column_stack((world.bridges, world.pairs))
+        k = law.bridges
+        niche = world.niche[user]
+        for bridge in range(k):
+            pair = pairs[niche][[bridge, k + bridge]]
+            cosine = pair_cosines(
+                pair[None], world.primary[1:], world.secondary[1:],
+                len(world.theme_names),
+            )[0]  # fmt: skip
+            off = seen - (bridge + 0.5) / k
+            s = np.exp(
+                law.content * cosine - law.zone * off**2 / (2 * variance)
+            )
+            total = total + s / s.sum()
+        return np.log(total)
+
+    # places that are right: the law itself
+    assert np.allclose(scored(true), chance(true, 0.1**2))
+    free = ~np.isin(items, history)
+    law = world.oracle_scores(user, items)
+    assert np.allclose(
+        np.diff(law[free]), np.diff(scored(true)[free]), atol=1e-6
+    )
+    # all a tenth too far: as wrong as that, and as unsure
+    wrong = true + 0.1
+    assert np.allclose(scored(wrong), chance(wrong, 0.1**2 + 0.01))

@@ -379,6 +379,10 @@ def _trained_labels(model, data) -> int:
 
 def _check_writable(option: str, path: Path) -> None:
     """Refuse a path that no file can be written to."""
+    from serendifflib.io import is_stream
+
+    if is_stream(path):
+        raise ConfigError(f"{option} {path}: this is a pipe or a device")
     parent = next(p for p in path.absolute().parents if p.exists())
     if path.is_dir():
         raise ConfigError(f"{option} {path}: this is a folder; name a file")

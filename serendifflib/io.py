@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     try:
+        if is_stream(path):
+            raise OSError("it is a pipe or a device, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         handle, temporary = _temporary(path)
@@ -59,6 +62,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def is_stream(path: Path | str) -> bool:
+    """Whether a path names a pipe or a device.
+
+    Reading one may wait for ever, it cannot be read twice, and a file must
+    not take its place.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _temporary(path: Path) -> tuple[int | None, Path]:

@@ -23,6 +23,7 @@ from serendifflib.data.interactions import Interactions
 from serendifflib.data.reading import read_columns
 from serendifflib.data.schema import row_error, validate
 from serendifflib.errors import DataError
+from serendifflib.io import is_stream
 
 # Taobao, Wang et al. (2020), as `serendipity_counts` counts them: people,
 # and those of them who call the recommendation a pleasant surprise (4 or 5),
@@ -315,6 +316,8 @@ def verdict(written: str) -> float:
 
 def _books(folder: Path, reader: int) -> pd.DataFrame:
     path = reader_file(folder, reader)
+    if is_stream(path):
+        raise DataError(f"{path}: is a pipe or a device, not a file")
     try:
         text = path.read_text("utf-8-sig").translate(_QUOTES)
     except (OSError, UnicodeDecodeError) as error:

@@ -16,7 +16,6 @@ import itertools
 import json
 import lzma
 import re
-import stat
 import warnings
 import zipfile
 import zlib
@@ -29,6 +28,7 @@ import pandas as pd
 
 from serendifflib.data.schema import NO_TEXT, shown
 from serendifflib.errors import DataError
+from serendifflib.io import is_stream
 
 ROWS = 100_000  # of one part
 LOOK_AHEAD = 1000  # JSON objects that show which names there are
@@ -156,8 +156,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _opener(path: Path) -> Callable[[], IO[bytes]]:
     """How to open the bytes of a file, unpacked."""
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+    if is_stream(path):
         raise DataError(
             f"{path}: is a pipe or a device, which can be read only once; "
             "save it to a file first"

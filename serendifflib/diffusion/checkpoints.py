@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from serendifflib.errors import CheckpointError
-from serendifflib.io import content_hash, write_bytes
+from serendifflib.io import content_hash, is_stream, write_bytes
 
 CHECKPOINT_VERSION = 3
 
@@ -51,6 +51,8 @@ def read_state(path: Path, advice: str) -> tuple[dict[str, Any], State]:
         CheckpointError: missing or damaged.
     """
     try:
+        if is_stream(path):
+            raise OSError("it is a pipe or a device, not a file")
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
             signed = json.loads(metadata["serendiff"])

@@ -65,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         _drop_output()
         return 141
-    except MemoryError:
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
         return _refused("there is not enough memory for this")
     except OSError as error:
         _drop_output()
@@ -74,6 +76,19 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch and the loader have no type for it."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error)
+        for words in (
+            "failed to map segment",
+            "allocate memory",
+            "out of memory",
+            "can't start new thread",
+        )
+    )
 
 
 def _refused(message: str) -> int:

@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 from PIL import Image
+from toy_reviews import reviews, write_reviews
 
 from serendifflib import profiles
 from serendifflib.__main__ import main
@@ -31,22 +32,6 @@ TINY_PROFILE = dataclasses.replace(
 TIME, REVIEW, LABEL = 2, 3, 5  # columns
 
 
-def reviews(labels=True):
-    """12 users with 8 of 30 items each; the last row has the label."""
-    return [
-        [
-            f"u{user:02}",
-            f"i{(5 * user + 3 * place) % 30:02}",
-            1600001000 + 10 * place,
-            f"about item{(5 * user + 3 * place) % 30} and user{user}",
-            4,
-            int(labels and place == 7),
-        ]
-        for user in range(12)
-        for place in range(8)
-    ]
-
-
 @dataclasses.dataclass
 class Cli:
     """Runs commands in a folder of its own; knows what lies there."""
@@ -55,12 +40,7 @@ class Cli:
     capsys: object
 
     def write(self, rows, header=COLUMNS, name="my.csv"):
-        with open(
-            self.folder / name, "w", newline="", encoding="utf-8"
-        ) as stream:
-            writer = csv.writer(stream)
-            writer.writerow(header)
-            writer.writerows(rows)
+        write_reviews(self.folder / name, rows, header)
         return name
 
     def __call__(self, *arguments):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import numbers
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -689,7 +690,8 @@ class SerenDiff:
         Raises:
             ModelError: not fitted. CacheError: the folder cannot be written.
         """
-        storage.save_model(self._require_fit(), Path(path).expanduser())
+        folder = Path(os.path.expanduser(path))  # ~nobody stays as it is
+        storage.save_model(self._require_fit(), folder)
 
     @classmethod
     def load(
@@ -707,7 +709,7 @@ class SerenDiff:
         model = cls.__new__(cls)
         model.device = usable_device(device)
         model.progress = progress
-        storage.load_model(model, Path(path).expanduser())
+        storage.load_model(model, Path(os.path.expanduser(path)))
         return model
 
 

@@ -1,0 +1,245 @@
+"""Bad surroundings, for real: one line and a status, never a traceback.
+
+Folders that one may not enter, nobody's home, a folder that was removed,
+too little memory, and Ctrl-C while libraries load or a model trains.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_reviews import write_reviews
+
+from serendifflib.__main__ import main
+
+FORK = multiprocessing.get_context("fork")
+STRANGER = 54321  # no such user
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def _answer(answers, command, folder, env, uid):
+    os.chdir(folder)
+    for name, value in env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if uid is not None:
+        os.setgid(uid)
+        os.setuid(uid)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            status = main(command)
+        except SystemExit as stopped:
+            status = stopped.code
+        except BaseException as error:
+            status = repr(error)
+    answers.put((status, said.getvalue()))
+
+
+def answer(command, folder, env=None, uid=None):
+    """Status and output of a command in a process of its own."""
+    answers = FORK.SimpleQueue()
+    process = FORK.Process(
+        target=_answer, args=(answers, command, folder, env or {}, uid)
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    return answers.get()
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A folder with a file, and who may not enter it."""
+    root = os.geteuid() == 0
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    write_reviews(folder / "my.csv")
+    write_reviews(tmp_path / "my.csv")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    for parent in tmp_path.parents[:2]:
+        if root:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    tmp_path.chmod(0o777)
+    folder.chmod(0o700 if root else 0)
+    yield tmp_path, STRANGER if root else None
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("command", "env"),
+    [
+        ("data check locked/my.csv", {}),
+        ("data check locked", {}),
+        ("data fetch locked/my.csv", {}),
+        ("data convert auto my.csv locked/out.csv", {}),
+        ("data convert auto locked/my.csv out.csv", {}),
+        ("recommend --data locked/my.csv --user u03", {}),
+        ("recommend --data my.csv --user u03 --out locked/x.csv", {}),
+        ("recommend --data my.csv --user u03 --picture locked/x.png", {}),
+        ("recommend --data my.csv --user u03", {"CACHE": "locked/c"}),
+        ("run controls --data locked/my.csv", {}),
+        ("run controls --data my.csv --folds 0", {"CACHE": "locked/c"}),
+        ("run controls --data my.csv --folds 0", {"RESULTS": "locked/r"}),
+        ("trace table4 x/y/H@1", {"RESULTS": "locked/r"}),
+        ("data check movielens-small", {"DATA": "locked"}),
+        ("data list", {"DATA": "locked"}),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "-".join(part),
+)
+def test_a_folder_one_may_not_enter(locked, command, env):
+    folder, uid = locked
+    settings = {"CACHE": "cache", "RESULTS": "results", **env}
+    named = {
+        f"SERENDIFF_{name}": str(folder / value)
+        for name, value in settings.items()
+    }
+    status, said = answer(command.split(), folder, named, uid)
+    assert status == 2, said
+    error = [line for line in said.splitlines() if "error: " in line]
+    assert len(error) == 1 and error[0] == said.splitlines()[-1]
+    assert "ermission denied" in error[0] or "no folder that can" in error[0]
+    assert "locked" in error[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes nobody")
+def test_nobody_without_a_home(tmp_path):
+    env = {"HOME": None, "XDG_CACHE_HOME": None, "SERENDIFF_CACHE": None}
+    status, said = answer(["data", "list"], "/", env, STRANGER)
+    assert status == 2 and said.count("\n") == 1
+    assert "name one in SERENDIFF_CACHE" in said
+    env["SERENDIFF_CACHE"] = str(tmp_path)
+    assert answer(["data", "list"], "/", env, STRANGER)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "data check my.csv",
+        "recommend --data my.csv --user u03",
+        "run controls --data my.csv",
+    ],
+)
+def test_a_current_folder_that_was_removed(tmp_path, command):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, sys; os.rmdir(os.getcwd());"
+        "from serendifflib.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("megabytes", [200, 400, 1000])
+def test_too_little_memory(megabytes):
+    """Not enough for Python's libraries, for torch, for scikit-learn."""
+    resource = pytest.importorskip("resource", reason="no limits here")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "serendifflib", "data", "check", "synthetic"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.returncode == 0:
+        pytest.skip("this system or these libraries need no more")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "error: there is not enough memory for this\n"
+
+
+# ------------------------------------------------------------------ Ctrl-C
+
+
+@pytest.mark.parametrize(
+    "module", ["serendifflib.errors", "numpy", "pandas", "torch", "sklearn"]
+)
+def test_ctrl_c_while_libraries_load(module):
+    """Stopped the moment that a module was loaded."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "serendifflib"]
+        + ["data", "check", "synthetic"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = []
+    for line in process.stderr:
+        if not line.startswith("import time:"):
+            said.append(line)
+        elif line.rpartition("|")[2].strip().startswith(module):
+            process.send_signal(signal.SIGINT)
+            module = "?"  # once
+    assert process.wait() == 130, said
+    assert said in (
+        [],
+        ["stopped; run the same command again to go on\n"],
+    )
+
+
+TRAINING = """
+import dataclasses, sys
+from conftest import WordEncoder
+from serendifflib import profiles
+from serendifflib.__main__ import main
+from serendifflib.portrait import fold
+
+fold.default_encoder = lambda **_: WordEncoder()
+profiles.PROFILES["smoke"] = dataclasses.replace(
+    profiles.PROFILES["smoke"], steps=int(sys.argv[1]), batch_size=4, width=8
+)
+sys.exit(main(["recommend", "--data", "my.csv", "--user", "u03"]))
+"""
+
+
+def test_ctrl_c_in_a_short_training(tmp_path):
+    """One line; what was done is kept, and the same command goes on."""
+    write_reviews(tmp_path / "my.csv")
+    search = [*sys.path, str(TESTS)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING, "100000"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(search),
+            "SERENDIFF_CACHE": str(tmp_path / "cache"),
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = ""
+    while "loss" not in said:  # 20 steps are done
+        letter = process.stderr.read(1)
+        assert letter, said
+        said += letter
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said + rest
+    assert rest.splitlines()[-1] == (
+        "stopped; run the same command again to go on"
+    )
+    assert list((tmp_path / "cache").glob("models/*/*training.safetensors"))

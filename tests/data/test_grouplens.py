@@ -82,6 +82,13 @@ def test_rating_of_an_unknown_film(movielens):
         read_movielens(movielens)
 
 
+def test_a_film_that_stands_twice(movielens):
+    with open(movielens / "movies.csv", "a") as stream:
+        stream.write("2,Another,Drama\n")
+    with pytest.raises(DataError, match="movies.csv: film '2' stands twice"):
+        read_movielens(movielens)
+
+
 def test_missing_movielens_file(movielens):
     (movielens / "movies.csv").unlink()
     with pytest.raises(DataError, match=r"movies.csv: cannot be read"):

@@ -358,6 +358,18 @@ def test_check_compares_with_the_paper(own_folders, serenlens, monkeypatch):
     assert not report.loc["items", "ok"]
 
 
+def test_serenlens_without_the_paper_s_tables(
+    own_folders, serenlens, monkeypatch, tmp_path
+):
+    """An installed package has no results/ beside it."""
+    entry, content = serenlens
+    monkeypatch.setitem(sources.SOURCES, entry.id, entry)
+    monkeypatch.setattr(sources.table1, "project_root", lambda: tmp_path)
+    (own_folders / "data" / "SerenLens_Books.csv").write_bytes(content)
+    report, data = check(entry.id)
+    assert report["ok"].all() and len(data.frame) == 3
+
+
 def test_check_downloads_nothing(own_folders):
     with pytest.raises(DataError, match="data fetch serenlens-books"):
         check("serenlens-books")[0]

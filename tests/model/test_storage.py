@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from serendifflib.diffusion.checkpoints import read_state, write_state
 from serendifflib.errors import CacheError, CheckpointError
@@ -165,6 +165,28 @@ def test_no_model_at_all(copy, tmp_path):
     for folder in (copy, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match="cannot be read.*save the"):
             load(folder)
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [None, "", "{}", '{"header": {}}', '{"checksum": 1, "header": {}}', "[]"],
+)
+def test_a_file_without_its_checksum_is_refused(copy, signed):
+    tensors = load_file(copy / FILE)
+    metadata = None if signed is None else {"serendiff": signed}
+    save_file(tensors, copy / FILE, metadata)
+    with pytest.raises(CheckpointError, match="fit and save the model again"):
+        load(copy)
+
+
+def test_a_folder_of_nobody_s_home(tmp_path, monkeypatch, tiny_model):
+    """As in a shell, the name stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="~nobody-here"):
+        load("~nobody-here/model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_model.save("~/model")
+    assert load("~/model").seed == tiny_model.seed
 
 
 @pytest.mark.parametrize("header", [[], None, 3, "x", {}])

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from serendifflib.model.catalogue import Catalogue
-from serendifflib.portrait.picture import draw_plane, mark_item
+from serendifflib.portrait.picture import draw_plane, drawable, mark_item
 from serendifflib.portrait.portrait import PortraitSpace, cell_of
 from serendifflib.portrait.scores import has_vector
 
@@ -245,6 +245,7 @@ class Explanation:
         cosine: its cosine to the item, or NaN.
         zone: how strongly each cell is generated, [L, L].
         drawn: :func:`words_of_draws`; empty where no points are drawn.
+        item: its id.
     """
 
     portrait: UserPortrait
@@ -258,6 +259,7 @@ class Explanation:
     cosine: float
     zone: np.ndarray
     drawn: str = ""
+    item: str = ""
 
     @classmethod
     def of(
@@ -291,6 +293,7 @@ class Explanation:
                 if cells is None
                 else words_of_draws(portrait, item, cells, space.vectors)
             ),
+            item=catalogue.items[item - 1],
         )
 
     @property
@@ -324,5 +327,8 @@ class Explanation:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Figure 5: the portrait, the generated zone and the item."""
         return self.portrait.plot(
-            ax=ax, zone=self.zone, point=self.position, label=self.title
+            ax=ax,
+            zone=self.zone,
+            point=self.position,
+            label=drawable(self.title, self.item),
         )

@@ -7,6 +7,7 @@ a dark page too; shape tells apart what colour tells apart.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import matplotlib.patheffects as effects
@@ -15,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
 
 INK = "#222222"
 MUTED = "#5f6b7a"
@@ -29,6 +32,20 @@ PALETTE = (EXPECTED, HISTORY, RELEVANT, POINT, MUTED, "#56b4e9")
 ZONE = LinearSegmentedColormap.from_list("zone", ["#ffffff", "#e39ac4"])
 SHADE = LinearSegmentedColormap.from_list("shade", ["#ffffff", "#9cc3e6"])
 DPI = 144  # sharp on a dense screen; pages scale pictures down
+WRITINGS = (  # fonts for what the default one lacks, where installed
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Noto Sans",
+    "Noto Emoji",
+    "Arial Unicode MS",
+)
 HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
 
 
@@ -142,7 +159,10 @@ def draw_plane(
 
 
 def mark_item(
-    ax: Axes, point: np.ndarray, centre: np.ndarray, label: str | None
+    ax: Axes,
+    point: np.ndarray,
+    centre: np.ndarray,
+    label: str | None,
 ) -> None:
     """An item on the plane, with an arrow from the middle of the history.
 
@@ -159,9 +179,43 @@ def mark_item(
         arrowprops={"arrowstyle": "->", "color": INK, "lw": 1.2},
     )
     ax.plot(*point, "D", color=POINT, ms=9, mec="white", mew=0.8)
-    # no formula, and nothing that a picture's file could not hold
-    words = [
-        c if c.isprintable() or c in "\r\n\t" else "\ufffd"
-        for c in str(label or "")
-    ]
-    ax.set_title("".join(words), parse_math=False)
+    write_title(ax, label or "")
+
+
+def write_title(ax: Axes, text: str, **options) -> None:
+    """Words of the data above a plot; there is no formula in them."""
+    ax.set_title(
+        drawable(text), parse_math=False, fontfamily=list(_fonts()), **options
+    )
+
+
+def drawable(*texts: str) -> str:
+    """The first text whose letters some installed font has.
+
+    If none has: the last one, with the numbers of such letters.
+    """
+    letters = frozenset().union(*map(_letters, _fonts()))
+    for text in map(_plain, texts):
+        if {ord(c) for c in text if c != "\n"} <= letters:
+            return text
+    return text.encode("ascii", "backslashreplace").decode()[:60]
+
+
+def _plain(text: str) -> str:
+    """Nothing that a picture's file could not hold."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else " " if c.isspace() else "\ufffd"
+        for c in text
+    )
+
+
+def _fonts() -> tuple[str, ...]:
+    """The default font, and installed ones for other writings."""
+    known = {font.name for font in fontManager.ttflist}
+    default = FontProperties().get_name()
+    return (default, *(name for name in WRITINGS if name in known))
+
+
+@functools.cache
+def _letters(font: str) -> frozenset[int]:
+    return frozenset(FT2Font(findfont(font)).get_charmap())

@@ -21,6 +21,7 @@ import numpy as np
 
 from serendifflib.errors import ConfigError
 from serendifflib.model.explain import Explanation, UserPortrait
+from serendifflib.portrait.picture import write_title
 from serendifflib.portrait.portrait import cell_number, cell_of
 from serendifflib.viz.frames import pages_are_static
 
@@ -147,7 +148,7 @@ class Explorer:
             portrait.plot(ax=ax, zone=zone)
             best = [_middle(item["cell"], side) for item in facts["top"]]
             ax.plot(*np.transpose(best), "D", color="#b3257a", mec="white")
-            ax.set_title(facts["name"], fontsize=10, parse_math=False)
+            write_title(ax, facts["name"], fontsize=10)
         return fig
 
     def controls(self) -> widgets.VBox:

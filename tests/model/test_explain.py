@@ -18,8 +18,10 @@ from serendifflib.model.explain import (
     words_of_draws,
 )
 from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait import picture
 from serendifflib.portrait.encoding import unit_rows
 from serendifflib.portrait.fold import prepare_fold
+from serendifflib.portrait.picture import drawable
 
 INJECTIONS = [
     "$",
@@ -183,7 +185,7 @@ def test_how_far_in_words(tiny_model, tiny_data, radius, words):
 # ---------------------------------------------------------------- pictures
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.filterwarnings("error:Glyph")
 @pytest.mark.parametrize("title", INJECTIONS)
 def test_any_title_can_be_drawn(tiny_model, tiny_data, title):
     """No formula, no markup: a title is drawn letter by letter."""
@@ -192,12 +194,34 @@ def test_any_title_can_be_drawn(tiny_model, tiny_data, title):
     explanation = replace(tiny_model.explain(user, item), title=title)
     ax = explanation.plot()
     ax.figure.canvas.draw()
-    assert ax.get_title() == title
+    assert ax.get_title() == drawable(title, item)
     assert title in explanation.text
     portrait = replace(
         tiny_model.portrait(user), user=title, titles=[title] * 99
     )
     portrait.plot().figure.canvas.draw()
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_no_font_has(tiny_model, tiny_data, monkeypatch):
+    """No boxes: another font, else the id, else the letters' numbers."""
+    monkeypatch.setattr(picture, "WRITINGS", ())
+    assert drawable("Möbel", "i1") == "Möbel"
+    assert drawable("宇宙01", "i1") == "i1"
+    assert drawable("宇宙01", "宇") == "\\u5b87"
+    user = tiny_data.users[4]
+    item = tiny_model.recommend(user, k=1)["item"][0]
+    explanation = replace(tiny_model.explain(user, item), title="宇宙 😀")
+    ax = explanation.plot()
+    assert ax.get_title() == item
+    ax.figure.canvas.draw()
+    other = "STIXGeneral"
+    (rare, *_) = picture._letters(other) - picture._letters("DejaVu Sans")
+    assert drawable(chr(rare), "i1") == "i1"
+    monkeypatch.setattr(picture, "WRITINGS", ("No Such Font", other))
+    assert drawable(chr(rare), "i1") == chr(rare)
+    picture.write_title(ax, chr(rare))
+    ax.figure.canvas.draw()
 
 
 def test_the_picture_shows_each_item_where_it_is(tiny_model, tiny_data):

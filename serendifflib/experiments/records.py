@@ -342,8 +342,12 @@ class RecordStore:
         path = self.path(table)
         try:
             state = path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return _Table({}, {}, frozenset(), ())
+        except OSError as error:  # an unreadable record is not a missing one
+            raise DataError(
+                f"{path}: cannot be read: {error.strerror}"
+            ) from error
         return _parse(path, table, state.st_size, state.st_mtime_ns)
 
 

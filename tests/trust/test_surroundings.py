@@ -5,6 +5,7 @@ too little memory, and Ctrl-C while libraries load or a model trains.
 """
 
 import contextlib
+import ctypes
 import io
 import multiprocessing
 import os
@@ -23,16 +24,21 @@ STRANGER = 54321  # no such user
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def _answer(answers, command, folder, env, uid):
+def drop_rights():
+    """Root enters every folder; without its capabilities it does not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    assert libc.capset(version, (ctypes.c_uint32 * 6)()) == 0
+
+
+def _answer(answers, command, folder, env, prepare):
     os.chdir(folder)
     for name, value in env.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    if uid is not None:
-        os.setgid(uid)
-        os.setuid(uid)
+    prepare()
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
@@ -44,11 +50,11 @@ def _answer(answers, command, folder, env, uid):
     answers.put((status, said.getvalue()))
 
 
-def answer(command, folder, env=None, uid=None):
+def answer(command, folder, env, prepare):
     """Status and output of a command in a process of its own."""
     answers = FORK.SimpleQueue()
     process = FORK.Process(
-        target=_answer, args=(answers, command, folder, env or {}, uid)
+        target=_answer, args=(answers, command, folder, env, prepare)
     )
     process.start()
     process.join(120)
@@ -58,20 +64,13 @@ def answer(command, folder, env=None, uid=None):
 
 @pytest.fixture
 def locked(tmp_path):
-    """A folder with a file, and who may not enter it."""
-    root = os.geteuid() == 0
+    """A folder, with a file, that nobody may enter."""
     folder = tmp_path / "locked"
     folder.mkdir()
     write_reviews(folder / "my.csv")
     write_reviews(tmp_path / "my.csv")
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache").chmod(0o777)
-    for parent in tmp_path.parents[:2]:
-        if root:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    tmp_path.chmod(0o777)
-    folder.chmod(0o700 if root else 0)
-    yield tmp_path, STRANGER if root else None
+    folder.chmod(0)
+    yield tmp_path
     folder.chmod(0o700)
 
 
@@ -97,13 +96,19 @@ def locked(tmp_path):
     ids=lambda part: part if isinstance(part, str) else "-".join(part),
 )
 def test_a_folder_one_may_not_enter(locked, command, env):
-    folder, uid = locked
+    if os.geteuid() == 0 and not sys.platform.startswith("linux"):
+        pytest.skip("root enters every folder")
     settings = {"CACHE": "cache", "RESULTS": "results", **env}
     named = {
-        f"SERENDIFF_{name}": str(folder / value)
+        f"SERENDIFF_{name}": str(locked / value)
         for name, value in settings.items()
     }
-    status, said = answer(command.split(), folder, named, uid)
+    status, said = answer(
+        command.split(),
+        locked,
+        named,
+        drop_rights if os.geteuid() == 0 else lambda: None,
+    )
     assert status == 2, said
     error = [line for line in said.splitlines() if "error: " in line]
     assert len(error) == 1 and error[0] == said.splitlines()[-1]
@@ -112,13 +117,13 @@ def test_a_folder_one_may_not_enter(locked, command, env):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes nobody")
-def test_nobody_without_a_home(tmp_path):
+def test_nobody_without_a_home():
     env = {"HOME": None, "XDG_CACHE_HOME": None, "SERENDIFF_CACHE": None}
-    status, said = answer(["data", "list"], "/", env, STRANGER)
+    status, said = answer(
+        ["data", "list"], "/", env, lambda: os.setuid(STRANGER)
+    )
     assert status == 2 and said.count("\n") == 1
     assert "name one in SERENDIFF_CACHE" in said
-    env["SERENDIFF_CACHE"] = str(tmp_path)
-    assert answer(["data", "list"], "/", env, STRANGER)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -173,9 +178,7 @@ def test_too_little_memory(megabytes):
 # ------------------------------------------------------------------ Ctrl-C
 
 
-@pytest.mark.parametrize(
-    "module", ["serendifflib.errors", "numpy", "pandas", "torch", "sklearn"]
-)
+@pytest.mark.parametrize("module", ["numpy", "pandas", "torch", "sklearn"])
 def test_ctrl_c_while_libraries_load(module):
     """Stopped the moment that a module was loaded."""
     process = subprocess.Popen(

@@ -115,7 +115,7 @@ class TokenDiffusion:
         """The bound of :func:`masked_loss`, a prototype drawn by its share."""
         shares, points = self.shares, self._scaled()
         # the training user has the target: one user fewer, as for a new one
-        known = self._known_tokens(data, without=1)[:, 0]
+        known = self.known_tokens(data, without=1)[:, 0]
 
         def loss(view, index, generator):
             drawn = torch.multinomial(
@@ -146,7 +146,7 @@ class TokenDiffusion:
             draws: not used, the table is exact.
         """
         weights = self.shares / self.prior
-        tokens = self._known_tokens(seen)
+        tokens = self.known_tokens(seen)
         place = tokens[..., 0]
         for axis, size in enumerate(self.sizes[1:-1], start=1):
             place = place * size + tokens[..., axis]
@@ -182,7 +182,7 @@ class TokenDiffusion:
         self, network: TokenNetwork, portraits: Portraits
     ) -> torch.Tensor:
         """Exact p(tokens | user) on the processor, [B, L, L, (Q,) P]."""
-        memory = self._remember(network, portraits)
+        memory = self.remember(network, portraits)
         return log_table(network, memory, self.orders).exp().cpu()
 
     @torch.no_grad()
@@ -209,10 +209,10 @@ class TokenDiffusion:
             )
             for row in portraits.items.cpu()
         ]
-        memory = self._remember(network, portraits)
+        memory = self.remember(network, portraits)
         return draw(network, memory, torch.stack(uniform).to(self.device))
 
-    def _known_tokens(
+    def known_tokens(
         self, seen: PlacedItems, without: int = 0
     ) -> torch.Tensor:
         """The items' tokens but the prototype, [B, C, R - 1].
@@ -242,7 +242,8 @@ class TokenDiffusion:
         real = portraits.items > 0
         return points[portraits.items], portraits.cells(self.side), real
 
-    def _remember(self, network: TokenNetwork, portraits: Portraits) -> Memory:
+    def remember(self, network: TokenNetwork, portraits: Portraits) -> Memory:
+        """What the network keeps of users, for any number of questions."""
         everybody = torch.arange(len(portraits))
         portraits = portraits.part(everybody, self.device)
         return network.remember(*self._seen(portraits, self._scaled()))

@@ -84,7 +84,7 @@ class DreamRec(TorchRival):
     sqrt(d), so that its coordinates have the noise's size. Padding is never
     scored, and dropout is off when scoring (it stays on in the released
     tests). Scores are stochastic by nature; the noise of a user derives
-    from the history, so order and batch change nothing.
+    from the history, so order and batch change scores by rounding alone.
 
     Under a small budget it needs two things that others do not (found on
     validation users): its own learning rate, for a hastened one makes the

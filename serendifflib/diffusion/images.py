@@ -257,7 +257,7 @@ class ImageDiffusion:
         """Generate serendipity portraits from noise (Eq. 6, Figure 4).
 
         The noise of a user derives from the history and the seed: order and
-        batch size change nothing.
+        batch size change the result by rounding alone.
 
         Args:
             network: trained.

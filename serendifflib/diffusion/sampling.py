@@ -232,8 +232,8 @@ def user_noise(
 ) -> Noise:
     """Noise that derives from each user's history and the seed alone.
 
-    Order and batch size change nothing. On CUDA it is drawn there, where the
-    same seed gives other numbers than on the processor.
+    Order and batch size change no number of it. On CUDA it is drawn there,
+    where the same seed gives other numbers than on the processor.
 
     Args:
         histories: item numbers, left-padded with 0, [B, n].

@@ -189,7 +189,9 @@ class TokenDiffusion:
     def generate(
         self, network: TokenNetwork, portraits: Portraits, draws: int = 1
     ) -> torch.Tensor:
-        """Draw tokens; order and batch size of the users change nothing.
+        """Draw tokens with random numbers of each user's own.
+
+        Order and batch size change the probabilities by rounding alone.
 
         Args:
             network: trained.

@@ -400,8 +400,9 @@ class SerenDiff:
             candidates: item numbers, [B, C].
 
         Returns:
-            [B, C], higher is better; the same in any batch and order, up to
-            rounding.
+            [B, C], higher is better; the same in any batch and order, and with
+            any number of threads, up to rounding: items whose scores nearly
+            tie may change places.
 
         Raises:
             ModelError: not fitted, empty history, unknown or padding item.

@@ -67,6 +67,30 @@ def test_the_matrix_has_both_ends():
     assert "pip-audit" in text and "pytest -m slow" in text
 
 
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_what_a_workflow_runs_cannot_change_by_itself(path):
+    """Actions by commit, with their tag; tools by version."""
+    text = path.read_text()
+    actions = re.findall(r"uses: (.*)", text)
+    assert actions
+    for action in actions:
+        assert re.fullmatch(
+            r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action
+        ), action
+    for line in re.findall(r"pip install (.*)", text):
+        assert re.search(r"-c |==|matrix\.install", line), line
+
+
+def test_one_commit_for_one_action():
+    lines = re.findall(
+        r"uses: (\S+)@(\S+)", "".join(path.read_text() for path in WORKFLOWS)
+    )
+    assert len(dict(lines)) == len(set(lines))
+
+
 def test_the_page_of_licences_is_current():
     """Another package or version needs `list_licences.py --write`."""
     pins = list_licences.pins((ROOT / "constraints.txt").read_text())

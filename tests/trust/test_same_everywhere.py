@@ -8,9 +8,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from serendifflib.model.serendiff import SerenDiff
 
 # of a world of 60 users and 200 items: three folds of users, one by time
 WORLD = "01c20ac5007a"
@@ -98,6 +102,46 @@ def test_another_process(here, threads, hash_seed, batch):
     # trained there as well: rounding has had ten steps to grow
     np.testing.assert_allclose(there["scores"], scores, atol=1e-5 * size)
     assert np.mean(np.equal(there["ranks"], here["ranks"])) >= 0.9
+
+
+TOLERANCE = 1e-5  # of the largest score: book/how-to-read.md promises it
+
+
+@pytest.mark.parametrize("preset", ["tuned", "points", "tokens", "paper"])
+def test_scores_in_any_batch_order_and_threads(
+    preset, tiny_fold, tiny_settings
+):
+    """Trained once; then only sums are added in another order."""
+    model = SerenDiff(preset, device="cpu", progress=False, **tiny_settings)
+    model.fit(tiny_fold, generator=torch.Generator().manual_seed(3))
+    histories = tiny_fold.test.histories[:12]
+    candidates = torch.arange(1, 101).repeat(len(histories), 1)
+    items = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    users = torch.arange(len(histories)).flip(0)
+    threads = torch.get_num_threads()
+    scores = model.score(histories, candidates)
+    largest = float(scores.abs().max())
+    assert largest > 0.01
+    for count, batch in ((1, 1), (2, 5), (2, 12)):
+        torch.set_num_threads(count)
+        try:
+            again = torch.cat(
+                [
+                    model.score(histories[some], candidates[some][:, items])
+                    for some in users.split(batch)
+                ]
+            )
+        finally:
+            torch.set_num_threads(threads)
+        difference = again - scores[users][:, items]
+        assert float(difference.abs().max()) < TOLERANCE * largest
+
+
+def test_the_book_promises_that_tolerance():
+    page = Path(__file__).parents[2] / "book" / "how-to-read.md"
+    text = " ".join(page.read_text("utf-8").split())
+    assert "by less than a hundred-thousandth of the largest one" in text
+    assert TOLERANCE == 1 / 100_000
 
 
 def test_the_splits_are_those_of_every_release(here):

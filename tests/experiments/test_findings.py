@@ -14,6 +14,7 @@ def test_the_best_rival_and_each_row_are_found(monkeypatch):
             "controls": [("random", 0.01), ("oracle", 0.6)],
             "table4": [("SASRec", 0.1), ("PURS", 0.3), ("points", 0.4)],
             "calls": [],
+            "generating": [("oracle", 0.5), ("points-start", 0.35)],
         }[table]
         rows = [
             (row, fold, metric, task, value + extra, 0.0, 1.0, 10)
@@ -32,6 +33,7 @@ def test_the_best_rival_and_each_row_are_found(monkeypatch):
     assert found.to_dict() == {
         "Guessing": 0.01,
         "Best of nine rivals": 0.3,
+        "Regression of points": 0.35,  # no other table has it
         "SerenDiff on points": 0.4,
         "The law itself": 0.6,
     }

@@ -32,6 +32,7 @@ LINES = {
     "Ranker, one answer": ("generating", "ranker"),
     "Ranker, eight answers": ("generating", "ranker-heads"),
     "SerenDiff on tokens": ("generating", "tokens"),
+    "The law, as portraits show it": ("generating", "oracle-portrait"),
     "The law itself": ("controls", "oracle"),
 }
 

@@ -33,6 +33,7 @@ from torch import nn
 VERSION = 1
 
 Order = tuple[int, ...]
+Parts = dict[tuple[int, ...], torch.Tensor]  # visible tokens, then the asked
 Answer = Callable[[torch.Tensor], list[torch.Tensor]]
 
 
@@ -250,21 +251,29 @@ def log_table(
     Returns:
         [B, V_1, ..., V_R]; the exponentials of a user's table sum to one.
     """
-    tables = [_chain(network, memory, order) for order in orders]
+    known: Parts = {}  # what two orders have in common is asked once
+    tables = [_chain(network, memory, order, known) for order in orders]
     total = torch.stack(tables).logsumexp(dim=0)
     return total - math.log(len(tables))
 
 
 def _chain(
-    network: TokenNetwork, memory: Memory, order: Order
+    network: TokenNetwork, memory: Memory, order: Order, known: Parts
 ) -> torch.Tensor:
-    """Sum over r of log p(x_r | those before it in ``order``)."""
+    """Sum over r of log p(x_r | those before it in ``order``).
+
+    Answers are looked up in ``known``, and new ones added to it.
+    """
     sizes, users = network.sizes, len(memory.summary)
     total = memory.summary.new_zeros(())
     for step, which in enumerate(order):
         before = sorted(order[:step])
-        states = _states(sizes, before).to(memory.summary.device)
-        (part,) = network.answer(states.expand(users, -1, -1), memory, which)
+        asked = (*before, which)
+        if asked not in known:
+            states = _states(sizes, before).to(memory.summary.device)
+            states = states.expand(users, -1, -1)
+            (known[asked],) = network.answer(states, memory, which)
+        part = known[asked]
         # [B, states, V] -> one axis per token, those still masked of size 1
         part = part.view(users, *(sizes[r] for r in before), sizes[which])
         part = part.movedim(-1, 1 + sum(r < which for r in before))

@@ -11,6 +11,7 @@ from pathlib import Path
 import list_licences
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,28 @@ def test_what_a_workflow_runs_cannot_change_by_itself(path):
             r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action
         ), action
     for line in re.findall(r"pip install (.*)", text):
-        assert re.search(r"-c |==|matrix\.install", line), line
+        assert re.search(r"-c |==|matrix\.install|--require-hashes", line), (
+            line
+        )
+
+
+def test_every_pin_but_torch_has_a_hash():
+    """Of Linux wheels; the head of the file says what is not covered."""
+    lines = (ROOT / "constraints-hashes.txt").read_text().splitlines()
+    found = {}
+    for line in lines:
+        if not line.startswith("#"):
+            name, version, _ = re.fullmatch(
+                r"([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})", line
+            ).groups()
+            found[canonicalize_name(name)] = Version(version)
+    pins = list_licences.pins((ROOT / "constraints.txt").read_text())
+    wanted = {canonicalize_name(name): Version(v) for name, v in pins.items()}
+    del wanted["torch"]
+    assert found == wanted
+    assert "Not covered: torch" in lines[1]
+    workflow = (ROOT / ".github/workflows/book.yml").read_text()
+    assert "--require-hashes -r constraints-hashes.txt" in workflow
 
 
 def test_one_commit_for_one_action():

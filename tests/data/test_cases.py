@@ -4,29 +4,14 @@ The small inputs are made here. Where the collection of given files is at
 hand (``../shared/cases``), those are read as well.
 """
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from given_cases import given
 
 from serendifflib.data.layouts import read_file, read_frame
 from serendifflib.data.sources import load_dataset
 from serendifflib.errors import DataError
 from serendifflib.portrait.outlook import outlook
-
-GIVEN = Path(__file__).parents[3] / "shared" / "cases"
-
-
-def given(name):
-    """A given file; without it the kind is tested on our own input alone."""
-    found = [
-        folder / name
-        for folder in (GIVEN, GIVEN.parents[2] / "shared" / "cases")
-        if (folder / name).exists()
-    ]
-    if not found:
-        pytest.skip(f"{name}: the collection of given files is not here")
-    return found[0]
 
 
 def rows(**columns):

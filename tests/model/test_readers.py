@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from given_cases import given
 
-from serendifflib import SerenDiff
+from serendifflib import SerenDiff, load_dataset
 from serendifflib.errors import (
     ConfigError,
     DataError,
@@ -186,8 +187,6 @@ def test_descriptions_train_when_they_are_said_to_be(small, make_frame):
     frame = make_frame
     with pytest.raises(DataError, match="--texts-describe-items"):
         small().fit(frame)
-    from serendifflib import load_dataset
-
     data = load_dataset(frame, texts_describe_items=True)
     model = small().fit(data)
     assert len(model.recommend("u0", k=3)) == 3
@@ -210,6 +209,44 @@ def make_frame():
             for place in range(6)
         ]
     )
+
+
+@pytest.mark.parametrize("name", ["nearest-without-text", "ghost-items"])
+def test_given_items_without_text(small, name):
+    """Never the most similar one, never recommended, said to be missing."""
+    data = load_dataset(given(f"{name}.csv"))
+    ghosts = {item for item in data.items if item.startswith("ghost")}
+    assert ghosts
+    model = small().fit(data)
+    every = model.recommend_all(data.n_items)
+    assert len(every) > 1000
+    assert not ghosts & {*every["item"], *every["nearest history item"]}
+    said = model.explain(data.users[0], sorted(ghosts)[0]).text
+    assert "has no text" in said
+    # nor the floor of an axis: without them the others lie as they did
+    rest = data.frame[~data.frame["item_id"].isin(ghosts)]
+    other = small().fit(rest)
+    places = [
+        dict(
+            zip(
+                one.catalogue.items,
+                one.portrait("user00").catalogue_positions[1:, 1],
+                strict=True,
+            )
+        )
+        for one in (model, other)
+    ]
+    shared = sorted(set(places[1]) & set(places[0]))
+    moved = [abs(places[0][item] - places[1][item]) > 0.1 for item in shared]
+    assert shared and np.mean(moved) < 0.1
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_given_titles_in_other_letters(small):
+    data = load_dataset(given("cjk-titles.csv"))
+    model = small().fit(data)
+    best = model.recommend(data.users[0], k=1)["item"][0]
+    model.explain(data.users[0], best).plot().figure.canvas.draw()
 
 
 def test_not_fitted():

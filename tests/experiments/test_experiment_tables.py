@@ -14,10 +14,11 @@ from serendifflib.data.splits import make_examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.paper import row_key
 from serendifflib.evaluation.protocol import evaluate
-from serendifflib.experiments import recipes, versions
+from serendifflib.experiments import questions, recipes, versions
 from serendifflib.experiments import runner as runs
 from serendifflib.experiments import tables as experiments
 from serendifflib.experiments.prepared import open_bench
+from serendifflib.experiments.rows import CONTROL_ROWS
 from serendifflib.io import cache_dir
 from serendifflib.model import settings
 from serendifflib.model.settings import make_settings
@@ -132,9 +133,7 @@ def test_table_4_has_the_nine_rivals_and_all_controls():
     rows = experiments.TABLES["table4"].rows(PROFILES["paper"])
     registry = importlib.import_module("serendifflib.baselines.registry")
     assert [row.id for row in rows[:10]] == [*registry.RIVALS, "SerenDiff"]
-    assert {row.id for row in experiments.CONTROL_ROWS} <= {
-        row.id for row in rows
-    }
+    assert {row.id for row in CONTROL_ROWS} <= {row.id for row in rows}
 
 
 def test_leaks_are_looked_for_among_uniform_candidates():
@@ -187,7 +186,7 @@ def test_enough_users_for_the_labels():
     for profile in PROFILES.values():
         users = experiments.TABLES["labels"].world_users[profile.name]
         training = users * 4 // 5 * 7 // 8
-        assert training >= max(experiments.LABELS[profile.name])
+        assert training >= max(questions.LABELS[profile.name])
 
 
 # running
@@ -368,7 +367,7 @@ def test_calls_share_one_trained_network(tiny, store):
     ],
 )
 def test_a_row_of_each_table(tiny, store, monkeypatch, table, row):
-    monkeypatch.setitem(experiments.LABELS, "smoke", (10,))
+    monkeypatch.setitem(questions.LABELS, "smoke", (10,))
     report = run(store, row, table=table)
     assert report.ok, report.text()
     (record,) = store.runs(table)

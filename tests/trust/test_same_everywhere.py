@@ -107,7 +107,7 @@ def test_another_process(here, threads, hash_seed, batch):
 TOLERANCE = 1e-5  # of the largest score: book/how-to-read.md promises it
 
 
-@pytest.mark.parametrize("preset", ["tuned", "points", "tokens", "paper"])
+@pytest.mark.parametrize("preset", ["tuned", "points", "tokens"])
 def test_scores_in_any_batch_order_and_threads(
     preset, tiny_fold, tiny_settings
 ):

@@ -153,7 +153,10 @@ def test_a_current_folder_that_was_removed(tmp_path, command):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("megabytes", [200, 400, 1000])
+@pytest.mark.parametrize(
+    "megabytes",
+    [400, *(pytest.param(n, marks=pytest.mark.slow) for n in (200, 1000))],
+)
 def test_too_little_memory(megabytes):
     """Not enough for Python's libraries, for torch, for scikit-learn."""
     resource = pytest.importorskip("resource", reason="no limits here")
@@ -178,7 +181,16 @@ def test_too_little_memory(megabytes):
 # ------------------------------------------------------------------ Ctrl-C
 
 
-@pytest.mark.parametrize("module", ["numpy", "pandas", "torch", "sklearn"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "torch",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("numpy", "pandas", "sklearn")
+        ),
+    ],
+)
 def test_ctrl_c_while_libraries_load(module):
     """Stopped the moment that a module was loaded."""
     process = subprocess.Popen(
@@ -195,7 +207,8 @@ def test_ctrl_c_while_libraries_load(module):
         elif line.rpartition("|")[2].strip().startswith(module):
             process.send_signal(signal.SIGINT)
             module = "?"  # once
-    assert process.wait() == 130, said
+    # a shell shows both as 130
+    assert process.wait() in (130, -signal.SIGINT), said
     assert said in (
         [],
         ["stopped; run the same command again to go on\n"],

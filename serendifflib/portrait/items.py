@@ -51,6 +51,9 @@ def mean_vectors(
     return torch.from_numpy(vectors), missing
 
 
+NOISE = 1e-5  # of a vector's length: what rounding in float32 may leave
+
+
 @dataclass(frozen=True)
 class Isotropy:
     """Removes the direction that all sentence vectors share.
@@ -105,10 +108,16 @@ class Isotropy:
         return cls(how, mean, basis.astype(np.float32))
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Transformed unit vectors [N + 1, d']; zero rows stay zero."""
+        """Transformed unit vectors [N + 1, d']; zero rows stay zero.
+
+        A row at the mean has no direction of its own: it becomes zero, for
+        what the rounding leaves of it must not be blown up.
+        """
         values = vectors.numpy()
-        known = np.linalg.norm(values, axis=1) > 0
+        length = np.linalg.norm(values, axis=1)
         moved = values - self.mean
+        known = np.linalg.norm(moved, axis=1) > NOISE * length
+        known &= length > 0
         if self.basis is not None:
             moved = moved @ self.basis
         moved = unit_rows(moved.astype(np.float32))

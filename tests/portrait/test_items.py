@@ -1,4 +1,5 @@
 import multiprocessing
+import re
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,18 @@ def test_only_new_texts_are_encoded_and_a_kill_loses_one_shard(
     np.testing.assert_array_equal(
         vectors, CountingModel().encode(texts, normalize_embeddings=True)
     )
+
+
+def test_the_bar_counts_texts(tmp_path, capfd):
+    one = encoder(tmp_path, CountingModel())
+    one.progress = True
+    one.encode([f"text {k}" for k in range(300)])
+    shown = capfd.readouterr().err
+    assert "encode texts" in shown and "300/300" in shown
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", shown)  # time left
+    one.progress = False
+    one.encode([f"other {k}" for k in range(300)])
+    assert capfd.readouterr().err == ""
 
 
 def flip(shard):
@@ -363,6 +376,19 @@ def test_few_items_do_not_blow_up_noise():
     assert np.abs(transform.basis).max() < 100
     moved = (vectors[1:] - transform.mean) @ transform.basis
     np.testing.assert_allclose(np.cov(moved.T), np.eye(4), atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["center", "whiten"])
+@pytest.mark.parametrize("count", [3, 7, 50])
+def test_items_that_are_all_alike_point_nowhere(how, count):
+    """What rounding leaves of them is no direction."""
+    random = np.random.default_rng(count)
+    one = unit_rows(random.normal(size=(1, 384)).astype(np.float32))
+    vectors = torch.from_numpy(np.repeat(one, count + 1, axis=0))
+    vectors[0] = 0.0
+    items = np.arange(1, count + 1)
+    moved = Isotropy.fit(vectors, items, how).apply(vectors)
+    assert not moved.any()
 
 
 def test_an_unknown_isotropy_is_refused(narrow):

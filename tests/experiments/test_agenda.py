@@ -63,16 +63,25 @@ def test_the_clock_ends_a_sitting_and_the_next_goes_on(
 ):
     store = runs.RecordStore(tmp_path / "results")
     pairs = [("controls", "synthetic")]
-    compute, turns = recipes.evaluate_row, []
+    compute, turns, bells = recipes.evaluate_row, [], []
+
+    class Bell(threading.Timer):  # rings when it is told to
+        def __init__(self, seconds, ring):
+            super().__init__(3600, ring)
+            assert seconds in (0, 9 * 60)  # none, or nine minutes
+            bells.append(ring)
 
     def slow(unit):
         turns.append((unit.fold, unit.row))
         if len(turns) == 3:
-            threading.Event().wait(60)  # until the clock rings
+            threading.Thread(target=bells[0]).start()
+            threading.Event().wait(60)  # until it rings
         return compute(unit)
 
+    monkeypatch.setattr(agenda.threading, "Timer", Bell)
+
     monkeypatch.setattr(agenda, "evaluate_row", slow)
-    report, left = agenda.run_all(TINY, minutes=0.15, pairs=pairs, store=store)
+    report, left = agenda.run_all(TINY, minutes=9, pairs=pairs, store=store)
     assert report is None
     assert left == {f"controls on {tiny.name}": 4}
     assert [fold for fold, _ in turns] == [0, 0, 0]

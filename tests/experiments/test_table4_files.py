@@ -124,7 +124,9 @@ def test_a_csv_in_the_columns_of_serenlens(store, tmp_path, tiny_data):
     write_serenlens(path, tiny_data)
     report = run(store, path)
     assert report.ok, report.text()
-    check(store, recipes.load(str(path), TINY).name.replace(" ", "_"))
+    name = experiments.data_id(recipes.load(str(path), TINY))
+    assert name.startswith("Own_Reviews.csv-")
+    check(store, name)
     with pytest.raises(ConfigError, match="'oracle' cannot be computed"):
         run(store, path, ["oracle"])
 

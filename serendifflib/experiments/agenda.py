@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -104,7 +105,8 @@ def run_all(
 def _within(minutes: float | None) -> Iterator[None]:
     """Leave the block as by Ctrl-C when the time is over.
 
-    A training then ends its step and writes its checkpoint.
+    A training then ends its step and writes its checkpoint. A shell starts
+    what runs in its background deaf to Ctrl-C; the clock must be heard.
     """
     over = threading.Event()
 
@@ -114,7 +116,10 @@ def _within(minutes: float | None) -> Iterator[None]:
 
     clock = threading.Timer((minutes or 0) * 60, ring)
     clock.daemon = True
+    heard = signal.getsignal(signal.SIGINT)
     if minutes is not None:
+        if heard is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         clock.start()
     try:
         yield
@@ -123,3 +128,5 @@ def _within(minutes: float | None) -> Iterator[None]:
             raise
     finally:
         clock.cancel()
+        if heard is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, heard)

@@ -1,6 +1,7 @@
 """All tables in sittings: order of importance, the clock, and going on."""
 
 import dataclasses
+import signal
 import threading
 
 import pytest
@@ -58,8 +59,20 @@ def test_real_data_come_first_where_they_are(monkeypatch):
     assert ("table4", "movielens-small") in pairs
 
 
+@pytest.fixture(params=["as it is", "deaf to Ctrl-C"])
+def listening(request):
+    """A terminal, and a shell's background."""
+    before = signal.getsignal(signal.SIGINT)
+    if request.param != "as it is":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    now = signal.getsignal(signal.SIGINT)
+    yield
+    assert signal.getsignal(signal.SIGINT) is now
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_clock_ends_a_sitting_and_the_next_goes_on(
-    tiny, tmp_path, monkeypatch
+    tiny, tmp_path, monkeypatch, listening
 ):
     store = runs.RecordStore(tmp_path / "results")
     pairs = [("controls", "synthetic")]

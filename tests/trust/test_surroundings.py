@@ -199,6 +199,8 @@ def test_ctrl_c_while_libraries_load(module):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts what runs in its background deaf to Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = []
     for line in process.stderr:

@@ -4,6 +4,7 @@
 #   make book SERENDIFF_PROFILE=laptop # the same code with larger sizes
 #   make test PYTHON=python3.12        # another interpreter for .venv
 #   make test VENV="$CONDA_PREFIX"     # an environment that already exists
+#   make book HASHES=1                 # every file but torch by its SHA-256
 #   make gpu MINUTES=9                 # records at the paper's size, resumable
 
 SHELL := bash
@@ -39,6 +40,8 @@ $(STAMP): pyproject.toml constraints.txt
 	    exit 1; }
 	@test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
 	@echo "installing into $(VENV), a few minutes the first time"
+	@test -z "$(HASHES)" || "$(BIN)/python" -m pip install --quiet --no-deps \
+	    --require-hashes -r constraints-hashes.txt
 	@SECONDS=0; "$(BIN)/python" -m pip install --quiet -c constraints.txt \
 	    -e ".[book,test]" && echo "installed in $$SECONDS s"
 	@touch "$@"

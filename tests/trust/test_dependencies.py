@@ -103,7 +103,9 @@ def test_every_pin_but_torch_has_a_hash():
     assert found == wanted
     assert "Not covered: torch" in lines[1]
     workflow = (ROOT / ".github/workflows/book.yml").read_text()
-    assert "--require-hashes -r constraints-hashes.txt" in workflow
+    assert "make book HASHES=1" in workflow
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--require-hashes -r constraints-hashes.txt" in makefile
 
 
 def test_one_commit_for_one_action():

@@ -18,6 +18,7 @@ K components.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from typing import ClassVar
@@ -27,13 +28,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.ranker import PortraitEncoder
+from serendifflib.baselines.sequences import pad_positions
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.base import training_placement
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import centred, join, shares
-
-VERSION = 1
 
 AXES = 2
 NARROWEST, WIDEST = 0.03, 0.5  # of a component's place, in sides of the plane
@@ -103,6 +103,8 @@ class ModesRival(TorchRival):
         grid: looks to share; None makes an own one.
     """
 
+    # log-weight of the components in the catalogue, where a mixture knows it
+    log_prior = torch.zeros(())
     max_history: int = 100
     lr: float = 1e-3
     weight_decay: float = 1e-2
@@ -120,8 +122,6 @@ class ModesRival(TorchRival):
             self.grid = Grid.of(fold)
         self.shares = shares(vectors, self.prototypes).float()
         self.points = join(vectors, centred(self.shares))
-        known = self.shares[self.shares.sum(dim=1) > 0]
-        self.log_prior = known.mean(dim=0).clamp(min=1e-6).log()
         return self.mixture(
             width=self.width,
             side=self.grid.side,
@@ -130,9 +130,18 @@ class ModesRival(TorchRival):
             dropout=self.dropout,
         )
 
+    @abstractmethod
     def mixture(self, **options) -> MixtureNetwork:
         """The network with the options of its encoder."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def log_content(
+        self, items: torch.Tensor, others: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-density of items [B, C] in each component, [B, C, K].
+
+        ``others``: what the network says of the components, [B, K, others].
+        """
 
     def log_density(
         self,
@@ -146,7 +155,14 @@ class ModesRival(TorchRival):
 
         ``ratio``: over that of the catalogue, to rank by.
         """
-        raise NotImplementedError
+        weight, middle, spread, others = said
+        if ratio:
+            weight = weight - self.log_prior.to(weight)
+        there = log_normal(
+            places[:, :, None], middle[:, None], spread[:, None]
+        )
+        content = self.log_content(items, others)
+        return (weight[:, None] + content + there).logsumexp(dim=2)
 
     def stages(
         self, fold: FoldData, generator: torch.Generator
@@ -176,10 +192,7 @@ class ModesRival(TorchRival):
     ) -> torch.Tensor:
         """Log-ratio of each candidate's density to the catalogue's."""
         placed = self.grid.place(histories.cpu(), candidates.cpu())
-        past = torch.zeros(*histories.shape, AXES)
-        for row, found in enumerate(placed.past):
-            if len(found):
-                past[row, -len(found) :] = torch.from_numpy(found).float()
+        past = pad_positions(placed.past, histories.shape[1])
         said = self.network(histories, past.to(self.place))
         places = torch.from_numpy(placed.positions).float().to(self.place)
         return self.log_density(said, candidates, places, ratio=True)
@@ -192,26 +205,16 @@ class ExplicitMixture(ModesRival):
     name: ClassVar[str] = "Explicit mixture"
 
     def mixture(self, **options) -> MixtureNetwork:
-        """One component per prototype."""
+        """One component per prototype; what they weigh in the catalogue."""
+        known = self.shares[self.shares.sum(dim=1) > 0]
+        self.log_prior = known.mean(dim=0).clamp(min=1e-6).log()
         return MixtureNetwork(self.points, self.shares.shape[1], **options)
 
-    def log_density(
-        self,
-        said: tuple[torch.Tensor, ...],
-        items: torch.Tensor,
-        places: torch.Tensor,
-        *,
-        ratio: bool,
+    def log_content(
+        self, items: torch.Tensor, others: torch.Tensor
     ) -> torch.Tensor:
-        """Log sum over k of p(k | user) s_k(item) N(place; k)."""
-        weight, middle, spread, _ = said
-        if ratio:
-            weight = weight - self.log_prior.to(weight)
-        belongs = self.shares.to(weight)[items].clamp(min=1e-6).log()
-        there = log_normal(
-            places[:, :, None], middle[:, None], spread[:, None]
-        )
-        return (weight[:, None] + belongs + there).logsumexp(dim=2)
+        """Log of each item's membership in the prototypes."""
+        return self.shares.to(others)[items].clamp(min=1e-6).log()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -230,27 +233,17 @@ class MixtureDensity(ModesRival):
         size = self.points.shape[1] + 1
         return MixtureNetwork(self.points, self.components, size, **options)
 
-    def log_density(
-        self,
-        said: tuple[torch.Tensor, ...],
-        items: torch.Tensor,
-        places: torch.Tensor,
-        *,
-        ratio: bool,
+    def log_content(
+        self, items: torch.Tensor, others: torch.Tensor
     ) -> torch.Tensor:
-        """Log sum over k of weight_k N(point; k) N(place; k)."""
-        weight, middle, spread, others = said
+        """Log of a Gaussian around each centre; ranked as it is."""
         centre, wide = others[..., :-1], others[..., -1]
         # coordinates of the size of a rival's noise: variance about one
         scale = centre.shape[-1] ** 0.5
         wide = 0.1 + F.softplus(wide)[:, None]
-        known = self.points.to(weight)[items] * scale
+        known = self.points.to(centre)[items] * scale
         off = torch.cdist(known, centre).square()
-        content = -0.5 * off / wide.square() - known.shape[-1] * wide.log()
-        there = log_normal(
-            places[:, :, None], middle[:, None], spread[:, None]
-        )
-        return (weight[:, None] + content + there).logsumexp(dim=2)
+        return -0.5 * off / wide.square() - known.shape[-1] * wide.log()
 
 
 MODES: dict[str, Callable[..., ModesRival]] = {

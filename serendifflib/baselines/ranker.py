@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.base import check_draw, draw_negatives
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.baselines.sequences import catalogue_items, pad_positions
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.data.splits import make_examples
 from serendifflib.diffusion.linear import history_means
@@ -384,9 +384,5 @@ class SetRanker(TorchRival):
 
     def _positions(self, histories: torch.Tensor) -> torch.Tensor:
         """Positions [B, n, 2] of the items of unknown users."""
-        positions = torch.zeros(*histories.shape, 2)
-        for row, history in enumerate(histories.numpy()):
-            past = self.grid.look(history).past
-            if len(past):
-                positions[row, -len(past) :] = torch.from_numpy(past).float()
-        return positions
+        pasts = [self.grid.look(history).past for history in histories.numpy()]
+        return pad_positions(pasts, histories.shape[1])

@@ -9,6 +9,7 @@ picked anew, D numbers per item, P prototypes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -66,10 +67,11 @@ class Reranker(SetRanker):
             return rated
         return self.pick(rated, histories, candidates, trade)
 
+    @abstractmethod
     def prepare(self, vectors: torch.Tensor) -> None:
         """Note what the gain needs to know of the items [N + 1, d]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(
         self, histories: torch.Tensor, items: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,17 +85,16 @@ class Reranker(SetRanker):
             what is known of each item [B, L, D]; what it gains whatever is
             listed, [B, L]; the state, what the list has already.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def gain(self, known: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """What each item adds to the lists, [B, L]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(
         self, known: torch.Tensor, state: torch.Tensor, new: torch.Tensor
     ) -> torch.Tensor:
         """The state once items with facts ``new`` [B, D] are listed."""
-        raise NotImplementedError
 
     def pick(
         self,

@@ -30,8 +30,6 @@ from itertools import permutations
 import torch
 from torch import nn
 
-VERSION = 1
-
 Order = tuple[int, ...]
 Parts = dict[tuple[int, ...], torch.Tensor]  # visible tokens, then the asked
 Answer = Callable[[torch.Tensor], list[torch.Tensor]]

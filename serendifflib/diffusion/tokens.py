@@ -33,8 +33,6 @@ from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
 from serendifflib.portrait.quantiles import QuantileMap, item_keys
 
-VERSION = 1
-
 BATCH = 32  # users whose tables are in memory at once
 
 

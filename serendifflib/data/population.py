@@ -31,8 +31,8 @@ from serendifflib.data.law import (
     PRIMARY,
     SECONDARY,
     THEMES_PER_GENRE,
+    AnyLaw,
     ForkedLaw,
-    Law,
     draw_bridges,
 )
 from serendifflib.errors import ConfigError
@@ -100,7 +100,7 @@ class Population:
 
     def __init__(
         self,
-        law: Law | ForkedLaw,
+        law: AnyLaw,
         *,
         n_users: int,
         n_items: int,

@@ -131,6 +131,8 @@ WORLDS = {
         for count in (1, 2, 6)
     },
     "synthetic-forked-null": ("forked-null", "its null version"),
+    "synthetic-human": ("human", "labels weigh the axes as people said"),
+    "synthetic-human-null": ("human-null", "its null version"),
     "synthetic-like-serenlens-books": (
         "serenlens-books",
         "the strong law in the sizes of SerenLens-Books",

@@ -14,15 +14,15 @@ history before the label::
                    + content cos(z_i, e(bridge(niche_u)))
                    + popularity log pop_i.
 
-The presets ``forked`` and ``forked-null`` have K bridges instead of one; see
-:mod:`serendifflib.data.law`.
+The presets ``forked`` and ``forked-null`` have K bridges instead of one, and
+``human`` and ``human-null`` have none; see :mod:`serendifflib.data.law`.
 
 The label stands at a uniform position in the last 40% of the sequence; the
 rows after it are ordinary. ``LAWS`` holds the presets as data; their dials
 were set with the oracle alone (hit ratio at 10 among 1,000 candidates about
 0.6 for strong and forked, 0.3 for weak), before any model was trained on
-them. In the null worlds zone, content and popularity are 0: the label is
-uniform.
+them; ``human`` has the weights that people gave. In the null worlds zone,
+content and popularity are 0: the label is uniform.
 
 ``World.like`` matches the sizes of Table 1. There some users have a second
 label: its history holds the rows before it, the first label included. The
@@ -45,7 +45,9 @@ from serendifflib.data.law import (
     PRIMARY,
     SECONDARY,
     THEMES_PER_GENRE,
+    AnyLaw,
     ForkedLaw,
+    HumanLaw,
     Law,
     Meetings,
     log_softmax,
@@ -63,16 +65,18 @@ from serendifflib.errors import ConfigError, UnknownUserError
 
 WEIGHT_SCALE = 2.0**40
 
-LAWS: dict[str, Law | ForkedLaw] = {
+LAWS: dict[str, AnyLaw] = {
     "strong": Law(zone=1.0, content=6.0, popularity=0.3),
     "weak": Law(zone=0.5, content=4.3, popularity=0.3),
     "null": Law(zone=0.0, content=0.0, popularity=0.0),
     "forked": ForkedLaw(zone=1.0, content=7.0),
     "forked-null": ForkedLaw(zone=0.0, content=0.0),
+    "human": HumanLaw(zone=1.0),
+    "human-null": HumanLaw(zone=0.0),
 }
 
 
-def _law(preset: str, bridges: int | None) -> Law | ForkedLaw:
+def _law(preset: str, bridges: int | None) -> AnyLaw:
     """Law of a preset, with another number of bridges where it has one."""
     law = LAWS[preset]
     if bridges is None:
@@ -213,7 +217,7 @@ class World(Population):
     def _class_logits(self, user: int, items: np.ndarray) -> np.ndarray:
         """Zone and content part of the law for every class of items."""
         law = self.law
-        assert isinstance(law, Law)  # the other kind has bridge_log_chances
+        assert isinstance(law, Law)  # the other kinds judge item by item
         n_themes = len(self.theme_names)
         first, other = self._classes // n_themes, self._classes % n_themes
         taste, norm = self.taste(items)
@@ -234,14 +238,23 @@ class World(Population):
         self, user: int, items: np.ndarray, popularity: np.ndarray
     ) -> np.ndarray:
         """Weight of every item as the label, up to a factor, float64 [N]."""
-        if isinstance(self.law, ForkedLaw):
-            scores = self._forked(user, items)
+        if not isinstance(self.law, Law):
+            scores = self._item_logits(user, items)
             return np.exp(scores - scores.max())
         logits = self._class_logits(user, items)
         return np.exp(logits - logits.max())[self._class_of] * popularity
 
-    def _forked(self, user: int, history: np.ndarray) -> np.ndarray:
-        """Log-probability of every item, history not excluded, [N]."""
+    def _item_logits(self, user: int, history: np.ndarray) -> np.ndarray:
+        """Log-weight of every item, history not excluded, [N].
+
+        Of laws with places; see :meth:`_class_logits` for the other kind.
+        """
+        if isinstance(self.law, HumanLaw):
+            first, other = np.divmod(self._classes, len(self.theme_names))
+            taste, _ = self.taste(history)
+            dots = PRIMARY * taste[first] + SECONDARY * taste[other]
+            places = self._met.places(user, history)
+            return self.law.logits(dots[self._class_of], places)
         parts = self.bridge_log_chances(user, history)
         top = parts.max(axis=0)
         mean = np.exp(parts - top).sum(axis=0) / len(parts)
@@ -281,7 +294,7 @@ class World(Population):
         return log_softmax(law.zone * zone + law.content * content)
 
     def _draw_labels(self, rng: np.random.Generator) -> None:
-        if isinstance(self.law, ForkedLaw):
+        if not isinstance(self.law, Law):
             plain = self.row_label == 0
             self._met = Meetings(
                 self.row_user[plain],
@@ -408,8 +421,8 @@ class World(Population):
         """
         history = self.before(self._row_of_label(user, which))
         scores = np.full(self.n_items + 1, -np.inf)
-        if isinstance(self.law, ForkedLaw):
-            scores[1:] = self._forked(user, history)
+        if not isinstance(self.law, Law):
+            scores[1:] = self._item_logits(user, history)
         else:
             logits = self._class_logits(user, history)
             scores[1:] = logits[self._class_of] + self._pop_logit

@@ -111,7 +111,7 @@ TABLES = {
             "generating",
             "When does generating help?",
             generating,
-            (*FORKED, *WORLDS),
+            (*FORKED, *WORLDS, "synthetic-human", "synthetic-human-null"),
         ),
     )
 }

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
 from serendifflib.data import vocabulary as words
+from serendifflib.data.human import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 from serendifflib.data.law import THEMES_PER_GENRE
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.world import LAWS, SIZES, World
@@ -722,3 +724,58 @@ def test_places_are_the_expectedness_that_portraits_compute(forked):
         found = forked._met.expectedness(user, history)
         same.append(stats.pearsonr(wanted, np.log(found)).statistic)
     assert min(same) > 0.999  # labels that came again moved a few rows
+
+
+# ------------------------------------------------------- what people answered
+
+
+def test_human_weights_are_those_of_the_recorded_answers():
+    """The logistic regression on standardised answers, product included."""
+    people, pleased = TAOBAO_PEOPLE.ravel(), TAOBAO_SURPRISED.ravel()
+    answers = np.indices((5, 5)).reshape(2, 25)
+    middle = np.average(answers, axis=1, weights=people)[:, None]
+    off = answers - middle
+    r, x = off / np.average(off**2, axis=1, weights=people)[:, None] ** 0.5
+    design = np.column_stack([r, x, r * x])
+    found = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
+        np.vstack([design, design]),
+        np.repeat([1, 0], 25),
+        sample_weight=np.concatenate([pleased, people - pleased]),
+    )
+    law = LAWS["human"]
+    weights = (law.relevance, law.unexpectedness, law.both)
+    assert found.coef_[0] == pytest.approx(weights, abs=0.005)
+
+
+def test_human_law_by_hand():
+    """Four items: relevance 1 and 2 tied, then 3, then 4."""
+    law = LAWS["human"]
+    places = np.array([0.125, 0.375, 0.875, 0.625])
+    found = law.logits(np.array([0, 0, 5, 9]), places)
+    r = np.sqrt(12) * (np.array([0.25, 0.25, 0.625, 0.875]) - 0.5)
+    x = np.sqrt(12) * (places - 0.5)
+    assert found == pytest.approx(1.63 * r + 0.86 * x + 0.23 * r * x)
+
+
+def test_human_labels_are_relevant_and_unexpected_and_no_zone():
+    world = World("human", n_users=300, n_items=400, seed=3)
+    assert (world.oracle_ranks(n_candidates=300) <= 10).mean() > 0.2
+    near, far = [], []
+    for user in range(world.n_users):
+        history = world.before(world.label_rows(user)[0])
+        label = world.row_item[world.label_rows(user)[0]]
+        # the item itself, and the mean of what was read
+        taste, norm = world.taste(history)
+        first, second = world.primary[1:], world.secondary[1:]
+        dots = 3 * taste[first] + taste[second]
+        near.append((dots < dots[label - 1]).mean())
+        far.append(world._met.places(user, history)[label - 1])
+    assert np.mean(near) > 0.65 and np.mean(far) > 0.6
+    with pytest.raises(ConfigError, match="needs a forked world"):
+        world.zone_items(0)
+
+
+def test_human_null_draws_what_any_null_law_draws():
+    human, null = small(2, "human-null"), small(2, "null")
+    assert (human.row_item == null.row_item).all()
+    assert (small(2, "human").row_item != null.row_item).any()

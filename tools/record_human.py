@@ -1,7 +1,8 @@
 """Write the totals over human answers to results/human.
 
-Needs the files of `taobao-serendipity` and `goodreads-surprise` in
-$SERENDIFF_DATA. Only totals are written, no answer of a person:
+Needs the files of `taobao-serendipity`, `goodreads-surprise` and
+`movielens-small` in $SERENDIFF_DATA. Only totals are written, no answer of a
+person:
 
     python tools/record_human.py
 """

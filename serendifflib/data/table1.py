@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.errors import DataError
 from serendifflib.io import project_root, read_json
+
+PER_USER = "Labels per labelled user"
 
 
 def paper_table1(path: Path | str | None = None) -> pd.DataFrame:
@@ -52,6 +55,62 @@ def counts(interactions: Interactions) -> dict[str, int]:
         "items_serendipity": labelled["item_id"].nunique(),
         "items": interactions.n_items,
     }
+
+
+def gini(counts: np.ndarray) -> float:
+    """How unevenly counts are spread: 0 evenly, near 1 all in one place.
+
+    ``2 sum_i i x_i / (n sum_i x_i) - (n + 1) / n`` for rising x_i; half the
+    mean difference of two counts, divided by their mean.
+
+    >>> gini(np.array([2, 2, 2, 2])), gini(np.array([0, 4, 0, 0]))
+    (0.0, 0.75)
+    """
+    rising = np.sort(counts)
+    n = len(rising)
+    weighted = float((np.arange(1, n + 1) * rising).sum())
+    return 2 * weighted / (n * float(rising.sum())) - (n + 1) / n
+
+
+def shape(interactions: Interactions) -> dict[str, float]:
+    """How long histories are, how skewed, and how much people share.
+
+    Returns:
+        Rows per user (mean, median), rows per item (mean), the Gini
+        coefficient of the items' rows, the share of all rows in the tenth of
+        the items with most rows, the share of items with one row alone, and
+        the labels per user with a label (missing where nobody has one).
+    """
+    lengths = np.diff(interactions.row_start)
+    readers = np.bincount(interactions.item_index)[1:]
+    most = np.sort(readers)[-max(1, len(readers) // 10) :]
+    found = {
+        "Rows per user, mean": lengths.mean(),
+        "Rows per user, median": np.median(lengths),
+        "Rows per item, mean": readers.mean(),
+        "Gini coefficient of items": gini(readers),
+        "Share of rows, top 10% of items": most.sum() / readers.sum(),
+        "Items with one reader": (readers == 1).mean(),
+    }
+    known = counts(interactions)
+    if interactions.has_labels:
+        found[PER_USER] = (
+            known["reviews_serendipity"] / known["users_serendipity"]
+        )
+    return {name: round(float(value), 4) for name, value in found.items()}
+
+
+def paper_shape(paper: pd.DataFrame) -> pd.DataFrame:
+    """What of :func:`shape` the totals of the paper tell, by data id."""
+    totals = paper[["serenlens-books", "serenlens-movies"]].T
+    users = totals["users_serendipity"]
+    return pd.DataFrame(
+        {
+            "Rows per user, mean": totals["reviews"] / users,
+            "Rows per item, mean": totals["reviews"] / totals["items"],
+            PER_USER: totals["reviews_serendipity"] / users,
+        }
+    ).T
 
 
 def statistics(

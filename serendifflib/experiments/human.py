@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from serendifflib.data import table1
 from serendifflib.data.human import read_judgements
 from serendifflib.data.sources import (
     SOURCES,
     find_source,
+    load_dataset,
     load_survey,
     source_path,
 )
@@ -37,6 +39,10 @@ TOTALS: Mapping[str, Totals] = {
     ),
     "axes": Totals("goodreads-surprise", lambda: axes.summarise(_books())),
     "example": Totals("goodreads-surprise", lambda: axes.example(_books())),
+    "histories": Totals(
+        "movielens-small",
+        lambda: table1.shape(load_dataset("movielens-small")),
+    ),
 }
 
 
@@ -61,7 +67,8 @@ def human_totals(name: str) -> tuple[dict[str, Any], str]:
     """Totals of a chapter, and a sentence that says where they come from.
 
     Args:
-        name: ``"premise"``, ``"axes"`` or ``"example"`` (one reader).
+        name: ``"premise"``, ``"axes"``, ``"example"`` (one reader) or
+            ``"histories"`` (of MovieLens).
 
     Raises:
         ConfigError: no such totals.

@@ -8,7 +8,9 @@ import pytest
 from serendifflib.data.table1 import (
     counts,
     differences,
+    paper_shape,
     paper_table1,
+    shape,
     statistics,
 )
 from serendifflib.errors import DataError
@@ -95,3 +97,25 @@ def test_missing_file_is_one_line(tmp_path):
     path = tmp_path / "table1.json"
     with pytest.raises(DataError, match=re.escape(str(path))):
         paper_table1(path)
+
+
+def test_shape_of_histories_by_hand(data):
+    """Users have 3, 1 and 1 rows; items a, b and c have 2, 2 and 1."""
+    found = shape(data)
+    assert found.pop("Rows per user, mean") == 1.6667
+    assert found.pop("Rows per user, median") == 1
+    assert found.pop("Rows per item, mean") == 1.6667
+    # differences of pairs of items: 0, 1, 1 among three pairs, mean 5 / 3
+    gini = "Gini coefficient of items"
+    assert found.pop(gini) == pytest.approx(2 * 2 / 9 / 2 / (5 / 3), abs=1e-4)
+    assert found.pop("Share of rows, top 10% of items") == 0.4
+    assert found.pop("Items with one reader") == 0.3333
+    assert found == {"Labels per labelled user": 1.5}
+
+
+def test_shape_of_the_paper_is_its_totals():
+    found = paper_shape(paper_table1())
+    assert found.loc["Rows per user, mean", "serenlens-books"] == 265037 / 2346
+    assert (
+        found.loc["Rows per item, mean", "serenlens-movies"] == 74967 / 23950
+    )

@@ -141,7 +141,7 @@ def test_totals_are_recorded_and_read(no_data, monkeypatch):
 
 
 def test_what_is_stored_are_totals():
-    for name in ("premise", "axes", "example"):
+    for name in human.TOTALS:
         path = results_dir() / "human" / f"{name}.json"
         assert path.stat().st_size < 100_000
     stored = json.loads((results_dir() / "human/premise.json").read_text())

@@ -73,6 +73,17 @@ def read_state(path: Path, advice: str) -> tuple[dict[str, Any], State]:
     return header, tensors
 
 
+def trained_state(network: nn.Module) -> State:
+    """What training changes; a frozen language model is not."""
+    frozen = {
+        name  # by all its names: a language model ties input and output
+        for name, p in network.named_parameters(remove_duplicate=False)
+        if not p.requires_grad
+    }
+    state = network.state_dict()
+    return {name: v for name, v in state.items() if name not in frozen}
+
+
 def save_checkpoint(
     path: Path,
     run: str,
@@ -93,7 +104,7 @@ def save_checkpoint(
         average: of its weights.
         optimizer: with its state.
     """
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors = {f"network.{k}": v for k, v in trained_state(network).items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in best.items()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -130,7 +141,7 @@ def load_checkpoint(
             states.setdefault(int(number), {})[key] = value
         else:
             parts[part][rest] = value
-    network.load_state_dict(parts["network"])
+    network.load_state_dict(parts["network"], strict=False)  # less the frozen
     average.load_state_dict(parts["average"])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})

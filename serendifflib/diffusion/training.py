@@ -32,7 +32,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from serendifflib.diffusion.checkpoints import load_checkpoint, save_checkpoint
+from serendifflib.diffusion.checkpoints import (
+    load_checkpoint,
+    save_checkpoint,
+    trained_state,
+)
 from serendifflib.diffusion.devices import compiled, keep_large_blocks
 from serendifflib.diffusion.distributed import Team, current_team
 from serendifflib.errors import ConfigError, ModelError
@@ -546,15 +550,9 @@ def _running_average(averages, values, count) -> None:
 
 
 def _trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of what training changes; a frozen language model is not."""
-    frozen = {
-        name for name, p in network.named_parameters() if not p.requires_grad
-    }
-    return {
-        name: value.detach().clone()
-        for name, value in network.state_dict().items()
-        if name not in frozen
-    }
+    """A copy of what training changes."""
+    state = trained_state(network)
+    return {name: value.detach().clone() for name, value in state.items()}
 
 
 def _step_seed(seed: int, step: int) -> int:

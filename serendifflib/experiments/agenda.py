@@ -22,7 +22,7 @@ from serendifflib.experiments.runner import Report, run_units
 from serendifflib.experiments.tables import TABLES, make_units
 from serendifflib.profiles import Profile
 
-FIRST = ("controls", "table4")
+FIRST = ("controls", "table4", "curve")
 """The tables that carry the verdict; the others ask single questions."""
 
 LIKE_BOOKS = "synthetic-like-serenlens-books"

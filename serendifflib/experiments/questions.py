@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from serendifflib.experiments.rows import (
     ranker_rows,
     serendiff,
 )
+from serendifflib.model.matching import MATCHES
 from serendifflib.model.settings import make_settings
 from serendifflib.profiles import Profile
 
@@ -125,6 +127,57 @@ def readings(profile: Profile) -> tuple[Row, ...]:
         )
         for match in ("field", "own-cell", "zone")
     ]
+    return tuple(rows)
+
+
+CURVE = {
+    "smoke": (32, (0, 150, 600, 2_400)),
+    "laptop": (64, (0, 600, 2_400, 9_600)),
+    "paper": (384, (0, 1_000, 5_000, 20_000)),
+}
+"""Width of vectors and network, and steps, of the curve."""
+
+
+def curve(profile: Profile) -> tuple[Row, ...]:
+    """How far does training take each recipe, the printed one above all?
+
+    The network is as wide as the item vectors, as the paper has it: one
+    that is narrower cannot even represent the noise. Nothing stops early,
+    and the last weights count. A row's id is ``PRESET-STEPS-MATCH``, and
+    ``points-STEPS``; the three matchings read the same network.
+    """
+    width, counts = CURVE[profile.name]
+    narrow = width if width < 384 else 0
+    fast = {"sampler": "ddim", "calls": 10}
+    rows = []
+    for preset, steps in itertools.product(
+        ("paper", "corrected", "painter", "tuned", "points"), counts
+    ):
+        name, words = f"{preset}-{steps}", f"{preset}, {steps:,} steps"
+        options = {
+            "steps": steps,
+            "patience": 0,
+            "validate_every": max(steps, 1),
+        }
+        if preset == "points":  # no image, nothing to match
+            rows.append(
+                serendiff(
+                    name, words, preset, components=narrow, options=options
+                )
+            )
+            continue
+        how = fast if preset in ("paper", "corrected") else {}
+        rows += [
+            serendiff(
+                f"{name}-{match}",
+                f"{words}, {match}",
+                preset,
+                components=narrow,
+                options=options | {"width": width, "pretrain_steps": 0},
+                sampling=how | {"match": match},
+            )
+            for match in MATCHES
+        ]
     return tuple(rows)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import TruncatedSVD
 
 from serendifflib.baselines.controls import CONTROLS
 from serendifflib.baselines.modes import MODES
@@ -40,7 +41,7 @@ from serendifflib.experiments.prepared import Bench, load_or_fit, open_bench
 from serendifflib.experiments.provenance import device_name
 from serendifflib.experiments.records import Cases, Outcome, Unit
 from serendifflib.io import cache_dir
-from serendifflib.portrait.encoding import TfidfEncoder
+from serendifflib.portrait.encoding import TfidfEncoder, unit_rows
 from serendifflib.portrait.fold import FoldData, prepare_fold
 from serendifflib.portrait.grid import Grid
 from serendifflib.profiles import Profile
@@ -72,6 +73,8 @@ class Recipe:
         n_candidates: C of the first two.
         encoder: ``sentences`` (SentenceBERT) or ``tfidf``, for the model's
             item vectors; candidates stay those of the first.
+        components: keep so many principal directions of those vectors; 0
+            keeps them whole.
         labels: how many labelled training targets to keep; 0 is all.
         budget: of the ranker and the rivals.
     """
@@ -84,6 +87,7 @@ class Recipe:
     candidates: str = "cells"
     n_candidates: int = 1000
     encoder: str = "sentences"
+    components: int = 0
     labels: int = 0
     budget: Mapping[str, Any] | None = None
 
@@ -112,7 +116,8 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         Ranks per task, and: ``fit_seconds`` (training, from its report
         where there is one, so that a model from the cache reports what it
         took), ``train_seconds`` per batch (validation included),
-        ``steps``, ``score_seconds`` of all test cases,
+        ``steps``, ``loss`` (mean of SerenDiff's last 100 steps),
+        ``score_seconds`` of all test cases,
         ``inference_seconds`` per case, ``parameters``; of the ten best
         ``calibration``, ``distance``, ``novelty`` and, in worlds with
         bridges, ``zones`` (evaluation.lists); of SerenDiff
@@ -217,6 +222,9 @@ def _changed(bench: Bench, recipe: Recipe) -> Bench:
         bench = replace(bench, test_candidates=lists)
     if recipe.encoder == "tfidf":
         bench = replace(bench, fold=_with_tfidf(bench.fold))
+    if recipe.components:
+        narrow = fewer_dimensions(bench.fold, recipe.components)
+        bench = replace(bench, fold=narrow)
     if recipe.labels:
         train = fewer_labels(bench.fold, recipe.labels)
         bench = replace(bench, fold=replace(bench.fold, train=train))
@@ -273,6 +281,23 @@ def fewer_labels(fold: FoldData, count: int) -> Examples:
         key=lambda row: derived_seed(0, users[fold.train.users[row]]),
     )
     return fold.train.subset(np.sort(order[:count]))
+
+
+def fewer_dimensions(fold: FoldData, count: int) -> FoldData:
+    """The fold with its item vectors cut to their principal directions.
+
+    Directions are fitted on the training items, without centring, so that
+    cosines change as little as ``count`` numbers allow.
+
+    Args:
+        fold: any fold.
+        count: new width of the vectors, below the old one.
+    """
+    vectors = fold.raw_vectors.numpy()
+    svd = TruncatedSVD(count, algorithm="arpack", random_state=0)
+    svd.fit(vectors[fold.train_items])
+    narrow = unit_rows(svd.transform(vectors).astype(np.float32))
+    return replace(fold, raw_vectors=torch.from_numpy(narrow))
 
 
 def _with_tfidf(fold: FoldData) -> FoldData:
@@ -341,10 +366,12 @@ def _serendiff(
     used = model.settings
     channels = model.points.shape[1]
     batch = used.batch_size * channels * used.side**2 * 4
+    last = [loss for stage in report.stages for loss in stage.losses][-100:]
     return model, {
         "portrait_megabytes": batch / 2**20,
         "fit_seconds": trained,
         "train_seconds": trained / max(1, report.steps),
         "steps": float(report.steps),
         "parameters": float(report.parameters),
+        **({"loss": float(np.mean(last))} if last else {}),
     }

@@ -80,6 +80,12 @@ TABLES = {
             ("synthetic",),
         ),
         Table(
+            "curve",
+            "How far does training take each recipe?",
+            questions.curve,
+            ("synthetic",),
+        ),
+        Table(
             "labels",
             "How many labels?",
             questions.labels,

@@ -668,18 +668,53 @@ def test_warm_up_starts_small():
     assert moved == pytest.approx([0.1, 0.01], rel=1e-3)
 
 
-def test_frozen_weights_are_left_alone():
-    """A language model inside a rival is neither trained nor copied."""
-    net = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)])
-    net[0].requires_grad_(False)
+@pytest.mark.parametrize("stop", [False, True])
+def test_frozen_weights_are_left_alone(tmp_path, stop):
+    """A language model inside a rival is neither trained nor copied.
+
+    Its input and its output share one matrix, as language models have it.
+    """
+
+    def make():
+        torch.manual_seed(0)
+        net = torch.nn.ModuleList(
+            [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
+        )
+        net.append(torch.nn.Linear(2, 1))
+        net[1].weight = net[0].weight
+        net[:2].requires_grad_(False)
+        return net
+
+    def look(view):
+        looks.append(1)
+        if stop and len(looks) == 3:
+            raise Stop
+        return -float(view[2].weight.abs().sum())
+
+    def go(net):
+        return train(
+            net,
+            lambda view, *_: view[2](view[1](view[0](torch.ones(2)))).sum(),
+            5,
+            replace(SHORT, optimizer="adamw", weight_decay=0.5, patience=3),
+            seed=0,
+            validate=look,
+            checkpoint=tmp_path / "run.safetensors",
+            checkpoint_seconds=0.0,
+            keep_checkpoint=True,
+        )
+
+    looks, net = [], make()
     frozen = net[0].weight.clone()
-    report = train(
-        net,
-        lambda view, index, generator: view[1](view[0](torch.ones(2))).sum(),
-        5,
-        replace(SHORT, optimizer="adamw", weight_decay=0.5, patience=3),
-        seed=0,
-        validate=lambda view: -float(view[1].weight.abs().sum()),
-    )
+    if stop:
+        with pytest.raises(Stop):
+            go(net)
+        net = make()
+    report = go(net)
     assert torch.equal(net[0].weight, frozen)
+    assert torch.equal(net[1].weight, frozen)
     assert report.parameters == 3
+    with safe_open(tmp_path / "run.safetensors", framework="pt") as stored:
+        names = [key.split(".") for key in stored.keys()]
+    parts = {part for kind, part, *_ in names if kind in ("network", "best")}
+    assert parts == {"2"}

@@ -362,12 +362,15 @@ def test_calls_share_one_trained_network(tiny, store):
         ("readings", "weights-similarity"),
         ("readings", "match-zone"),
         ("readings", "encoder-tfidf"),
+        ("curve", "paper-2-zone"),
+        ("curve", "points-0"),
         ("labels", "linear-map-10"),
         ("leaks", "ranker"),
     ],
 )
 def test_a_row_of_each_table(tiny, store, monkeypatch, table, row):
     monkeypatch.setitem(questions.LABELS, "smoke", (10,))
+    monkeypatch.setitem(questions.CURVE, "smoke", (8, (0, 2)))
     report = run(store, row, table=table)
     assert report.ok, report.text()
     (record,) = store.runs(table)
@@ -384,6 +387,27 @@ def test_tfidf_changes_vectors_and_no_candidates(tiny):
     assert old.shape != new.shape or not torch.equal(old, new)
     again = recipes._changed(bench, recipe).fold.raw_vectors
     assert torch.allclose(new, again, atol=1e-5)
+
+
+def test_fewer_dimensions_keep_the_cosines_that_they_can(tiny_fold):
+    old = tiny_fold.raw_vectors.double()
+    width = old.shape[1]
+    errors = []
+    for count in (2, width // 2, width - 1):
+        new = recipes.fewer_dimensions(tiny_fold, count).raw_vectors.double()
+        assert new.shape == (len(old), count)
+        assert torch.equal(new.norm(dim=1) > 0, old.norm(dim=1) > 0)
+        errors.append((new @ new.T - old @ old.T).square().mean())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.01
+
+
+def test_the_network_of_the_curve_is_as_wide_as_its_vectors():
+    for profile in PROFILES.values():
+        for row in experiments.TABLES["curve"].rows(profile):
+            width = row.recipe["options"].get("width")
+            vectors = row.recipe["components"] or 384
+            assert width in (None, vectors)
 
 
 def test_fewer_labels_are_among_the_more(tiny_fold):

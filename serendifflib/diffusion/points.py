@@ -21,8 +21,10 @@ L side of the grid.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,13 @@ from torch.nn import functional as F
 
 from serendifflib.data.splits import Examples
 from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.denoising import (
+    HIDDEN,
+    POWERS,
+    WEIGHTS,
+    denoising_gains,
+    density_ratio,
+)
 from serendifflib.diffusion.linear import (
     Ridge,
     conditional_logit,
@@ -39,7 +48,7 @@ from serendifflib.diffusion.linear import (
     inner,
     reaches,
 )
-from serendifflib.diffusion.sampling import draw_vectors
+from serendifflib.diffusion.sampling import draw_vectors, user_noise
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import Loss, draw_noise
 from serendifflib.diffusion.unet import TYPICAL, sinusoid
@@ -51,8 +60,14 @@ from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
 SHRINK_VECTOR, SHRINK_PLACE = 3.0, 10.0  # of the ridge regressions
-AGGREGATES = ("mean", "draws")
 TEMPERATURES, SPREADS = (0.02, 0.04, 0.08, 0.16), (0.3, 1.0, 3.0)
+# pairs of numbers to try on validation users, by what is done with points
+TRIALS: dict[str, list[tuple[float, float]]] = {
+    "mean": [],
+    "draws": list(itertools.product(TEMPERATURES, SPREADS)),
+    "error": list(itertools.product(POWERS, WEIGHTS)),
+}
+AGGREGATES = tuple(TRIALS)
 
 
 def log_mean_exp(
@@ -127,7 +142,7 @@ class PointNetwork(nn.Module):
             self.register_buffer(f"statistics_{name}", zeros)
             self.register_buffer(f"place_{name}", torch.zeros(AXES))
         self.register_buffer("utility", torch.zeros(2 + 3 * AXES))
-        # of the agreement with a draw: temperature, spread of the place
+        # two numbers of TRIALS, chosen on validation users
         self.register_buffer("agreeing", torch.tensor([0.05, 1.0]))
         self.start_vector = nn.Linear(size, size)
         self.start_place = nn.Linear(STATISTICS, AXES)
@@ -258,6 +273,9 @@ class PointDiffusion:
             is the log of the mean over draws of exp(cosine / temperature -
             squared distance of the places / (2 spread^2)), a density of the
             draws at the item; both numbers are chosen on validation users.
+            ``error``: nothing is drawn; see
+            :mod:`serendifflib.diffusion.denoising`. It asks what the network
+            says without the user, so training hides a few users.
         seed: of the noise.
         device: where to train and generate.
     """
@@ -339,7 +357,11 @@ class PointDiffusion:
             x0 = points[index]
             noise = draw_noise(x0.shape, generator, self.device)
             x_t = self.schedule.q_sample(x0, t, noise)
-            return F.mse_loss(view(x_t, t, users[index]), x0)
+            told = users[index]
+            if self.aggregate == "error":
+                shown = torch.rand(size, generator=generator) >= HIDDEN
+                told = told * shown[:, None].to(self.device)
+            return F.mse_loss(view(x_t, t, told), x0)
 
         return loss
 
@@ -350,10 +372,9 @@ class PointDiffusion:
         draws: int | None = None,
     ) -> torch.Tensor:
         """Utilities of the items given the generated points, [B, C]."""
-        if self.aggregate == "draws":
-            cosines, distances = self._agreement(network, seen)
-            temperature, spread = network.agreeing.tolist()
-            return log_mean_exp(cosines, distances, temperature, spread)
+        if self.aggregate != "mean":
+            found = self._evidence(network, seen)
+            return self._join(*found, *network.agreeing.tolist())
         parts = []
         for rows in torch.arange(len(seen)).split(64):
             some = seen.part(rows, self.device)
@@ -364,30 +385,55 @@ class PointDiffusion:
             parts.append((features @ network.utility).cpu())
         return torch.cat(parts)
 
+    @property
+    def _join(self) -> Callable[..., torch.Tensor]:
+        """Two tensors of :meth:`_evidence` and two numbers -> scores."""
+        if self.aggregate == "error":
+            return functools.partial(density_ratio, schedule=self.schedule)
+        return log_mean_exp
+
     @torch.no_grad()
-    def _agreement(
+    def _evidence(
         self, network: PointNetwork, seen: PlacedItems
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`PointNetwork.agreement` with the S draws of each user."""
+        """Of vectors and of places: gains, or agreement with S draws."""
         parts = []
         for rows in torch.arange(len(seen)).split(16):
             some = seen.part(rows, self.device)
-            made = self.generate(network, some.portraits)
             place = some.scores.nan_to_num().float()
+            if self.aggregate == "error":
+                parts.append(self._gains(network, some, place))
+                continue
+            made = self.generate(network, some.portraits)
             parts.append(network.agreement(made, some.items, place))
-        cosines, distances = zip(*parts, strict=True)
-        return torch.cat(cosines).cpu(), torch.cat(distances).cpu()
+        vectors, places = zip(*parts, strict=True)
+        return torch.cat(vectors).cpu(), torch.cat(places).cpu()
+
+    def _gains(
+        self, network: PointNetwork, seen: PlacedItems, place: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:func:`~serendifflib.diffusion.denoising.denoising_gains`."""
+        histories = seen.portraits.items
+        statistics = self._statistics(seen.portraits).to(self.device)
+        place = (place - network.place_middle) / network.place_spread
+        vectors = network.points[seen.items] * network.scale
+        return denoising_gains(
+            network,
+            torch.cat([vectors, place], dim=2),
+            network.condition(histories, statistics),
+            user_noise(histories, self.seed, self.device),
+            self.schedule,
+            self.calls,
+            AXES,
+        )
 
     def tune(self, network: PointNetwork, cases: PlacedItems) -> None:
-        """Choose temperature and spread on validation cases."""
-        if self.aggregate != "draws":
+        """Choose the two numbers of the aggregate on validation cases."""
+        trials = TRIALS[self.aggregate]
+        if not trials:
             return
-        cosines, distances = self._agreement(network, cases)
-        trials = list(itertools.product(TEMPERATURES, SPREADS))
-        values = [
-            mean_ndcg(log_mean_exp(cosines, distances, *trial))
-            for trial in trials
-        ]
+        found = self._evidence(network, cases)
+        values = [mean_ndcg(self._join(*found, *trial)) for trial in trials]
         best = trials[int(np.argmax(values))]
         network.agreeing.copy_(torch.tensor(best))
 

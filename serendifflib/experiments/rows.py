@@ -218,6 +218,12 @@ def generating(profile: Profile) -> tuple[Row, ...]:
             options=drawn,
             sampling={"aggregate": "mean"},
         ),
+        serendiff(
+            "points-error",
+            "Points, denoising error",
+            "points",
+            options=drawn | {"aggregate": "error"},
+        ),
         ranker("ranker", "Set ranker, one answer", "ranker"),
         ranker("mmr", "Set ranker + MMR", "mmr"),
         ranker("sog", "Set ranker + SOG", "sog"),

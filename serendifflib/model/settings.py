@@ -68,8 +68,8 @@ class Settings:
             is all) among so many candidates.
         sampler, calls, samples: how to generate; the scores of ``samples``
             generated portraits are averaged.
-        aggregate: what is done with several generated points: ``mean`` or
-            ``draws`` (diffusion.points).
+        aggregate: how points are used: ``mean`` or ``draws`` of several, or
+            ``error``, of the candidates themselves (diffusion.points).
         match: ``own-cell``, ``zone`` or ``field`` (matching).
     """
 

@@ -10,9 +10,11 @@ point, L side of the grid, T steps.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,14 +23,17 @@ from serendifflib.diffusion import sampling
 from serendifflib.diffusion.base import PlacedItems, training_placement
 from serendifflib.diffusion.devices import compiled, mixed_precision
 from serendifflib.diffusion.distributed import current_team
+from serendifflib.diffusion.points import log_mean_exp
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.diffusion.training import draw_noise
 from serendifflib.diffusion.unet import UNet, UNetSettings, typical_mean
+from serendifflib.diffusion.validation import mean_ndcg
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.portrait import Portraits, PortraitSpace
 
 LOSSES = ("uniform", "balanced")
+TEMPERATURES = (0.03, 0.1, 0.3, 1.0)  # of draws, in deviations of scores
 Matcher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(generated [B, D, L, L], items [B, C], cells [B, C, 2]) -> [B, C]."""
 
@@ -162,7 +167,11 @@ class ImageDiffusion:
         data_scale: points are multiplied by it before diffusion, so that
             they are not drowned in N(0, I); sqrt(D) gives variance 1.
         sampler, calls: see :func:`serendifflib.diffusion.sampling.sample`.
-        samples: portraits that are averaged per user.
+        samples: S, portraits per user.
+        aggregate: what is done with them. ``mean``: they are averaged.
+            ``draws``: each is matched on its own, and the score is the log
+            of the mean over draws of exp(score / temperature), scores being
+            divided by their deviation; chosen on validation users.
         matcher: scores items by a generated portrait.
         seed: of the noise.
         device: where to generate.
@@ -179,6 +188,7 @@ class ImageDiffusion:
     sampler: str
     calls: int
     samples: int
+    aggregate: str
     matcher: Matcher
     seed: int
     device: torch.device
@@ -187,7 +197,10 @@ class ImageDiffusion:
         """A fresh U-Net."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return UNet(self.unet)
+            network = UNet(self.unet)
+        if self.aggregate == "draws":
+            network.register_buffer("temperature", torch.tensor(0.3))
+        return network
 
     def represent(self, portraits: Portraits) -> Portraits:
         """What the network is told about users: their portraits.
@@ -236,8 +249,28 @@ class ImageDiffusion:
         self, network: nn.Module, seen: PlacedItems, draws: int | None = None
     ) -> torch.Tensor:
         """Scores of the items against generated portraits, [B, C]."""
+        if self.aggregate == "draws":
+            each = self._match_each(network, seen, draws)
+            return _joined(each, float(network.temperature))
         made = self.generate(network, seen.portraits, samples=draws)
         return self.matcher(made, seen.items, seen.cells(self.side))
+
+    def _match_each(
+        self, network: nn.Module, seen: PlacedItems, draws: int | None
+    ) -> torch.Tensor:
+        """Scores of the items against every draw, [B, S, C]."""
+        parts = []
+        for rows in torch.arange(len(seen)).split(16):
+            some = seen.part(rows)
+            made = self.generate(
+                network, some.portraits, samples=draws, each=True
+            )
+            cells = some.cells(self.side)
+            scores = [
+                self.matcher(one, some.items, cells) for one in made.unbind(1)
+            ]
+            parts.append(torch.stack(scores, dim=1))
+        return torch.cat(parts)
 
     def zone(self, network: nn.Module, seen: PlacedItems) -> torch.Tensor:
         """Lengths of the generated vectors, [B, L, L]."""
@@ -253,6 +286,7 @@ class ImageDiffusion:
         sampler: str | None = None,
         calls: int | None = None,
         batch_size: int = 64,
+        each: bool = False,
     ) -> torch.Tensor:
         """Generate serendipity portraits from noise (Eq. 6, Figure 4).
 
@@ -262,13 +296,15 @@ class ImageDiffusion:
         Args:
             network: trained.
             portraits: of M users.
-            samples: portraits averaged per user; None is the settings'.
+            samples: S, portraits per user; None is the settings'.
             sampler: None is the settings'.
             calls: None is the settings'.
             batch_size: users per network call.
+            each: return all of them instead of their mean.
 
         Returns:
-            on the scale of ``points``, [M, D, L, L].
+            on the scale of ``points``, [M, D, L, L]; with ``each``
+            [M, S, D, L, L].
         """
         samples, calls = samples or self.samples, calls or self.calls
         told = self.represent(portraits)
@@ -288,9 +324,8 @@ class ImageDiffusion:
             def denoise(x, t, told=(grid, counts)):
                 return view(x, t, *told)
 
-            total = torch.zeros_like(grid)
-            for _ in range(samples):
-                total += sampling.sample(
+            made = [
+                sampling.sample(
                     denoise,
                     noise(grid.shape),
                     self.schedule,
@@ -299,11 +334,28 @@ class ImageDiffusion:
                     calls=calls,
                     noise=noise,
                 )
-            parts.append((total / samples / self.data_scale).cpu())
+                for _ in range(samples)
+            ]
+            if each:
+                result = torch.stack(made, dim=1)
+            else:
+                result = functools.reduce(torch.add, made) / samples
+            parts.append((result / self.data_scale).cpu())
         return torch.cat(parts)
 
-    def tune(self, network: UNet, cases: PlacedItems) -> None:
-        """Nothing: all is decided by training and settings."""
+    def tune(self, network: nn.Module, cases: PlacedItems) -> None:
+        """Choose the temperature of draws on validation cases."""
+        if self.aggregate == "draws":
+            each = self._match_each(network, cases, None)
+            values = [mean_ndcg(_joined(each, t)) for t in TEMPERATURES]
+            best = TEMPERATURES[int(np.argmax(values))]
+            network.temperature.fill_(best)
 
     def draw_cells(self, network: UNet, seen: PlacedItems, draws: int) -> None:
         """None: what is drawn is a portrait, which has no single cell."""
+
+
+def _joined(each: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Scores of draws [B, S, C] as those of one density, [B, C]."""
+    scale = each.std(dim=(1, 2), keepdim=True).clamp(min=1e-9)
+    return log_mean_exp(each / scale, torch.zeros(()), temperature, 1.0)

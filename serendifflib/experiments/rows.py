@@ -192,6 +192,12 @@ def generating(profile: Profile) -> tuple[Row, ...]:
         "steps": tokens.steps,
         "validate_every": 2 * tokens.validate_every,
     }
+    painted = {
+        "aggregate": "draws",
+        "sampler": "ddim",
+        "calls": 5,
+        "samples": 16,
+    }
     return (
         *(
             row
@@ -223,6 +229,17 @@ def generating(profile: Profile) -> tuple[Row, ...]:
             "Points, denoising error",
             "points",
             options=drawn | {"aggregate": "error"},
+        ),
+        # the same question to whole portraits
+        serendiff(
+            "painter-draws", "Painter, draws", "painter", options=painted
+        ),
+        serendiff(
+            "painter-mean",
+            "Painter, the same draws averaged",
+            "painter",
+            options=painted,
+            sampling={"aggregate": "mean"},
         ),
         ranker("ranker", "Set ranker, one answer", "ranker"),
         ranker("mmr", "Set ranker + MMR", "mmr"),

@@ -175,6 +175,7 @@ class SerenDiff:
             "sampler": s.sampler,
             "calls": s.calls,
             "samples": s.samples,
+            "aggregate": s.aggregate,
             "seed": self.seed,
             "device": self.device,
         }
@@ -185,7 +186,6 @@ class SerenDiff:
                 dropout=s.dropout,
                 earliest=s.earliest,
                 negatives=s.negatives,
-                aggregate=s.aggregate,
                 **common,
             )
         channels = self.points.shape[1]

@@ -68,8 +68,9 @@ class Settings:
             is all) among so many candidates.
         sampler, calls, samples: how to generate; the scores of ``samples``
             generated portraits are averaged.
-        aggregate: how points are used: ``mean`` or ``draws`` of several, or
-            ``error``, of the candidates themselves (diffusion.points).
+        aggregate: how points or portraits are used: ``mean`` or ``draws``
+            of several, or ``error``, of points that are candidates
+            (diffusion.points, diffusion.images).
         match: ``own-cell``, ``zone`` or ``field`` (matching).
     """
 
@@ -128,6 +129,11 @@ class Settings:
                     f"unknown {name} {value!r}: choose one of "
                     f"{', '.join(known)}"
                 )
+        if self.aggregate == "error" and self.diffuse != "points":
+            raise ConfigError(
+                "aggregate 'error' needs diffuse 'points', not "
+                f"{self.diffuse!r}"
+            )
         for name in "side samples batch_size width timesteps calls".split():
             if getattr(self, name) < 1:
                 raise ConfigError(

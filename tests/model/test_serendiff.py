@@ -106,6 +106,10 @@ def test_patience_grows_with_the_steps(preset, profile):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"preset": "painter", "aggregate": "error"},
+            "needs diffuse 'points', not 'portraits'",
+        ),
         ({"preset": "best"}, "'best'.*paper, corrected, painter, points"),
         ({"diffuse": "words"}, "'words'.*portraits, points"),
         ({"steps": -1}, "steps must be 0 or more"),
@@ -398,6 +402,33 @@ def test_samples_are_averaged(tiny_model, request_):
     four = tiny_model.generate(portraits, samples=4)
     assert not torch.allclose(one, four)
     assert torch.equal(four, tiny_model.generate(portraits, samples=4))
+
+
+def test_portraits_are_drawn_and_matched_one_by_one(
+    tiny_fold, request_, tmp_path
+):
+    """The score by hand from the draws, temperature and deviation."""
+    histories, items = request_
+    draws = {"sampler": "ddim", "calls": 2, "samples": 3, "patience": 1}
+    model = fitted(tiny_fold, preset="painter", aggregate="draws", **draws)
+    portraits, cells = model.look_at(histories, items)
+    each = model.generate(portraits, each=True)
+    mean = model.generate(portraits)
+    assert torch.allclose(each.mean(1), mean, atol=1e-6)
+    scores = torch.stack(
+        [model.match(one, items, cells) for one in each.unbind(1)]
+    )
+    found = model.score(histories, items)
+    temperature = float(model.network.temperature)
+    for user in range(len(histories)):
+        scale = float(scores[:, user].std()) * temperature
+        by_hand = (scores[:, user] / scale).exp().mean(0).log()
+        assert torch.allclose(found[user], by_hand, atol=1e-4)
+    averaged = model.with_sampling(aggregate="mean").score(histories, items)
+    assert torch.allclose(averaged, model.match(mean, items, cells))
+    model.save(tmp_path / "painter")
+    again = SerenDiff.load(tmp_path / "painter", device="cpu", progress=False)
+    assert torch.equal(again.score(histories, items), found)
 
 
 def test_a_bad_request_is_refused_by_name(tiny_model):

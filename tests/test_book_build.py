@@ -115,5 +115,5 @@ def test_the_trainer_goes_first_and_those_that_load_its_models_last():
     assert sorted(order) == [path.stem for path in notebooks]
     place = order.index
     assert place("07_conditional_unet") < place("10_metrics_and_protocol")
-    assert place("20_critical_chapter") < place("09_sampling_and_matching")
+    assert place("20_critical_experiments") < place("09_sampling_and_matching")
     assert place("09_sampling_and_matching") < place("11_case_study")

@@ -1,5 +1,9 @@
 """Errors that a user can cause, each in one line: what, where, what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+
 
 class SerenDiffError(Exception):
     """Base of every error that this package raises on purpose.
@@ -46,3 +50,24 @@ class CacheError(SerenDiffError):
 
 class ModelError(SerenDiffError):
     """A model was asked for something it cannot score; names the model."""
+
+
+def check_choice(
+    what: str, value: object, known: Collection[str], who: str = ""
+) -> None:
+    """Refuse a value that is none of the ``known`` ones.
+
+    Args:
+        what: the option's name, for the message.
+        value: what was given.
+        known: what could have been given.
+        who: whose option it is.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if value not in known:
+        raise ConfigError(
+            f"{who and who + ': '}unknown {what} {value!r}: choose one of "
+            f"{', '.join(known)}"
+        )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serendifflib.baselines.layers import (
     Block,
@@ -31,9 +31,9 @@ from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
 from serendifflib.diffusion.images import ImageDiffusion
 from serendifflib.diffusion.unet import UNet, typical_mean
-from serendifflib.errors import ConfigError, ModelError
-from serendifflib.model.serendiff import SerenDiff, whole_fold
-from serendifflib.portrait.fold import FoldData
+from serendifflib.errors import ConfigError, ModelError, check_choice
+from serendifflib.model.serendiff import SerenDiff
+from serendifflib.portrait.fold import FoldData, whole_fold
 from serendifflib.portrait.portrait import Portraits
 
 READINGS = ("encoder", "grid")
@@ -53,6 +53,7 @@ class Ablation(SerenDiff):
     """
 
     title = "SerenDiff without its portrait"
+    told: type[ImageDiffusion]  # the diffusion that is told something else
 
     def __init__(
         self,
@@ -72,15 +73,11 @@ class Ablation(SerenDiff):
         )
         self.name = self.title
 
-    def told(self) -> type[ImageDiffusion]:
-        """The diffusion that is told something else."""
-        raise NotImplementedError
-
     def make_diffusion(self) -> ImageDiffusion:
         """The diffusion of the preset, but for what it is told."""
         own = super().make_diffusion()
         parts = {part.name: getattr(own, part.name) for part in fields(own)}
-        changed = self.told()(**parts)
+        changed = self.told(**parts)
         changed.ablation = self
         return changed
 
@@ -103,11 +100,9 @@ class SpreadVectors(Portraits):
         spread: [M, d].
     """
 
-    spread: torch.Tensor
+    spread: Tensor
 
-    def part(
-        self, index: torch.Tensor, device: torch.device | str
-    ) -> SpreadVectors:
+    def part(self, index: Tensor, device: torch.device | str) -> SpreadVectors:
         """The users of the rows ``index``, on ``device``."""
         return SpreadVectors(
             self.items[index].to(device),
@@ -116,18 +111,33 @@ class SpreadVectors(Portraits):
         )
 
     def dense(
-        self, index: torch.Tensor, vectors: torch.Tensor, side: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, index: Tensor, vectors: Tensor, side: int
+    ) -> tuple[Tensor, Tensor]:
         """The vectors as grids [B, d, L, L] with one item in every cell."""
         return spread_out(self.spread[index], side)
 
 
-def spread_out(
-    vectors: torch.Tensor, side: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def spread_out(vectors: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Vectors [B, d] in every cell, [B, d, L, L], and counts of one."""
     grid = vectors[..., None, None].expand(-1, -1, side, side)
     return grid.contiguous(), vectors.new_ones(len(vectors), side, side)
+
+
+class EmbeddingDiffusion(ImageDiffusion):
+    """Told the embeddings of users."""
+
+    ablation: UserEmbedding
+
+    def represent(self, portraits: Portraits) -> SpreadVectors:
+        """The embeddings of users known by their histories."""
+        known = self.ablation.factorization
+        spread = torch.zeros(len(portraits), self.points.shape[1])
+        for rows in torch.arange(len(portraits)).split(2_000):
+            found = known.embed(portraits.items[rows])
+            # as large as an item vector per number, whose length is 1
+            width = self.points.shape[1] ** 0.5
+            spread[rows, : found.shape[1]] = found / width
+        return SpreadVectors(portraits.items, portraits.positions, spread)
 
 
 class UserEmbedding(Ablation):
@@ -155,15 +165,12 @@ class UserEmbedding(Ablation):
     """
 
     title = "SerenDiff (user embedding)"
+    told = EmbeddingDiffusion
 
     def __init__(
         self, *, mode: str = "implicit", factors: int = 64, **settings: Any
     ):
-        if mode not in MODES:
-            raise ConfigError(
-                f"unknown mode {mode!r} of the user embedding: choose one "
-                f"of {', '.join(MODES)}"
-            )
+        check_choice("mode", mode, MODES, "user embedding")
         self.mode, self.factors = mode, factors
         self.factorization: MatrixFactorization | None = None
         super().__init__(**settings)
@@ -195,27 +202,6 @@ class UserEmbedding(Ablation):
             mode=self.mode, factors=self.factors
         ).fit(fold, generator=generator.clone_state())
         return super().fit(fold, generator=generator, **options)
-
-    def told(self) -> type[ImageDiffusion]:
-        """Embeddings."""
-        return EmbeddingDiffusion
-
-
-class EmbeddingDiffusion(ImageDiffusion):
-    """Told the embeddings of users."""
-
-    ablation: UserEmbedding
-
-    def represent(self, portraits: Portraits) -> SpreadVectors:
-        """The embeddings of users known by their histories."""
-        known = self.ablation.factorization
-        spread = torch.zeros(len(portraits), self.points.shape[1])
-        for rows in torch.arange(len(portraits)).split(2_000):
-            found = known.embed(portraits.items[rows])
-            # as large as an item vector per number, whose length is 1
-            width = self.points.shape[1] ** 0.5
-            spread[rows, : found.shape[1]] = found / width
-        return SpreadVectors(portraits.items, portraits.positions, spread)
 
 
 class SequenceUNet(nn.Module):
@@ -257,19 +243,13 @@ class SequenceUNet(nn.Module):
         return self.unet.point
 
     def forward(
-        self,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        portrait: torch.Tensor,
-        counts: torch.Tensor,
-    ) -> torch.Tensor:
+        self, x: Tensor, t: Tensor, portrait: Tensor, counts: Tensor
+    ) -> Tensor:
         """As :meth:`UNet.forward`, the sequence in place of the portrait."""
         told = typical_mean(portrait, counts) + self.read(portrait, counts)
         return self.unet(x, t, *spread_out(told, self.side))
 
-    def read(
-        self, portrait: torch.Tensor, counts: torch.Tensor
-    ) -> torch.Tensor:
+    def read(self, portrait: Tensor, counts: Tensor) -> Tensor:
         """What the encoder makes of sequences [B, d, L, L]; [B, d]."""
         real = counts.flatten(1) > 0
         longest = max(int(real.sum(dim=1).max()), 1)
@@ -281,38 +261,6 @@ class SequenceUNet(nn.Module):
         for block in self.blocks:
             h = block(h, mask)
         return self.leave(masked_mean(self.norm(h), real))
-
-
-class UserSequence(Ablation):
-    """Told the user's items in the order of time.
-
-    Args:
-        reading: ``encoder`` (:class:`SequenceUNet`: positions in time, two
-            Transformer blocks, one vector) or ``grid`` (the items fill the
-            grid row by row, newest first, and the network is the portrait's
-            own: only the geometry differs).
-        **settings: see :class:`Ablation`.
-
-    Raises:
-        ConfigError: unknown reading or setting.
-    """
-
-    title = "SerenDiff (user sequence)"
-
-    def __init__(self, *, reading: str = "encoder", **settings: Any):
-        if reading not in READINGS:
-            raise ConfigError(
-                f"unknown reading {reading!r} of the user sequence: choose "
-                f"one of {', '.join(READINGS)}"
-            )
-        self.reading = reading
-        super().__init__(**settings)
-        if reading != "encoder":
-            self.name = f"SerenDiff (user sequence, {reading})"
-
-    def told(self) -> type[ImageDiffusion]:
-        """Sequences."""
-        return SequenceDiffusion
 
 
 class SequenceDiffusion(ImageDiffusion):
@@ -341,3 +289,28 @@ class SequenceDiffusion(ImageDiffusion):
             torch.manual_seed(seed)
             dropout = self.unet.dropout
             return SequenceUNet(unet, self.side, dropout=dropout)
+
+
+class UserSequence(Ablation):
+    """Told the user's items in the order of time.
+
+    Args:
+        reading: ``encoder`` (:class:`SequenceUNet`: positions in time, two
+            Transformer blocks, one vector) or ``grid`` (the items fill the
+            grid row by row, newest first, and the network is the portrait's
+            own: only the geometry differs).
+        **settings: see :class:`Ablation`.
+
+    Raises:
+        ConfigError: unknown reading or setting.
+    """
+
+    title = "SerenDiff (user sequence)"
+    told = SequenceDiffusion
+
+    def __init__(self, *, reading: str = "encoder", **settings: Any):
+        check_choice("reading", reading, READINGS, "user sequence")
+        self.reading = reading
+        super().__init__(**settings)
+        if reading != "encoder":
+            self.name = f"SerenDiff (user sequence, {reading})"

@@ -1,18 +1,22 @@
 """What all controls share, and the items that models learn against.
 
-Shapes: B users in a batch, C candidates, N items, K negatives.
+Shapes: B users in a batch, C candidates, N items, M examples, K negatives.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from serendifflib.baselines.sequences import item_vectors
-from serendifflib.errors import ConfigError, ModelError
+from serendifflib.data.splits import Examples
+from serendifflib.errors import ModelError
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.grid import Grid
 from serendifflib.recommender import check_request, check_scores
@@ -56,21 +60,45 @@ def draw_negatives(
     return allowed[order[first[chosen] + within.astype(np.int64)]]
 
 
-def check_draw(name: str, draw: str) -> None:
-    """Refuse an unknown way of drawing negatives.
+def targets_and_negatives(
+    grid: Grid,
+    fold: FoldData,
+    examples: Examples,
+    own: Callable[[int], np.ndarray],
+    count: int,
+    how: str,
+    generator: torch.Generator,
+) -> np.ndarray:
+    """The target of each training example, then its negatives, [M, 1 + K].
 
-    Raises:
-        ConfigError: it is not one of :data:`NEGATIVES`.
+    Args:
+        grid: whose cells ``how="cells"`` means.
+        fold: the fold.
+        examples: M training examples.
+        own: user number -> items that are no negatives, beside the target.
+        count: K.
+        how: see :func:`draw_negatives`.
+        generator: source of the seed.
     """
-    if draw not in NEGATIVES:
-        raise ConfigError(
-            f"{name}: unknown negatives {draw!r}: choose one of "
-            f"{', '.join(NEGATIVES)}"
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    random = np.random.default_rng(seed)
+    rows = []
+    for row, (user, target) in enumerate(
+        zip(examples.users.tolist(), examples.targets.tolist(), strict=True)
+    ):
+        cells = None
+        if how == "cells":
+            cells = grid.training_look(fold, examples, row).cells
+        avoid = np.append(own(user), target)
+        drawn = draw_negatives(
+            cells, fold.catalogue, avoid, count, how, random
         )
+        rows.append(np.append(target, drawn))
+    return np.array(rows, dtype=np.int64).reshape(-1, 1 + count)
 
 
 @dataclass(eq=False, kw_only=True)
-class Control:
+class Control(ABC):
     """What all controls share: checks, vectors, the grid.
 
     A control says what to :meth:`learn` and how to :meth:`rate`.
@@ -100,16 +128,13 @@ class Control:
 
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Nothing, unless a control says otherwise."""
+        self.parameters = 0
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    @abstractmethod
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C] of a checked request."""
-        raise NotImplementedError
 
-    def score(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C]; see the protocol.
 
         Raises:
@@ -119,3 +144,21 @@ class Control:
             raise ModelError(f"{self.name}: not fitted; call fit first")
         check_request(self.name, histories, candidates, self.n_items)
         return check_scores(self.name, self.rate(histories, candidates))
+
+
+class UserControl(Control):
+    """A control that rates one user at a time."""
+
+    @abstractmethod
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Scores [C] of items [C], given a history without padding."""
+
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """Scores [B, C], user by user."""
+        rows = [
+            self.rate_user(history[history > 0], items)
+            for history, items in zip(
+                histories.numpy(), candidates.numpy(), strict=True
+            )
+        ]
+        return torch.from_numpy(np.array(rows))

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder, catalogue_loss
+from serendifflib.baselines.item_encoder import (
+    ItemEncoder,
+    catalogue_loss,
+    inner_products,
+)
 from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.sequences import pad_left, windows
+from serendifflib.baselines.sequences import last_items, windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ class BERT4RecNetwork(nn.Module):
         self.last = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(encoder.n_items + 1))
 
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
+    def forward(self, items: Tensor) -> Tensor:
         """Head outputs of sequences [B, n] with MASKs, [B, n, d]."""
         masked = items == self.mask_number
         x = self.encoder(items.masked_fill(masked, 0))
@@ -89,13 +93,14 @@ class BERT4Rec(TorchRival):
     """
 
     name: ClassVar[str] = "BERT4Rec"
+    warmup: ClassVar[int] = 100  # as published
     blocks: int = 2
     heads: int = 2
     masked_share: float = 0.2
     last_only: float = 0.5
     use_bias: bool = False
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`BERT4RecNetwork`."""
         network = BERT4RecNetwork(
             ItemEncoder(vectors, self.width, self.inputs),
@@ -111,13 +116,10 @@ class BERT4Rec(TorchRival):
         self, fold: FoldData, generator: torch.Generator
     ) -> list[Stage]:
         """Cloze rows of all training users, then the labelled targets."""
-        length = self.max_history
-        rows = pad_left(windows(fold.training_histories(), length), length)
+        rows = windows(fold.training_histories(), self.max_history)
 
-        def cloze(index: torch.Tensor) -> torch.Tensor:
-            sequence = rows[index]
-            used = int((sequence != 0).any(0).int().argmax())
-            sequence = sequence[:, used:]
+        def cloze(index: Tensor) -> Tensor:
+            sequence = last_items(rows[index], rows.shape[1])
             hidden = hide(
                 sequence, self.masked_share, self.last_only, generator
             )
@@ -127,19 +129,15 @@ class BERT4Rec(TorchRival):
                 states[hidden.to(self.place)], sequence[hidden], generator
             )
 
-        def labelled(index: torch.Tensor) -> torch.Tensor:
+        def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
-            states = self.network(self.with_mask(histories))[:, -1]
-            return self._loss(states, targets, generator)
+            return self._loss(self._state(histories), targets, generator)
 
-        return self.two_stages(fold, (len(rows), cloze), labelled)
+        return self.two_stages(fold, len(rows), cloze, labelled)
 
     def _loss(
-        self,
-        states: torch.Tensor,
-        targets: torch.Tensor,
-        generator: torch.Generator,
-    ) -> torch.Tensor:
+        self, states: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> Tensor:
         return catalogue_loss(
             states,
             targets.to(self.place),
@@ -149,38 +147,28 @@ class BERT4Rec(TorchRival):
             bias=self.network.bias,
         )
 
-    def with_mask(self, histories: torch.Tensor) -> torch.Tensor:
+    def with_mask(self, histories: Tensor) -> Tensor:
         """The newest L - 1 items of [B, n], then MASK; [B, <= L]."""
-        kept = histories[:, max(0, histories.shape[1] - self.length + 1) :]
+        kept = histories[
+            :, max(0, histories.shape[1] - self.max_history + 1) :
+        ]
         mask = kept.new_full((len(kept), 1), self.n_items + 1)
         return torch.cat([kept, mask], dim=1)
 
-    @property
-    def length(self) -> int:
-        """L, places that the network has, MASK included."""
-        return self.max_history
+    def _state(self, histories: Tensor) -> Tensor:
+        """Output at MASK, [B, d]."""
+        return self.network(self.with_mask(histories))[:, -1]
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product of the output at MASK with each candidate."""
-        state = self.network(self.with_mask(histories))[:, -1]
-        distinct, place = candidates.unique(return_inverse=True)
-        scores = state @ self.network.encoder(distinct).T
-        scores = scores + self.network.bias[distinct]
-        return scores.gather(1, place)
-
-    def warmup(self) -> int:
-        """100 steps of warm-up as published, fewer in a short training."""
-        return min(100, self.budget.max_steps // 5)
+        state, encoder = self._state(histories), self.network.encoder
+        scores = inner_products(state, candidates, encoder)
+        return scores + self.network.bias[candidates]
 
 
 def hide(
-    items: torch.Tensor,
-    share: float,
-    last_only: float,
-    generator: torch.Generator,
-) -> torch.Tensor:
+    items: Tensor, share: float, last_only: float, generator: torch.Generator
+) -> Tensor:
     """Which places of each row to replace by MASK.
 
     Args:

@@ -8,14 +8,15 @@ Shapes: B users in a batch, C candidates.
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from serendifflib.baselines.base import Control
-from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.data.law import ForkedLaw
 from serendifflib.data.splits import Examples
 from serendifflib.errors import ConfigError, ModelError
@@ -47,9 +48,7 @@ class CaseControl(Control):
             known._cases.setdefault(_key(history), []).append(case)
         return known
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores of each row's case."""
         if self.examples is None:
             raise ModelError(f"{self.name}: call for_cases(examples) first")
@@ -62,13 +61,11 @@ class CaseControl(Control):
         ]
         return torch.from_numpy(np.array(rows))
 
+    @abstractmethod
     def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         """Scores [C] for one of the known cases."""
-        raise NotImplementedError
 
-    def _case(
-        self, row: int, history: torch.Tensor, candidates: torch.Tensor
-    ) -> int:
+    def _case(self, row: int, history: Tensor, candidates: Tensor) -> int:
         for case in self._cases.get(_key(history), []):
             if bool((candidates == self.examples.targets[case]).any()):
                 return case
@@ -78,7 +75,7 @@ class CaseControl(Control):
         )
 
 
-def _key(history: torch.Tensor) -> bytes:
+def _key(history: Tensor) -> bytes:
     return history[history > 0].numpy().tobytes()
 
 
@@ -168,7 +165,7 @@ class OracleProtocol(Oracle):
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Find the world, and the items that can be candidates."""
         super().learn(fold, generator)
-        self.pool = catalogue_items(fold)
+        self.pool = fold.catalogue
         self.data = fold.interactions
 
     def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:

@@ -18,9 +18,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 from torch.nn import functional as F
 
-from serendifflib.baselines.base import Control, check_draw, draw_negatives
+from serendifflib.baselines.base import (
+    NEGATIVES,
+    Control,
+    UserControl,
+    targets_and_negatives,
+)
 from serendifflib.baselines.ceilings import (
     Oracle,
     OracleCell,
@@ -28,7 +34,6 @@ from serendifflib.baselines.ceilings import (
     OracleProtocol,
 )
 from serendifflib.baselines.neighbours import NearestUsers
-from serendifflib.baselines.sequences import catalogue_items
 from serendifflib.diffusion.linear import (
     Ridge,
     conditional_logit,
@@ -37,6 +42,7 @@ from serendifflib.diffusion.linear import (
     reaches,
 )
 from serendifflib.diffusion.validation import Validation
+from serendifflib.errors import check_choice
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import join, memberships
@@ -49,7 +55,7 @@ ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
 
 @dataclass(eq=False, kw_only=True)
-class Random(Control):
+class Random(UserControl):
     """A random order per user: chance, and nothing but chance."""
 
     name: ClassVar[str] = "Random"
@@ -58,17 +64,11 @@ class Random(Control):
         """Draw the seed."""
         self.seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """A number per item that derives from the seed and the history."""
-        rows = []
-        for history, wanted in zip(histories, candidates, strict=True):
-            key = content_hash(self.seed, history[history > 0].numpy())
-            generator = torch.Generator().manual_seed(int(key[:15], 16))
-            drawn = torch.rand(self.n_items + 1, generator=generator)
-            rows.append(drawn[wanted])
-        return torch.stack(rows)
+        key = content_hash(self.seed, history)
+        generator = torch.Generator().manual_seed(int(key[:15], 16))
+        return torch.rand(self.n_items + 1, generator=generator).numpy()[items]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -85,9 +85,7 @@ class Popularity(Control):
         self.counts = torch.from_numpy(counts).float()
         self.parameters = self.n_items
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Counts of the candidates."""
         return self.counts[candidates]
 
@@ -98,56 +96,41 @@ class MeanCosine(Control):
 
     name: ClassVar[str] = "Mean cosine"
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Cosines in [-1, 1]."""
         mean = F.normalize(history_means(histories, self.vectors), dim=1)
         return inner(mean, candidates, self.vectors)
 
 
 @dataclass(eq=False, kw_only=True)
-class MaxCosine(Control):
+class MaxCosine(UserControl):
     """Largest cosine to an item of the history (Eq. 8, relevance)."""
 
     name: ClassVar[str] = "Max cosine"
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Cosines in [-1, 1]."""
-        rows = []
-        for history, wanted in zip(histories, candidates, strict=True):
-            known = self.vectors[history[history > 0]]
-            known = known[has_vector(known)]
-            if not len(known):
-                known = self.vectors[:1]  # zeros: all are alike
-            rows.append((self.vectors[wanted] @ known.T).amax(dim=1))
-        return torch.stack(rows)
+        known = self.vectors[history]
+        known = known[has_vector(known)]
+        if not len(known):
+            known = self.vectors[:1]  # zeros: all are alike
+        return (self.vectors[items] @ known.T).amax(dim=1).numpy()
 
 
 @dataclass(eq=False, kw_only=True)
-class LowExpectedness(Control):
+class LowExpectedness(UserControl):
     """The least expected first: -log p(i | T) (Eq. 7, 14)."""
 
     name: ClassVar[str] = "Low expectedness"
     needs_grid: ClassVar[bool] = True
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Negative log-expectedness."""
-        space, rows = self.grid.space, []
-        for history, wanted in zip(
-            histories.numpy(), candidates.numpy(), strict=True
-        ):
-            scores = space.catalogue_scores(history[history > 0])[0]
-            rows.append(-scores[wanted])
-        return torch.from_numpy(np.array(rows))
+        return -self.grid.space.catalogue_scores(history)[0][items]
 
 
 @dataclass(eq=False, kw_only=True)
-class DenseCell(Control):
+class DenseCell(UserControl):
     """Share of the catalogue that lies in the candidate's cell.
 
     It learns nothing and knows no label, and yet it beats chance: the lists
@@ -162,20 +145,13 @@ class DenseCell(Control):
 
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Note which items can be candidates at all."""
-        self.pool = catalogue_items(fold)
+        self.pool = fold.catalogue
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Shares in [0, 1]."""
-        rows = []
-        for history, wanted in zip(
-            histories.numpy(), candidates.numpy(), strict=True
-        ):
-            cells = self.grid.look(history).cells
-            held = np.bincount(cells[self.pool], minlength=self.grid.side**2)
-            rows.append(held[cells[wanted]] / len(self.pool))
-        return torch.from_numpy(np.array(rows))
+        cells = self.grid.look(history).cells
+        held = np.bincount(cells[self.pool], minlength=self.grid.side**2)
+        return held[cells[items]] / len(self.pool)
 
 
 # --------------------------------------------------------------- learned
@@ -207,9 +183,7 @@ class LabelCell(Control):
         self.log_frequency = torch.from_numpy(cell_log_frequency(counts))
         self.parameters = len(counts)
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Log-frequency of the candidates' cells."""
         return self.log_frequency[self.grid.cells(histories, candidates)]
 
@@ -226,7 +200,7 @@ class ItemPrior(Control):
 
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Regress "is a training target" on the item vectors."""
-        pool = catalogue_items(fold)
+        pool = fold.catalogue
         is_target = np.isin(pool, fold.train.targets.numpy())
         self.prior = torch.zeros(self.n_items + 1)
         if is_target.all() or not is_target.any():
@@ -237,9 +211,7 @@ class ItemPrior(Control):
         self.prior = torch.from_numpy(model.decision_function(vectors))
         self.parameters = model.coef_.size + 1
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Log-odds of being a target."""
         return self.prior[candidates]
 
@@ -289,17 +261,15 @@ class LinearMap(Control):
                 self.chosen["alpha"] = alpha
         self.parameters = self.weights.numel()
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner products with the prediction."""
         return _linear(self.weights, self.points)(histories, candidates)
 
 
 def _linear(
-    weights: torch.Tensor, vectors: torch.Tensor
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    def score(histories: torch.Tensor, candidates: torch.Tensor):
+    weights: Tensor, vectors: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    def score(histories: Tensor, candidates: Tensor):
         wanted = history_means(histories, vectors) @ weights[:-1]
         return inner(wanted + weights[-1], candidates, vectors)
 
@@ -328,19 +298,19 @@ class LinearRadius(LinearMap):
     draw: str = "uniform"
 
     def __post_init__(self):
-        check_draw(self.name, self.draw)
+        check_choice("negatives", self.draw, NEGATIVES, self.name)
 
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Fit the map, then the logit; choose how the map's score enters."""
         validation = Validation.of(fold)
         self.learn_map(fold, validation)
         self.parameters += self.grid.side**2 + 5
-        targets, items, cells, counts = self._choices(fold, generator)
+        items, cells, counts = self._choices(fold, generator)
         self.log_frequency = torch.from_numpy(
             cell_log_frequency(counts)
         ).float()
-        own = np.arange(len(targets)), cells[:, 0]
-        without = np.repeat(counts[None], len(targets), axis=0)
+        own = np.arange(len(items)), cells[:, 0]
+        without = np.repeat(counts[None], len(items), axis=0)
         without[own] -= 1  # the row itself
         places = torch.from_numpy(cells)
         frequency = torch.from_numpy(cell_log_frequency(without)).float()
@@ -362,38 +332,28 @@ class LinearRadius(LinearMap):
 
     def _choices(self, fold: FoldData, generator: torch.Generator):
         """Targets and negatives [M, 1 + K], their cells, label counts."""
-        seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-        random = np.random.default_rng(seed)
-        pool, own = catalogue_items(fold), fold.training_items
-        train = fold.train
-        targets = train.targets.numpy()
-        items = np.zeros((len(targets), 1 + self.negatives), dtype=np.int64)
-        items[:, 0] = targets
-        for row, user in enumerate(train.users.tolist()):
-            seen = None
-            if self.draw == "cells":
-                seen = self.grid.training_look(fold, train, row).cells
-            items[row, 1:] = draw_negatives(
-                seen,
-                pool,
-                np.append(own[user], targets[row]),
-                self.negatives,
-                self.draw,
-                random,
-            )
-        placed = self.grid.place_training(fold, train, items)
+        items = targets_and_negatives(
+            self.grid,
+            fold,
+            fold.train,
+            fold.training_items.__getitem__,
+            self.negatives,
+            self.draw,
+            generator,
+        )
+        placed = self.grid.place_training(fold, fold.train, items)
         cells = self.grid.cells_of(placed)
         counts = np.bincount(cells[:, 0], minlength=self.grid.side**2)
-        return targets, torch.from_numpy(items), cells, counts.astype(float)
+        return torch.from_numpy(items), cells, counts.astype(float)
 
     def _features(
         self,
-        histories: torch.Tensor,
-        items: torch.Tensor,
-        predicted: torch.Tensor,
-        log_frequency: torch.Tensor,
+        histories: Tensor,
+        items: Tensor,
+        predicted: Tensor,
+        log_frequency: Tensor,
         match: str,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Features [B, C, 5] of items [B, C] for users."""
         if match == "cosine":
             predicted = F.normalize(predicted, dim=1)
@@ -411,9 +371,7 @@ class LinearRadius(LinearMap):
             dim=2,
         )
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Utilities of the logit."""
         means = history_means(histories, self.points)
         features = self._features(

@@ -2,7 +2,7 @@
 
 No code was found; from the abstract come the parts (long-term preference by
 a Gaussian mixture, short-term demand by capsules, a vector that combines
-both into a direction, back-routing as explanation), the formulas are ours.
+both into a direction), the formulas are ours.
 
 Shapes: B users, n history length, C candidates, K components, J capsules,
 d width.
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.sampling import Cases, expected_share
-from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.baselines.item_encoder import inner_products
+from serendifflib.baselines.sampling import expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.scores import CoOccurrence
@@ -38,9 +38,9 @@ class DESRNetwork(nn.Module):
 
     def __init__(
         self,
-        items: torch.Tensor,
-        shares: torch.Tensor,
-        centres: torch.Tensor,
+        items: Tensor,
+        shares: Tensor,
+        centres: Tensor,
         capsules: int,
         recent: int,
     ):
@@ -56,17 +56,13 @@ class DESRNetwork(nn.Module):
         # inner products of short vectors are small; a softmax needs more
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
-    def long_term(
-        self, histories: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def long_term(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Mixture weights pi_u [B, K] and long-term vectors p_u [B, d]."""
         count = (histories != 0).sum(1, keepdim=True)
         weights = self.shares[histories].sum(1) / count
         return weights, weights @ self.centres
 
-    def capsules(
-        self, histories: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def capsules(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Capsules v [B, J, d] and routing weights c [B, n, J].
 
         Three rounds: b = 0; c = softmax_j b; s_j = sum_i c_ij u_ij;
@@ -82,30 +78,26 @@ class DESRNetwork(nn.Module):
             logits = logits + torch.einsum("bnje,bje->bnj", fixed, made)
         return squash(_route(logits, real, votes)), logits.softmax(dim=2)
 
-    def demand(self, histories: torch.Tensor) -> torch.Tensor:
+    def demand(self, histories: Tensor) -> Tensor:
         """d_u: capsules of the newest items, weighted by length; [B, d]."""
         made, _ = self.capsules(histories[:, -self.recent :])
         weights = made.norm(dim=2).softmax(dim=1)
         return (weights.unsqueeze(2) * made).sum(1)
 
 
-def _route(
-    logits: torch.Tensor, real: torch.Tensor, votes: torch.Tensor
-) -> torch.Tensor:
+def _route(logits: Tensor, real: Tensor, votes: Tensor) -> Tensor:
     weights = logits.softmax(dim=2) * real
     return torch.einsum("bnj,bnje->bje", weights, votes)
 
 
-def squash(x: torch.Tensor) -> torch.Tensor:
+def squash(x: Tensor) -> Tensor:
     """Same direction, length ``|x|^2 / (1 + |x|^2)``."""
     # a zero vector has no direction; the small number keeps its gradient
     length = (x.square().sum(-1, keepdim=True) + 1e-12).sqrt()
     return x * length / (1.0 + length.square())
 
 
-def direction(
-    demand: torch.Tensor, long_term: torch.Tensor, elasticity: torch.Tensor
-) -> torch.Tensor:
+def direction(demand: Tensor, long_term: Tensor, elasticity: Tensor) -> Tensor:
     """s_u: the demand with part of its long-term component removed.
 
     ``s = d / |d| - rho <d, p> p / (|d| |p|^2)``: with rho = 0 the demand's own
@@ -125,7 +117,7 @@ def direction(
     return unit - elasticity.unsqueeze(1) * part
 
 
-def elasticity(weights: torch.Tensor) -> torch.Tensor:
+def elasticity(weights: Tensor) -> Tensor:
     """Normalised entropy of mixture weights [B, K], in [0, 1]: [B].
 
     Users with broad interests are taken further from what they know.
@@ -147,9 +139,6 @@ class DESR(TorchRival):
         capsules: J.
         recent: newest items that make the demand.
         eta, kappa: see above.
-        learn_labels: fine-tune the capsules so that s_u points at labelled
-            targets, as all rivals may here; False keeps labels to choosing
-            eta and kappa.
     """
 
     name: ClassVar[str] = "DESR-style"
@@ -159,7 +148,6 @@ class DESR(TorchRival):
     recent: int = 10
     eta: float = 0.5
     kappa: float = 0.3
-    learn_labels: bool = True
 
     def __post_init__(self):
         if self.inputs != "text":
@@ -168,7 +156,7 @@ class DESR(TorchRival):
                 "its mixture needs inputs='text'"
             )
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """Fit PCA and mixture on training items; fresh capsules."""
         known = torch.from_numpy(fold.train_items)
         known = known[vectors[known].norm(dim=1) > 0]
@@ -192,7 +180,7 @@ class DESR(TorchRival):
         self.counts = CoOccurrence.fit(
             fold.training_histories(), fold.interactions.n_items
         )
-        self.pool = catalogue_items(fold)
+        self.pool = fold.catalogue
         return DESRNetwork(
             items,
             torch.from_numpy(shares),
@@ -206,48 +194,44 @@ class DESR(TorchRival):
     ) -> list[Stage]:
         """Capsules learn next items, then labelled targets."""
 
-        def loss(cases: Cases, index: torch.Tensor) -> torch.Tensor:
-            histories, items = cases.draw(index, NEGATIVES, generator)
+        def next_item(histories: Tensor, items: Tensor, _: Tensor) -> Tensor:
             made, _ = self.network.capsules(histories.to(self.place))
             vectors = self.network.items[items.to(self.place)]
             scores = torch.einsum("bjd,bkd->bjk", made, vectors)
             best = scores[:, :, 0].detach().argmax(dim=1)
-            logits = scores[torch.arange(len(best)), best]
-            logits = logits * self.network.log_scale.exp()
-            return F.cross_entropy(logits, torch.zeros_like(best))
+            return self._loss(scores[torch.arange(len(best)), best])
 
-        def labelled_loss(index: torch.Tensor) -> torch.Tensor:
+        def labelled(histories: Tensor, items: Tensor, _: Tensor) -> Tensor:
             # labels are about the direction, so the direction is trained
-            histories, items = labelled.draw(index, NEGATIVES, generator)
             wanted, _ = self._directions(histories.to(self.place))
-            near = cosine(wanted, items.to(self.place), self.network.items)
-            logits = near * self.network.log_scale.exp()
-            first = logits.new_zeros(len(logits), dtype=torch.long)
-            return F.cross_entropy(logits, first)
+            return self._loss(self._cosine(wanted, items.to(self.place)))
 
-        everything = Cases.next_items(fold, self.recent)
-        labelled = Cases.of(fold, fold.train, self.max_history)
-        stages = self.two_stages(
-            fold,
-            (len(everything), lambda index: loss(everything, index)),
-            labelled_loss,
+        return self.stages_of_cases(
+            fold, NEGATIVES, generator, next_item, labelled, self.recent
         )
-        return stages if self.learn_labels else stages[:1]
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def _loss(self, scores: Tensor) -> Tensor:
+        """Cross-entropy of the first item of each row [B, 1 + K]."""
+        logits = scores * self.network.log_scale.exp()
+        return F.cross_entropy(logits, logits.new_zeros(len(logits)).long())
+
+    def _cosine(self, users: Tensor, items: Tensor) -> Tensor:
+        """Cosines of users [B, d] and items [B, C]; [B, C]."""
+        known = self.network.items.__getitem__
+        return inner_products(F.normalize(users, dim=1), items, known)
+
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """The score of the class's text, [B, C]."""
         wanted, long_term = self._directions(histories)
         surprise = 1.0 - self._expected(histories, candidates)
-        near = cosine(wanted, candidates, self.network.items)
-        usual = cosine(long_term, candidates, self.network.items)
-        eta, kappa = self.option("eta"), self.option("kappa")
-        return near * surprise**eta + kappa * usual
+        near, usual = (
+            self._cosine(vector, candidates) for vector in (wanted, long_term)
+        )
+        return near * surprise ** self.option("eta") + (
+            self.option("kappa") * usual
+        )
 
-    def _directions(
-        self, histories: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _directions(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """s_u and p_u of histories [B, n], [B, d] each."""
         weights, long_term = self.network.long_term(histories)
         wanted = direction(
@@ -257,9 +241,7 @@ class DESR(TorchRival):
         alone = (histories != 0).sum(1, keepdim=True) < 2
         return torch.where(alone, long_term, wanted), long_term
 
-    def _expected(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def _expected(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Expectedness quantile of candidates, [B, C]."""
         rows = [
             expected_share(
@@ -277,28 +259,3 @@ class DESR(TorchRival):
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """Eta and kappa."""
         return {"eta": (0.5, 0.0, 1.0), "kappa": (0.3, 0.0, 1.0)}
-
-    def back_route(self, history: torch.Tensor, item: int) -> torch.Tensor:
-        """How much each recent item speaks for ``item``: an explanation.
-
-        Args:
-            history: item numbers without padding, [n].
-            item: item number.
-
-        Returns:
-            routing weights of the last L = ``recent`` items to the capsule
-            that is closest to the item, FloatTensor [min(n, L)].
-        """
-        recent = history[-self.recent :].unsqueeze(0).to(self.place)
-        with torch.no_grad():
-            made, weights = self.network.capsules(recent)
-        best = (made[0] @ self.network.items[item]).argmax()
-        return weights[0, :, best].cpu()
-
-
-def cosine(
-    users: torch.Tensor, candidates: torch.Tensor, items: torch.Tensor
-) -> torch.Tensor:
-    """Cosine of users [B, d] and candidates [B, C] among unit items."""
-    distinct, place = candidates.unique(return_inverse=True)
-    return (F.normalize(users, dim=1) @ items[distinct].T).gather(1, place)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder
-from serendifflib.baselines.sequences import pad_left, windows
+from serendifflib.baselines.sequences import windows
 from serendifflib.baselines.trainer import Stage, TorchRival
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 
 if TYPE_CHECKING:
     from serendifflib.portrait.fold import FoldData
@@ -121,7 +121,7 @@ class DiffRecNetwork(nn.Module):
 
     def __init__(
         self,
-        vectors: torch.Tensor,
+        vectors: Tensor,
         width: int,
         hidden: int,
         inputs: str,
@@ -150,7 +150,7 @@ class DiffRecNetwork(nn.Module):
             # all of x0 is; else the first hundred steps only shrink them
             nn.init.normal_(self.outer.weight, std=0.02 * hidden**-0.5)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Estimate of x0 [B, N + 1] from x [B, N + 1] and t [B]."""
         shown = self.drop(x)
         if self.by_text:
@@ -160,7 +160,7 @@ class DiffRecNetwork(nn.Module):
         return out @ self.encoder.table().T if self.by_text else out
 
 
-def time_vector(t: torch.Tensor) -> torch.Tensor:
+def time_vector(t: Tensor) -> Tensor:
     """Cosines, then sines of t [B] at five frequencies; [B, 10]."""
     half = TIME_WIDTH // 2
     steps = torch.arange(half, device=t.device)
@@ -185,15 +185,13 @@ class DiffRec(TorchRival):
         hidden: width of the hidden layer.
         steps: T.
         noise_scale, noise_low, noise_high: s, a_min, a_max.
-        noised_steps: T', forward steps before restoring; 0, as published,
-            starts at the clean history and makes scores deterministic.
-        reweight: weigh the loss by differences of SNR, as published.
         label_loss: of the labelled stage: ``softmax`` over the catalogue, or
             ``squared``, DiffRec's own, which learns one item among
             thousands more slowly and less surely.
     """
 
     name: ClassVar[str] = "DiffRec"
+    warmup: ClassVar[int] = 50  # large first steps would blow up the output
     max_history: int = 100
     dropout: float = 0.2
     hidden: int = 200
@@ -201,26 +199,16 @@ class DiffRec(TorchRival):
     noise_scale: float = 0.01
     noise_low: float = 0.001
     noise_high: float = 0.01
-    noised_steps: int = 0
-    reweight: bool = True
     label_loss: str = "softmax"
 
     def __post_init__(self):
-        if self.label_loss not in ("softmax", "squared"):
-            raise ConfigError(
-                f"DiffRec: unknown label_loss {self.label_loss!r}: choose "
-                "softmax or squared"
-            )
-        if not 0 <= self.noised_steps <= self.steps:
-            raise ConfigError(
-                f"DiffRec: noised_steps={self.noised_steps} must lie "
-                f"between 0 and steps={self.steps}"
-            )
+        known = ("softmax", "squared")
+        check_choice("label_loss", self.label_loss, known, "DiffRec")
         self.noise = LightNoise.make(
             self.steps, self.noise_scale, self.noise_low, self.noise_high
         )
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`DiffRecNetwork`."""
         return DiffRecNetwork(
             vectors, self.width, self.hidden, self.inputs, self.dropout
@@ -231,18 +219,15 @@ class DiffRec(TorchRival):
     ) -> list[Stage]:
         """Restore histories, then estimate the labelled item."""
         self.restores = fold.kind != "serendipity"
-        rows = pad_left(
-            windows(fold.training_histories(), self.max_history),
-            self.max_history,
-        )
+        rows = windows(fold.training_histories(), self.max_history)
         sampler = StepSampler(self.steps)
 
-        def restore(index: torch.Tensor) -> torch.Tensor:
+        def restore(index: Tensor) -> Tensor:
             given = interaction_vector(rows[index], self.n_items)
             given = given.to(self.place)
             return self._loss(given, given, sampler, generator)
 
-        def labelled(index: torch.Tensor) -> torch.Tensor:
+        def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
             given = interaction_vector(histories, self.n_items)
             wanted = torch.zeros_like(given)
@@ -254,15 +239,15 @@ class DiffRec(TorchRival):
             logits = self.network(noised, t.to(self.place))
             return F.cross_entropy(logits[:, 1:], targets - 1)
 
-        return self.two_stages(fold, (len(rows), restore), labelled)
+        return self.two_stages(fold, len(rows), restore, labelled)
 
     def _loss(
         self,
-        given: torch.Tensor,
-        wanted: torch.Tensor,
+        given: Tensor,
+        wanted: Tensor,
         sampler: StepSampler,
         generator: torch.Generator,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Weighted squared error of the estimate from a noised x [B, N+1]."""
         probabilities = sampler.probabilities()
         t = torch.multinomial(
@@ -274,11 +259,8 @@ class DiffRec(TorchRival):
         noised = self._noised(given, t, generator)
         estimate = self.network(noised, t.to(self.place))
         error = (estimate - wanted)[:, 1:].square().mean(1)
-        weights = (
-            self.noise.weights() if self.reweight else np.ones(self.steps)
-        )
         # only ratios matter to Adam; a mean of 1 keeps the clipping sane
-        weights = weights / weights.mean()
+        weights = self.noise.weights() / self.noise.weights().mean()
         factor = torch.from_numpy(weights[t])
         losses = error * factor.to(error)
         sampler.update(t.numpy(), losses.detach().cpu().double().numpy())
@@ -286,24 +268,20 @@ class DiffRec(TorchRival):
         return (losses / chance.to(error)).mean()
 
     def _noised(
-        self, x: torch.Tensor, t: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+        self, x: Tensor, t: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Forward process at steps t [B] of 0..T-1."""
         noise = torch.randn(x.shape, generator=generator).to(x)
         kept = torch.from_numpy(self.noise.alpha_bar)[t].unsqueeze(1).to(x)
         return kept.sqrt() * x + (1.0 - kept).sqrt() * noise
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """Restore the history through all T steps; read the candidates."""
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """Restore the history through all T steps; read the candidates.
+
+        As published the chain starts at the clean history, which makes
+        scores deterministic.
+        """
         x = interaction_vector(histories, self.n_items)
-        if self.noised_steps:
-            t = torch.tensor([self.noised_steps - 1])
-            # the same noise for every user: the batch changes nothing
-            noise = torch.Generator().manual_seed(0)
-            kept = float(self.noise.alpha_bar[self.noised_steps - 1])
-            x = kept**0.5 * x + self._noised(0 * x[:1], t, noise)
         total = torch.zeros_like(x)
         for step in reversed(range(self.steps)):
             now = torch.full((len(x),), step, device=x.device)
@@ -314,10 +292,6 @@ class DiffRec(TorchRival):
                 x = c1 * estimate + c2 * x
         return (x if self.restores else total).gather(1, candidates)
 
-    def warmup(self) -> int:
-        """The first large steps would blow up the output."""
-        return min(50, self.budget.max_steps // 5)
-
     def notes(self) -> tuple[str, ...]:
         """Say when the text head, an adaptation, was used."""
         if self.inputs == "id":
@@ -325,7 +299,7 @@ class DiffRec(TorchRival):
         return ("text input and output instead of item ids: an adaptation",)
 
 
-def interaction_vector(histories: torch.Tensor, n_items: int) -> torch.Tensor:
+def interaction_vector(histories: Tensor, n_items: int) -> Tensor:
     """Histories [B, n] as vectors over items with time weights.
 
     The weights rise linearly from 0.1 (oldest) to 1 (newest); the newest

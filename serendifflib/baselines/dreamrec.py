@@ -6,51 +6,39 @@ are used; items are ranked by their cosine to the generated vector.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder
-from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.sequences import pad_left, windows
+from serendifflib.baselines.item_encoder import ItemEncoder, inner_products
+from serendifflib.baselines.layers import SequenceEncoder
+from serendifflib.baselines.sequences import windows
 from serendifflib.baselines.serenenhance import sinusoids
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.sampling import SAMPLERS, draw_vectors
 from serendifflib.diffusion.schedule import DDPMSchedule
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 
 if TYPE_CHECKING:
     from serendifflib.portrait.fold import FoldData
 
 
+NULL_SHARE = 0.1  # p_u, share of rows trained without a guide
+
+
 class DreamRecNetwork(nn.Module):
     """Encode a history to a guide g; estimate x0 from x_t, g and t."""
 
-    def __init__(
-        self,
-        encoder: ItemEncoder,
-        targets: torch.Tensor,
-        length: int,
-        timesteps: int,
-        heads: int,
-        dropout: float,
-    ):
+    def __init__(self, guide: SequenceEncoder, targets: Tensor, steps: int):
         super().__init__()
-        width, d = encoder.width, targets.shape[1]
-        self.encoder = encoder
+        width, d = guide.encoder.width, targets.shape[1]
+        self.guide = guide
         self.register_buffer("targets", targets, persistent=False)
-        self.register_buffer(
-            "times",
-            sinusoids(timesteps, width, targets.device),
-            persistent=False,
-        )
-        self.positions = Positions(length, width)
-        self.block = Block(width, heads, width, dropout)
-        self.last = nn.LayerNorm(width)
-        self.drop = nn.Dropout(dropout)
+        times = sinusoids(steps, width, targets.device)
+        self.register_buffer("times", times, persistent=False)
         self.null = nn.Parameter(torch.randn(width) * 0.02)
         self.time = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
@@ -59,17 +47,7 @@ class DreamRecNetwork(nn.Module):
             nn.Linear(d + 2 * width, 2 * d), nn.GELU(), nn.Linear(2 * d, d)
         )
 
-    def guide(self, items: torch.Tensor) -> torch.Tensor:
-        """States of histories [B, n] after each item, [B, n, width]."""
-        real = items != 0
-        x = self.encoder(items) * self.encoder.width**0.5
-        x = self.drop(x + self.positions(items.shape[1]))
-        x = x * real.unsqueeze(-1)
-        return self.last(self.block(x, attention_mask(real, causal=True)))
-
-    def forward(
-        self, x: torch.Tensor, guide: torch.Tensor, t: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, x: Tensor, guide: Tensor, t: Tensor) -> Tensor:
         """Estimate of x0 [M, d] from x_t [M, d], g [M, width], t [M]."""
         time = self.time(self.times[t])
         return self.denoiser(torch.cat([x, guide, time], dim=1))
@@ -93,7 +71,6 @@ class DreamRec(TorchRival):
     chance even after a longer training, where one call does not.
 
     Attributes:
-        lr: learning rate; the budget's haste does not change it.
         heads: of the encoder's one Transformer layer.
         timesteps: T.
         schedule: ``cosine`` or ``linear``; linear betas are rescaled by
@@ -102,7 +79,6 @@ class DreamRec(TorchRival):
             0 is the plain conditional model.
         guidances: w to choose from on validation after training; none
             keeps ``guidance``.
-        null_share: p_u, share of rows trained without a guide.
         sampler: ``ddim``, ``ancestral`` (T calls, as published) or
             ``one-call``.
         calls: network calls of ``ddim``.
@@ -111,51 +87,44 @@ class DreamRec(TorchRival):
     """
 
     name: ClassVar[str] = "DreamRec"
+    hasty: ClassVar[bool] = False
     max_history: int = 20
     heads: int = 2
     timesteps: int = 200
     schedule: str = "cosine"
     guidance: float = 2.0
     guidances: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
-    null_share: float = 0.1
     sampler: str = "ddim"
     calls: int = 20
     draws: int = 4
     similarity: str = "cosine"
 
     def __post_init__(self):
-        for option, value, known in (
-            ("sampler", self.sampler, SAMPLERS),
-            ("similarity", self.similarity, ("cosine", "dot")),
-        ):
-            if value not in known:
-                raise ConfigError(
-                    f"DreamRec: unknown {option} {value!r}: choose one of "
-                    f"{', '.join(known)}"
-                )
+        check_choice("sampler", self.sampler, SAMPLERS, "DreamRec")
+        known = ("cosine", "dot")
+        check_choice("similarity", self.similarity, known, "DreamRec")
         self.noise = DDPMSchedule.make(
             self.schedule, self.timesteps, rescale_betas=True
         )
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`DreamRecNetwork`."""
-        return DreamRecNetwork(
+        guide = SequenceEncoder(
             ItemEncoder(vectors, self.width, self.inputs),
-            vectors * vectors.shape[1] ** 0.5,
             self.max_history,
-            self.timesteps,
-            self.heads,
             self.dropout,
+            heads=self.heads,
         )
+        targets = vectors * vectors.shape[1] ** 0.5
+        return DreamRecNetwork(guide, targets, self.timesteps)
 
     def stages(
         self, fold: FoldData, generator: torch.Generator
     ) -> list[Stage]:
         """The next item at every position, then the labelled target."""
-        length = self.max_history + 1
-        rows = pad_left(windows(fold.training_histories(), length), length)
+        rows = windows(fold.training_histories(), self.max_history + 1)
 
-        def next_item(index: torch.Tensor) -> torch.Tensor:
+        def next_item(index: Tensor) -> Tensor:
             sequence = rows[index].to(self.place)
             given, wanted = sequence[:, :-1], sequence[:, 1:]
             guides = self.network.guide(given)
@@ -163,43 +132,39 @@ class DreamRec(TorchRival):
                 guides[given != 0], wanted[given != 0], generator
             )
 
-        def labelled(index: torch.Tensor) -> torch.Tensor:
+        def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
             guides = self.network.guide(histories)[:, -1]
             return self._loss(guides, targets, generator)
 
-        stages = self.two_stages(fold, (len(rows), next_item), labelled)
-        return [replace(stage, lr=self.lr) for stage in stages]
+        return self.two_stages(fold, len(rows), next_item, labelled)
 
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """The guidance."""
         return {"guidance": self.guidances} if self.guidances else {}
 
     def _loss(
-        self,
-        guides: torch.Tensor,
-        targets: torch.Tensor,
-        generator: torch.Generator,
-    ) -> torch.Tensor:
+        self, guides: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Squared error of the estimate of x0; guides [M, w], targets [M]."""
         x0 = self.network.targets[targets]
         count = len(x0)
         t = torch.randint(self.timesteps, (count,), generator=generator)
         noise = torch.randn(x0.shape, generator=generator).to(x0)
-        off = torch.rand(count, 1, generator=generator) < self.null_share
+        off = torch.rand(count, 1, generator=generator) < NULL_SHARE
         guides = torch.where(off.to(self.place), self.network.null, guides)
         t = t.to(self.place)
         estimate = self.network(self.noise.q_sample(x0, t, noise), guides, t)
         return F.mse_loss(estimate, x0)
 
-    def generate(self, histories: torch.Tensor) -> torch.Tensor:
+    def generate(self, histories: Tensor) -> Tensor:
         """Generated vectors of histories [B, n], [B, d], scale sqrt(d)."""
         guides = self.network.guide(histories)[:, -1]
         guides = guides.repeat_interleave(self.draws, dim=0)
         null = self.network.null.expand_as(guides)
         w = self.option("guidance")
 
-        def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
             with_guide = self.network(x, guides, t)
             if not w:
                 return with_guide
@@ -217,14 +182,11 @@ class DreamRec(TorchRival):
         )
         return made.mean(1)
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Similarity of the generated vector and each candidate, [B, C]."""
         made = self.generate(histories)
         targets = self.network.targets
         if self.similarity == "cosine":
             made = F.normalize(made, dim=1)
             targets = F.normalize(targets, dim=1)
-        distinct, place = candidates.unique(return_inverse=True)
-        return (made @ targets[distinct].T).gather(1, place)
+        return inner_products(made, candidates, targets.__getitem__)

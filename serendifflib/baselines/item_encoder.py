@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 
+Encode = Callable[[Tensor], Tensor]  # item numbers -> their vectors
 INPUTS = ("text", "id", "text+id")
 FULL_SOFTMAX = 30_000  # up to this many items the loss sees all of them
 SAMPLED = 256  # negatives of the sampled softmax above that
@@ -23,26 +24,18 @@ class ItemEncoder(nn.Module):
     item has 2.3 reviews). ``id``: a learned row per item. ``text+id``: the
     sum of both.
 
-    Attributes:
-        inputs: one of :data:`INPUTS`.
+    Args:
+        vectors: of the texts, [N + 1, d_t]; row 0 is padding.
         width: d.
-        n_items: N.
+        inputs: one of :data:`INPUTS`.
+
+    Raises:
+        ConfigError: ``inputs`` is not known.
     """
 
-    def __init__(
-        self, vectors: torch.Tensor, width: int, inputs: str = "text"
-    ):
-        """Build for text vectors [N + 1, d_t] whose row 0 is padding.
-
-        Raises:
-            ConfigError: ``inputs`` is not known.
-        """
+    def __init__(self, vectors: Tensor, width: int, inputs: str = "text"):
         super().__init__()
-        if inputs not in INPUTS:
-            raise ConfigError(
-                f"unknown item inputs {inputs!r}: choose one of "
-                f"{', '.join(INPUTS)}"
-            )
+        check_choice("item inputs", inputs, INPUTS)
         self.inputs = inputs
         self.width = width
         self.n_items = len(vectors) - 1
@@ -65,32 +58,32 @@ class ItemEncoder(nn.Module):
             with torch.no_grad():
                 self.table_of_ids.weight[0] = 0.0
 
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
+    def forward(self, items: Tensor) -> Tensor:
         """Vectors of item numbers [...]; shape [..., d], padding is zero."""
-        vectors: torch.Tensor | float = 0.0
+        vectors: Tensor | float = 0.0
         if "text" in self.inputs:
             vectors = self.project(self.text[items])
         if "id" in self.inputs:
             vectors = vectors + self.table_of_ids(items)
         return vectors * (items != 0).unsqueeze(-1)
 
-    def table(self) -> torch.Tensor:
+    def table(self) -> Tensor:
         """Vectors of the whole catalogue, [N + 1, d]; row 0 is zero."""
         device = next(self.parameters()).device
         return self(torch.arange(self.n_items + 1, device=device))
 
 
 def catalogue_loss(
-    queries: torch.Tensor,
-    targets: torch.Tensor,
-    items: Callable[[torch.Tensor], torch.Tensor],
+    queries: Tensor,
+    targets: Tensor,
+    items: Encode,
     n_items: int,
     *,
     generator: torch.Generator,
-    bias: torch.Tensor | None = None,
+    bias: Tensor | None = None,
     full_up_to: int = FULL_SOFTMAX,
     sampled: int = SAMPLED,
-) -> torch.Tensor:
+) -> Tensor:
     """Softmax cross-entropy of targets against the catalogue.
 
     With more than ``full_up_to`` items the denominator is a sample: the
@@ -130,15 +123,13 @@ def catalogue_loss(
     return F.cross_entropy(logits, torch.zeros_like(targets))
 
 
-def encode_distinct(encoder: ItemEncoder, items: torch.Tensor) -> torch.Tensor:
+def encode_distinct(encode: Encode, items: Tensor) -> Tensor:
     """Vectors of items [...], each distinct item encoded once; [..., d]."""
     distinct, place = items.unique(return_inverse=True)
-    return encoder(distinct)[place]
+    return encode(distinct)[place]
 
 
-def inner_products(
-    states: torch.Tensor, candidates: torch.Tensor, encoder: ItemEncoder
-) -> torch.Tensor:
-    """Inner products of states [B, d] with candidates [B, C]; [B, C]."""
-    distinct, place = candidates.unique(return_inverse=True)
-    return (states @ encoder(distinct).T).gather(1, place)
+def inner_products(states: Tensor, items: Tensor, encode: Encode) -> Tensor:
+    """Inner products of states [B, d] with items [B, C]; [B, C]."""
+    distinct, place = items.unique(return_inverse=True)
+    return (states @ encode(distinct).T).gather(1, place)

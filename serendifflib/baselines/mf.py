@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import scipy.sparse
 import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor
 
 from serendifflib.baselines.sequences import item_vectors
 from serendifflib.baselines.trainer import Budget
-from serendifflib.diffusion.training import StageReport, TrainingReport
-from serendifflib.errors import ConfigError, ModelError
+from serendifflib.diffusion.reports import StageReport, TrainingReport
+from serendifflib.errors import ModelError, check_choice
 from serendifflib.recommender import check_request, check_scores
 
 if TYPE_CHECKING:
@@ -68,16 +70,8 @@ class MatrixFactorization:
     report: TrainingReport | None = field(default=None, init=False)
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise ConfigError(
-                f"MF: unknown mode {self.mode!r}: choose one of "
-                f"{', '.join(MODES)}"
-            )
-        if self.cold not in ("text", "zero"):
-            raise ConfigError(
-                f"MF: unknown rule {self.cold!r} for cold items: choose "
-                "text or zero"
-            )
+        check_choice("mode", self.mode, MODES, "MF")
+        check_choice("rule for cold items", self.cold, ("text", "zero"), "MF")
         if self.regularization is None:
             # implicit errors are summed over the whole catalogue with
             # weights up to 1 + c, rating errors over rated items only
@@ -112,7 +106,7 @@ class MatrixFactorization:
         self.item_bias = np.zeros(self.n_items + 1)
         self.mean = float(sums.data.mean())
         if self.mode == "implicit":
-            sums.data[:] = 1.0
+            sums.data[:], self.mean = 1.0, 0.0
         self.item_factors = start
         losses = [self._sweep(sums) for _ in range(self.sweeps)]
         self.known = np.asarray(counts.sum(axis=0)).ravel() > 0
@@ -120,73 +114,52 @@ class MatrixFactorization:
             self._warm_up(item_vectors(fold, self.isotropy).double().numpy())
         else:
             self.item_factors[~self.known] = 0.0
-        self.standard = self._standard(sums)
+        found = self._users(sums)
+        spread = np.maximum(found.std(axis=0), 1e-9)
+        self.standard = found.mean(axis=0), spread
         self.report = self._report(len(rows), losses, started)
         return self
 
     def _sweep(self, matrix: scipy.sparse.csr_array) -> float:
         """One alternation; the training loss after it."""
-        if self.mode == "implicit":
-            user_factors = self._solve(matrix, self.item_factors)[:, 1:]
-            self.item_factors = self._solve(
-                scipy.sparse.csr_array(matrix.T), user_factors
-            )[:, 1:]
-            shown = matrix.tocoo()
-            fitted = (
-                user_factors[shown.row] * self.item_factors[shown.col]
-            ).sum(1)
-            return float(np.mean((1.0 - fitted) ** 2))
-        biases, user_factors = _split(self._solve_ratings(matrix))
-        flipped = scipy.sparse.csr_array(matrix.T)
-        self.item_bias, self.item_factors = _split(
-            solve_rows(
-                flipped,
-                user_factors,
-                biases + self.mean,
-                self.regularization,
-            )
+        items = self.item_bias, self.item_factors
+        biases, factors = self._solve(matrix, *items)
+        self.item_bias, self.item_factors = self._solve(
+            scipy.sparse.csr_array(matrix.T), biases, factors
         )
         shown = matrix.tocoo()
         fitted = self.mean + biases[shown.row] + self.item_bias[shown.col]
-        fitted += (user_factors[shown.row] * self.item_factors[shown.col]).sum(
-            1
-        )
-        return float(np.mean((shown.data - fitted) ** 2))
-
-    def _solve_ratings(self, matrix: scipy.sparse.csr_array) -> np.ndarray:
-        return solve_rows(
-            matrix,
-            self.item_factors,
-            self.item_bias + self.mean,
-            self.regularization,
-        )
+        products = factors[shown.row] * self.item_factors[shown.col]
+        return float(np.mean((shown.data - fitted - products.sum(1)) ** 2))
 
     def _solve(
-        self, matrix: scipy.sparse.csr_array, factors: np.ndarray
-    ) -> np.ndarray:
-        solved = solve_implicit(
-            matrix, factors, self.confidence, self.regularization
-        )
-        return np.concatenate([np.zeros((len(solved), 1)), solved], axis=1)
+        self,
+        matrix: scipy.sparse.csr_array,
+        biases: np.ndarray,
+        factors: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Biases [M] and factors [M, k] of the rows, given the columns'."""
+        strength = self.regularization
+        if self.mode == "implicit":
+            found = solve_implicit(matrix, factors, self.confidence, strength)
+            return np.zeros(len(found)), found
+        found = solve_rows(matrix, factors, biases + self.mean, strength)
+        return found[:, 0], found[:, 1:]
+
+    def _users(self, matrix: scipy.sparse.csr_array) -> np.ndarray:
+        """Factors of users by their rows, [M, k]."""
+        return self._solve(matrix, self.item_bias, self.item_factors)[1]
 
     def _warm_up(self, texts: np.ndarray) -> None:
         """Factors of items without training rows, from their text."""
-        inputs = np.concatenate([texts, np.ones((len(texts), 1))], axis=1)
-        known = inputs[self.known]
-        penalty = self.ridge * np.eye(inputs.shape[1])
-        penalty[-1, -1] = 1e-6  # the constant is not shrunk
-        outputs = np.concatenate(
-            [self.item_factors, self.item_bias[:, None]], axis=1
-        )
-        weights = np.linalg.solve(
-            known.T @ known + penalty, known.T @ outputs[self.known]
-        )
-        outputs[~self.known] = inputs[~self.known] @ weights
+        outputs = np.column_stack([self.item_factors, self.item_bias])
+        known, cold = texts[self.known], ~self.known
+        found = Ridge(alpha=self.ridge).fit(known, outputs[self.known])
+        outputs[cold] = found.predict(texts[cold])
         outputs[0] = 0.0
-        self.item_factors = outputs[:, :-1]
-        self.item_bias = outputs[:, -1]
+        self.item_factors, self.item_bias = outputs[:, :-1], outputs[:, -1]
 
-    def embed(self, histories: torch.Tensor) -> torch.Tensor:
+    def embed(self, histories: Tensor) -> Tensor:
         """User factors by fold-in, standardised over training users.
 
         p_u = (Q_T' Q_T + lambda I)^-1 Q_T' (r_T - mu - b_i - b_u), with the
@@ -204,7 +177,7 @@ class MatrixFactorization:
         factors = (self._fold_in(histories) - mean) / spread
         return torch.from_numpy(factors.astype(np.float32))
 
-    def _fold_in(self, histories: torch.Tensor) -> np.ndarray:
+    def _fold_in(self, histories: Tensor) -> np.ndarray:
         """User factors of histories [B, n], float64 [B, k]."""
         items = histories.numpy()
         rows, columns = np.nonzero(items)
@@ -215,23 +188,11 @@ class MatrixFactorization:
         )
         matrix.sum_duplicates()
         matrix.data[:] = 1.0
-        if self.mode == "implicit":
-            return self._solve(matrix, self.item_factors)[:, 1:]
-        matrix.data[:] = self.item_ratings[matrix.indices]
-        return _split(self._solve_ratings(matrix))[1]
+        if self.mode == "ratings":
+            matrix.data[:] = self.item_ratings[matrix.indices]
+        return self._users(matrix)
 
-    def _standard(
-        self, matrix: scipy.sparse.csr_array
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.mode == "implicit":
-            factors = self._solve(matrix, self.item_factors)[:, 1:]
-        else:
-            factors = _split(self._solve_ratings(matrix))[1]
-        return factors.mean(axis=0), np.maximum(factors.std(axis=0), 1e-9)
-
-    def score(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """<p_u, q_i> + b_i of candidates, [B, C]; see the protocol.
 
         Raises:
@@ -250,42 +211,28 @@ class MatrixFactorization:
 
     def settings(self) -> dict[str, object]:
         """The options that were set, as plain JSON values."""
-        return {
-            "mode": self.mode,
-            "factors": self.factors,
-            "sweeps": self.sweeps,
-            "regularization": self.regularization,
-            "confidence": self.confidence,
-            "cold": self.cold,
-            "ridge": self.ridge,
-            "isotropy": self.isotropy,
-        }
+        names = (option.name for option in fields(self) if option.init)
+        return {n: getattr(self, n) for n in names if n != "budget"}
 
     def _report(
         self, examples: int, losses: list[float], started: float
     ) -> TrainingReport:
-        seconds = time.perf_counter() - started
         stage = StageReport(
             stage=self.mode,
             examples=examples,
             parameters=self.n_items * (self.factors + 1),
             losses=losses,
             best_step=self.sweeps,
-            seconds=seconds,
+            seconds=time.perf_counter() - started,
         )
         return TrainingReport(
             model=self.name,
             parameters=stage.parameters,
             stages=(stage,),
-            seconds=seconds,
+            seconds=stage.seconds,
             settings=self.settings(),
             notes=("a step is one sweep over all users and items",),
         )
-
-
-def _split(solved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bias [M] and factors [M, k] of solutions [M, 1 + k]."""
-    return solved[:, 0], solved[:, 1:]
 
 
 def item_means(matrix: scipy.sparse.csr_array) -> np.ndarray:

@@ -20,19 +20,18 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.ranker import PortraitEncoder
+from serendifflib.baselines.ranker import PortraitEncoder, PortraitRival
 from serendifflib.baselines.sequences import pad_positions
-from serendifflib.baselines.trainer import Stage, TorchRival
+from serendifflib.baselines.trainer import Stage
 from serendifflib.diffusion.base import training_placement
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import centred, join, shares
 
 AXES = 2
@@ -94,41 +93,18 @@ class MixtureNetwork(PortraitEncoder):
 
 
 @dataclass(eq=False, kw_only=True)
-class ModesRival(TorchRival):
-    """What the two mixtures share: places, the likelihood, the score.
-
-    Attributes:
-        prototypes: memberships in so many stand beside each item vector.
-        layers, heads: of the encoder.
-        grid: looks to share; None makes an own one.
-    """
+class ModesRival(PortraitRival):
+    """What the two mixtures share: places, the likelihood, the score."""
 
     # log-weight of the components in the catalogue, where a mixture knows it
     log_prior = torch.zeros(())
-    max_history: int = 100
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
     prototypes: int = 100
-    layers: int = 2
-    heads: int = 2
-    grid: InitVar[Grid | None] = None
-
-    def __post_init__(self, grid: Grid | None):
-        self.grid = grid  # no field: it is shared, not a setting
 
     def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
-        """The network; also the grid that places candidates."""
-        if self.grid is None:
-            self.grid = Grid.of(fold)
+        """The network; also what is known of the items."""
         self.shares = shares(vectors, self.prototypes).float()
         self.points = join(vectors, centred(self.shares))
-        return self.mixture(
-            width=self.width,
-            side=self.grid.side,
-            layers=self.layers,
-            heads=self.heads,
-            dropout=self.dropout,
-        )
+        return self.mixture(**self.encoder(fold))
 
     @abstractmethod
     def mixture(self, **options) -> MixtureNetwork:

@@ -15,9 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from serendifflib.baselines.base import Control
+from serendifflib.baselines.base import UserControl
 from serendifflib.diffusion.linear import history_means
 from serendifflib.diffusion.validation import Validation, mean_ndcg
 from serendifflib.portrait.fold import FoldData
@@ -25,7 +26,7 @@ from serendifflib.portrait.items import join, memberships
 
 
 @dataclass(eq=False, kw_only=True)
-class NearestUsers(Control):
+class NearestUsers(UserControl):
     """The labels of the nearest users, used as if they were draws.
 
     Of S labelled users whose mean histories have the highest cosine, label
@@ -82,7 +83,7 @@ class NearestUsers(Control):
 
     def _best(self, validation: Validation) -> tuple[float, ...]:
         """The option with the best NDCG@10; all are tried user by user."""
-        found: dict[tuple[float, ...], list[torch.Tensor]] = {}
+        found: dict[tuple[float, ...], list[Tensor]] = {}
         for row in range(len(validation)):
             apart = self._apart(
                 validation.histories[row : row + 1],
@@ -93,13 +94,13 @@ class NearestUsers(Control):
                 found.setdefault(option, []).append(_log_sum(*apart, *option))
         return max(found, key=lambda o: mean_ndcg(torch.stack(found[o])))
 
-    def _users(self, histories: torch.Tensor) -> torch.Tensor:
+    def _users(self, histories: Tensor) -> Tensor:
         """What users are compared by, unit rows [B, D]."""
         return F.normalize(history_means(histories, self.points), dim=1)
 
     def _apart(
-        self, histories: torch.Tensor, candidates: torch.Tensor, most: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, histories: Tensor, candidates: Tensor, most: int
+    ) -> tuple[Tensor, Tensor]:
         """Cosines and squared distances of one user's candidates [1, C].
 
         Returns:
@@ -114,28 +115,20 @@ class NearestUsers(Control):
         )
         return cosines, torch.cdist(place, self.places[order]).square()
 
-    def rate(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Log-sums over the nearest users' labels."""
         option = tuple(self.chosen.values())
-        rows = [
-            _log_sum(
-                *self._apart(history[None], wanted[None], int(option[0])),
-                *option,
-            )
-            for history, wanted in zip(histories, candidates, strict=True)
-        ]
-        return torch.stack(rows)
+        known = torch.from_numpy(history)[None], torch.from_numpy(items)[None]
+        return _log_sum(*self._apart(*known, int(option[0])), *option).numpy()
 
 
 def _log_sum(
-    cosines: torch.Tensor,
-    apart: torch.Tensor,
+    cosines: Tensor,
+    apart: Tensor,
     users: float,
     temperature: float,
     width: float,
-) -> torch.Tensor:
+) -> Tensor:
     """The score of :class:`NearestUsers` [C] from its parts [C, S]."""
     kept = slice(int(users))
     near = cosines[:, kept] / temperature - apart[:, kept] / (2 * width**2)

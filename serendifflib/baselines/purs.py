@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
 from serendifflib.baselines.layers import AdditiveAttention
-from serendifflib.baselines.sampling import Cases
 from serendifflib.baselines.trainer import Stage, TorchRival
-from serendifflib.errors import ConfigError
 
 if TYPE_CHECKING:
     from serendifflib.portrait.fold import FoldData
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 SHORT = 3  # items of the short window
 NEGATIVES = 4  # per positive
 ITERATIONS = 50  # of mean-shift, at most
-READINGS = ("weighted", "released")
 
 
 class PURSNetwork(nn.Module):
@@ -42,9 +39,7 @@ class PURSNetwork(nn.Module):
     torch's own start pass on next to nothing of their input.
     """
 
-    def __init__(
-        self, encoder: ItemEncoder, vectors: torch.Tensor, dropout: float
-    ):
+    def __init__(self, encoder: ItemEncoder, vectors: Tensor, dropout: float):
         super().__init__()
         d = encoder.width
         self.encoder = encoder
@@ -78,11 +73,8 @@ class PURSNetwork(nn.Module):
         self.bias = nn.Parameter(torch.zeros(encoder.n_items + 1))
 
     def forward(
-        self,
-        histories: torch.Tensor,
-        candidates: torch.Tensor,
-        unexpectedness: torch.Tensor,
-    ) -> torch.Tensor:
+        self, histories: Tensor, candidates: Tensor, unexpectedness: Tensor
+    ) -> Tensor:
         """Logits [B, C] of candidates [B, C] with their f(unexp) [B, C]."""
         items = encode_distinct(self.encoder, candidates)
         long = self.norm_user(self.long_term(histories)).unsqueeze(1)
@@ -92,7 +84,7 @@ class PURSNetwork(nn.Module):
         utility = relevance.squeeze(-1) + factor * unexpectedness
         return utility + self.bias[candidates]
 
-    def long_term(self, histories: torch.Tensor) -> torch.Tensor:
+    def long_term(self, histories: Tensor) -> Tensor:
         """Attention-pooled GRU states of [B, n], [B, d]."""
         real = histories != 0
         # packing would need lengths; a GRU started late does the same, so
@@ -102,9 +94,7 @@ class PURSNetwork(nn.Module):
         states, _ = self.gru(self.encoder(moved))
         return self.drop(self.attention(states, moved != 0))
 
-    def short_term(
-        self, recent: torch.Tensor, items: torch.Tensor
-    ) -> torch.Tensor:
+    def short_term(self, recent: Tensor, items: Tensor) -> Tensor:
         """Personal factor [B, C] from [B, <= 3] and items [B, C, d]."""
         keys = self.encoder(recent).unsqueeze(1)
         query = items.unsqueeze(2)
@@ -136,26 +126,16 @@ class PURS(TorchRival):
     validation users).
 
     Attributes:
-        unexpectedness: ``weighted``, the paper's mean distance to the
-            clusters weighted by their size, or ``released``, the distance
-            to the mean of the clusters' centres.
         use_bias: a learned number per item (its popularity, in effect);
             untrained for items that training never saw, so off here.
     """
 
     name: ClassVar[str] = "PURS"
+    users_at_once: ClassVar[int] = 8
     max_history: int = 10
-    unexpectedness: str = "weighted"
     use_bias: bool = False
 
-    def __post_init__(self):
-        if self.unexpectedness not in READINGS:
-            raise ConfigError(
-                f"PURS: unknown unexpectedness {self.unexpectedness!r}: "
-                f"choose one of {', '.join(READINGS)}"
-            )
-
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`PURSNetwork`."""
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         network = PURSNetwork(encoder, vectors, self.dropout)
@@ -167,56 +147,30 @@ class PURS(TorchRival):
     ) -> list[Stage]:
         """Clicks of all training users, then the labelled targets."""
 
-        def clicks(cases: Cases, index: torch.Tensor) -> torch.Tensor:
-            histories, items = cases.draw(index, NEGATIVES, generator)
-            logits = self._logits(
+        def clicks(histories: Tensor, items: Tensor, _: Tensor) -> Tensor:
+            logits = self.score_batch(
                 histories.to(self.place), items.to(self.place)
             )
             wanted = torch.zeros_like(logits)
             wanted[:, 0] = 1.0
             return F.binary_cross_entropy_with_logits(logits, wanted)
 
-        everything = Cases.next_items(fold, self.max_history)
-        labelled = Cases.of(fold, fold.train, self.max_history)
-        return self.two_stages(
-            fold,
-            (len(everything), lambda index: clicks(everything, index)),
-            lambda index: clicks(labelled, index),
-        )
+        return self.stages_of_cases(fold, NEGATIVES, generator, clicks)
 
-    def _logits(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        vectors = self.network.vectors
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """Utility of each candidate, [B, C]."""
+        vectors, real = self.network.vectors, histories != 0
         with torch.no_grad():
-            centres = cluster_centres(vectors[histories], histories != 0)
-            distance = distances(
-                centres,
-                histories != 0,
-                vectors[candidates],
-                released=self.unexpectedness == "released",
-            )
+            centres = cluster_centres(vectors[histories], real)
+            distance = distances(centres, real, vectors[candidates])
         return self.network(
             histories, candidates, distance * torch.exp(-distance)
         )
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """Utility of each candidate, [B, C], a few users at a time."""
-        return torch.cat(
-            [
-                self._logits(some, wanted)
-                for some, wanted in zip(
-                    histories.split(8), candidates.split(8), strict=True
-                )
-            ]
-        )
-
 
 def cluster_centres(
-    points: torch.Tensor, real: torch.Tensor, *, tolerance: float = 1e-5
-) -> torch.Tensor:
+    points: Tensor, real: Tensor, *, tolerance: float = 1e-5
+) -> Tensor:
     """Mean-shift: the mode that each item of a history climbs to.
 
     Repeats ``c_j <- sum_l G_jl e_l / sum_l G_jl`` with the kernel
@@ -257,13 +211,7 @@ def cluster_centres(
     return mixture @ points
 
 
-def distances(
-    centres: torch.Tensor,
-    real: torch.Tensor,
-    candidates: torch.Tensor,
-    *,
-    released: bool = False,
-) -> torch.Tensor:
+def distances(centres: Tensor, real: Tensor, candidates: Tensor) -> Tensor:
     """Distance of candidates from a user's clusters.
 
     The mean over clusters weighted by their size is the mean over items of
@@ -273,14 +221,10 @@ def distances(
         centres: centre of each history item, [B, n, d].
         real: which are items, [B, n].
         candidates: vectors, [B, C, d].
-        released: distance to the mean of the centres instead.
 
     Returns:
         [B, C].
     """
     weight = real.to(centres.dtype)
     weight = weight / weight.sum(1, keepdim=True)
-    if released:
-        middle = (weight.unsqueeze(2) * centres).sum(1, keepdim=True)
-        return torch.cdist(candidates, middle).squeeze(2)
     return (torch.cdist(candidates, centres) @ weight.unsqueeze(2)).squeeze(2)

@@ -17,24 +17,23 @@ vectors, M examples, K negatives, L side of the grid, A answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.base import check_draw, draw_negatives
+from serendifflib.baselines.base import NEGATIVES, targets_and_negatives
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.sequences import catalogue_items, pad_positions
-from serendifflib.baselines.trainer import Stage, TorchRival
-from serendifflib.data.splits import make_examples
+from serendifflib.baselines.sequences import pad_positions
+from serendifflib.baselines.trainer import Batch, Stage, TorchRival
+from serendifflib.diffusion.base import PlacedItems, training_placement
 from serendifflib.diffusion.linear import history_means
+from serendifflib.errors import check_choice
 from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import join, memberships
-from serendifflib.portrait.portrait import cell_of
+from serendifflib.portrait.portrait import cell_number, cell_of
 
 if TYPE_CHECKING:
     from serendifflib.data.splits import Examples
@@ -59,7 +58,8 @@ class PortraitEncoder(nn.Module):
 
     def __init__(
         self,
-        vectors: torch.Tensor,
+        vectors: Tensor,
+        *,
         width: int,
         side: int,
         layers: int,
@@ -85,8 +85,8 @@ class PortraitEncoder(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def encode(
-        self, items: torch.Tensor, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, items: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Read portraits.
 
         Args:
@@ -116,34 +116,25 @@ class SetRankerNetwork(PortraitEncoder):
     the network starts as a linear map.
 
     Args:
-        vectors, width, side, layers, heads, dropout: of the encoder; ``u``
-            has the same width.
+        vectors: unit item vectors [N + 1, d].
         answers: A.
+        options: of the encoder; ``u`` has its width.
     """
 
-    def __init__(
-        self,
-        vectors: torch.Tensor,
-        width: int,
-        side: int,
-        layers: int,
-        heads: int,
-        dropout: float,
-        answers: int = 1,
-    ):
-        super().__init__(vectors, width, side, layers, heads, dropout)
-        channels = vectors.shape[1]
+    def __init__(self, vectors: Tensor, answers: int = 1, **options):
+        super().__init__(vectors, **options)
+        channels, width = vectors.shape[1], options["width"]
         self.answers = answers
         self.user = nn.Linear(width, answers * width)
         self.linear = nn.Linear(channels, answers * width)
-        self.cell = nn.Linear(width, answers * side * side)
+        self.cell = nn.Linear(width, answers * self.side**2)
         nn.init.zeros_(self.cell.weight)
         nn.init.zeros_(self.cell.bias)
         self.item = nn.Linear(channels, width, bias=False)
 
     def forward(
-        self, items: torch.Tensor, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, items: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """User vectors and cell biases of portraits (``encode``).
 
         Returns:
@@ -157,12 +148,8 @@ class SetRankerNetwork(PortraitEncoder):
         )
 
     def rate(
-        self,
-        users: torch.Tensor,
-        biases: torch.Tensor,
-        items: torch.Tensor,
-        cells: torch.Tensor,
-    ) -> torch.Tensor:
+        self, users: Tensor, biases: Tensor, items: Tensor, cells: Tensor
+    ) -> Tensor:
         """Scores [B, C] of items in cells, for users from :meth:`forward`."""
         distinct, place = items.unique(return_inverse=True)
         keys = self.item(self.vectors[distinct])
@@ -176,213 +163,142 @@ class SetRankerNetwork(PortraitEncoder):
         return torch.stack(scores).logsumexp(dim=0)
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Examples with what the network needs of them.
+@dataclass(eq=False, kw_only=True)
+class PortraitRival(TorchRival):
+    """What rivals share that read a portrait: its grid and the encoder.
 
     Attributes:
-        histories: LongTensor [M, n].
-        positions: of the history items, FloatTensor [M, n, 2].
-        items: targets, then negatives, LongTensor [M, 1 + P].
-        cells: flat cells of ``items``, uint8 or int16 [M, 1 + P].
+        layers, heads: of the encoder.
+        prototypes: memberships in so many stand beside each item vector, as
+            for SerenDiff; 0 is none.
+        grid: looks to share; None makes an own one.
     """
 
-    histories: torch.Tensor
-    positions: torch.Tensor
-    items: torch.Tensor
-    cells: torch.Tensor
+    max_history: int = 100
+    weight_decay: float = 1e-2
+    layers: int = 2
+    heads: int = 2
+    prototypes: int = 0
+    grid: InitVar[Grid | None] = None
+
+    def __post_init__(self, grid: Grid | None):
+        self.grid = grid  # no field: it is shared, not a setting
+
+    def encoder(self, fold: FoldData) -> dict[str, Any]:
+        """Options of :class:`PortraitEncoder`; makes a grid, if need be."""
+        if self.grid is None:
+            self.grid = Grid.of(fold)
+        return {
+            "width": self.width,
+            "side": self.grid.side,
+            "layers": self.layers,
+            "heads": self.heads,
+            "dropout": self.dropout,
+        }
 
 
 @dataclass(eq=False, kw_only=True)
-class SetRanker(TorchRival):
+class SetRanker(PortraitRival):
     """Two-layer set transformer over the portrait, softmax on the labels.
 
     Attributes:
-        layers, heads: of the transformer.
         answers: A; several are several heads, joined by log-sum-exp.
-        prototypes: memberships in so many stand beside each item vector, as
-            for SerenDiff; 0 is none.
         negatives: K, negatives per example and step.
         draw: how to draw them, ``uniform`` over the catalogue or over
             ``cells`` first (:func:`~serendifflib.baselines.base.
             draw_negatives`); with the second the model learns what the
             candidate lists favour, too.
         per_user: next-item targets per user in pre-training.
-        grid: looks to share; None makes an own one.
     """
 
     name: ClassVar[str] = "Set ranker"
-    max_history: int = 100
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    layers: int = 2
-    heads: int = 2
+    hasty: ClassVar[bool] = False
     answers: int = 1
-    prototypes: int = 0
     negatives: int = 200
     draw: str = "uniform"
     per_user: int = PER_USER
-    grid: InitVar[Grid | None] = None
 
     def __post_init__(self, grid: Grid | None):
-        check_draw(self.name, self.draw)
-        self.grid = grid  # no field: it is shared, not a setting
+        super().__post_init__(grid)
+        check_choice("negatives", self.draw, NEGATIVES, self.name)
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
-        """The network; also the grid, which validation needs too."""
-        if self.grid is None:
-            self.grid = Grid.of(fold)
-        return SetRankerNetwork(
-            join(vectors, memberships(vectors, self.prototypes)),
-            self.width,
-            self.grid.side,
-            self.layers,
-            self.heads,
-            self.dropout,
-            self.answers,
-        )
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
+        """The network of :class:`SetRankerNetwork`."""
+        points = join(vectors, memberships(vectors, self.prototypes))
+        return SetRankerNetwork(points, self.answers, **self.encoder(fold))
 
     def stages(
         self, fold: FoldData, generator: torch.Generator
     ) -> list[Stage]:
         """Next items given their prefix (if asked), then the labels."""
-        stages = []
-        if fold.kind == "serendipity" and self.budget.pretrain_steps:
-            examples = make_examples(
-                fold.interactions,
-                fold.split.train_users,
-                "all-next",
-                max_history=self.max_history,
-                per_user=self.per_user,
-                min_history=2,
+        first, second = self.budget.pretrain_steps, self.budget.max_steps
+        parts = [(fold.kind, fold.train, second)]
+        if fold.kind == "serendipity" and first:
+            examples = fold.next_items(self.per_user, self.max_history)
+            parts.insert(0, ("next-item", examples, first))
+        return [
+            Stage(
+                kind,
+                len(examples),
+                self._loss(
+                    self.place_examples(fold, examples, generator), generator
+                ),
+                steps,
+                self.rate,
             )
-            known = ~np.isin(examples.targets.numpy(), fold.missing_items)
-            known &= np.isin(examples.rows, fold.training_rows)
-            stages.append(
-                self._stage(
-                    "next-item",
-                    fold,
-                    examples.subset(known),
-                    self.budget.pretrain_steps,
-                    generator,
-                )
-            )
-        stages.append(
-            self._stage(
-                fold.kind, fold, fold.train, self.budget.max_steps, generator
-            )
-        )
-        return stages
+            for kind, examples, steps in parts
+        ]
 
-    def _stage(
-        self,
-        name: str,
-        fold: FoldData,
-        examples: Examples,
-        steps: int,
-        generator: torch.Generator,
-    ) -> Stage:
-        placed = self.place_examples(fold, examples, generator)
-        kept = placed.items.shape[1] - 1
+    def _loss(self, placed: PlacedItems, generator: torch.Generator) -> Batch:
+        """Softmax of each target among some of its pool."""
+        past, side = placed.portraits.positions.float(), self.grid.side
 
-        def loss(index: torch.Tensor) -> torch.Tensor:
+        def loss(index: Tensor) -> Tensor:
             columns = torch.randint(
-                1, kept + 1, (self.negatives,), generator=generator
+                1, POOL + 1, (self.negatives,), generator=generator
             )
             columns = torch.cat([columns.new_zeros(1), columns])
             items = placed.items[index][:, columns].to(self.place)
-            cells = placed.cells[index][:, columns].long().to(self.place)
+            places = placed.positions[index][:, columns]
+            cells = cell_number(cell_of(places, side), side).to(self.place)
             state = self.network(
-                placed.histories[index].to(self.place),
-                placed.positions[index].to(self.place),
+                placed.portraits.items[index].to(self.place),
+                past[index].to(self.place),
             )
             logits = self.network.rate(*state, items, cells)
             wrong = F.pad(items[:, 1:] == items[:, :1], (1, 0))
             logits = logits.masked_fill(wrong, -1e9)
             return F.cross_entropy(logits, torch.zeros_like(items[:, 0]))
 
-        return Stage(name, len(examples), loss, steps, self.lr)
+        return loss
 
     def place_examples(
         self, fold: FoldData, examples: Examples, generator: torch.Generator
-    ) -> Placed:
+    ) -> PlacedItems:
         """Place training examples and draw their pools of negatives."""
-        seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-        random = np.random.default_rng(seed)
-        pool, data = catalogue_items(fold), fold.interactions
-        m, n = examples.histories.shape
-        items = np.zeros((m, 1 + POOL), dtype=np.int64)
-        items[:, 0] = examples.targets.numpy()
-        for row, user in enumerate(examples.users):
-            own = data.item_index[data.rows(int(user))]
-            cells = None
-            if self.draw == "cells":
-                cells = self.grid.training_look(fold, examples, row).cells
-            items[row, 1:] = draw_negatives(
-                cells, pool, own, POOL, self.draw, random
-            )
-        placed = self.grid.place_training(fold, examples, items)
-        positions = np.zeros((m, n, 2), dtype=np.float32)
-        for row, past in enumerate(placed.past):
-            positions[row, n - len(past) :] = past
-        cells = self.grid.cells_of(placed).astype(np.int16)
-        return Placed(
-            examples.histories,
-            torch.from_numpy(positions),
-            torch.from_numpy(items),
-            torch.from_numpy(cells),
+        data = fold.interactions
+        items = targets_and_negatives(
+            self.grid,
+            fold,
+            examples,
+            lambda user: data.item_index[data.rows(user)],
+            POOL,
+            self.draw,
+            generator,
+        )
+        return training_placement(
+            self.grid.space, fold, examples, torch.from_numpy(items)
         )
 
-    def _validate(
-        self, fold: FoldData, stage: Stage
-    ) -> Callable[[], float] | None:
-        """NDCG@10 as everybody's, with users and candidates placed once."""
-        validation = self._cases(fold, stage)
-        if validation is None:
-            return None
-        positions = self._positions(validation.histories)
-        cells = self.grid.cells(validation.histories, validation.candidates)
-
-        def value(batch: int = 64) -> float:
-            parts = zip(
-                positions.split(batch), cells.split(batch), strict=True
-            )
-            return validation.ndcg(
-                lambda histories, candidates: self._rate(
-                    histories, candidates, *next(parts)
-                ),
-                batch=batch,
-            )
-
-        return value
-
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product with the user vector plus the cell's bias."""
-        return self._rate(
-            histories.cpu(),
-            candidates.cpu(),
-            self._positions(histories.cpu()),
-            self.grid.cells(histories.cpu(), candidates.cpu()),
-        )
+        known = histories.cpu(), candidates.cpu()
+        positions = self._positions(known[0]).to(self.place)
+        state = self.network(histories, positions)
+        cells = self.grid.cells(*known).to(self.place)
+        return self.network.rate(*state, candidates, cells)
 
-    def _rate(
-        self,
-        histories: torch.Tensor,
-        candidates: torch.Tensor,
-        positions: torch.Tensor,
-        cells: torch.Tensor,
-    ) -> torch.Tensor:
-        state = self.network(
-            histories.to(self.place), positions.to(self.place)
-        )
-        scores = self.network.rate(
-            *state, candidates.to(self.place), cells.to(self.place)
-        )
-        return scores.cpu()
-
-    def _positions(self, histories: torch.Tensor) -> torch.Tensor:
+    def _positions(self, histories: Tensor) -> Tensor:
         """Positions [B, n, 2] of the items of unknown users."""
         pasts = [self.grid.look(history).past for history in histories.numpy()]
         return pad_positions(pasts, histories.shape[1])

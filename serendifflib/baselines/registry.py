@@ -18,14 +18,14 @@ from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.serenprompt import SerenPrompt
 from serendifflib.baselines.snpr import SNPR
 from serendifflib.baselines.trainer import Budget
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import Recommender
 
 __all__ = [
     "ABLATIONS",
-    "PRESETS",
     "RIVALS",
+    "SETUPS",
     "Budget",
     "affordable_prompts",
     "budget_of",
@@ -48,7 +48,7 @@ RIVALS = (
 ABLATIONS = ("user-embedding", "user-sequence")
 """What Table 5 puts in the place of the portrait."""
 
-PRESETS = ("ours", "shared", "published")
+SETUPS = ("ours", "shared", "published")
 """``ours``: the defaults of the classes. ``shared``: App. B's settings for
 "all the models". ``published``: what the rival's own paper or code uses,
 where that is known and possible here. The paper states both of the last two
@@ -57,7 +57,7 @@ where that is known and possible here. The paper states both of the last two
 SHARED = {"lr": 1e-3, "dropout": 0.2, "weight_decay": 1e-4}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "PURS": {"use_bias": True, "unexpectedness": "weighted"},
+    "PURS": {"use_bias": True},
     "SerenEnhance": {"lr": 1e-4, "faithful_sigmoid": True},
     "SASRec": {
         "loss": "bce",
@@ -124,7 +124,7 @@ def make_model(
     name: str,
     budget: Budget | None = None,
     *,
-    preset: str = "ours",
+    setup: str = "ours",
     **options: Any,
 ) -> Recommender:
     """A fresh rival by its name in :data:`RIVALS`, ``"MF"``, an ablation.
@@ -132,27 +132,20 @@ def make_model(
     Args:
         name: upper and lower case do not matter, nor does ``-style``.
         budget: what training may spend; None takes the current profile's.
-        preset: one of :data:`PRESETS`.
+        setup: one of :data:`SETUPS`; ablations have a ``preset`` instead.
         options: further options of the model's class.
 
     Raises:
-        ConfigError: unknown name, preset or option.
+        ConfigError: unknown name, setup or option.
     """
-    known = {_key(each): each for each in (*RIVALS, "MF", *ABLATIONS)}
-    if _key(name) not in known:
-        raise ConfigError(
-            f"unknown model {name!r}: choose one of "
-            f"{', '.join(known.values())}"
-        )
-    name = known[_key(name)]
-    if preset not in PRESETS:
-        raise ConfigError(
-            f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}"
-        )
+    known = {_key(each): each for each in MAKERS}
+    name = known.get(_key(name), name)
+    check_choice("model", name, MAKERS)
+    check_choice("setup", setup, SETUPS)
     settings: dict[str, Any] = {}
-    if preset == "shared" and name in RIVALS:
+    if setup == "shared" and name in RIVALS:
         settings |= SHARED
-    elif preset == "published":
+    elif setup == "published":
         settings |= PUBLISHED.get(name, {})
     budget = budget or budget_of()
     if name == "SerenPrompt-style":

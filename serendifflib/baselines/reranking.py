@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.ranker import SetRanker
@@ -45,7 +45,7 @@ class Reranker(SetRanker):
     trade: float = 0.0
     trades: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of the ranker; also what the gain needs to know."""
         self.prepare(vectors)
         return super().build(fold, vectors)
@@ -54,27 +54,23 @@ class Reranker(SetRanker):
         """How much of the ranker's score to give up."""
         return {"trade": self.trades}
 
-    def _rate(
-        self,
-        histories: torch.Tensor,
-        candidates: torch.Tensor,
-        positions: torch.Tensor,
-        cells: torch.Tensor,
-    ) -> torch.Tensor:
-        rated = super()._rate(histories, candidates, positions, cells)
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """The ranker's scores, or those of the greedy choice."""
+        rated = super().score_batch(histories, candidates)
         trade = self.option("trade")  # 0 while the ranker is trained
         if not trade:
             return rated
-        return self.pick(rated, histories, candidates, trade)
+        known = (rated.cpu(), histories.cpu(), candidates.cpu())
+        return self.pick(*known, trade)
 
     @abstractmethod
-    def prepare(self, vectors: torch.Tensor) -> None:
+    def prepare(self, vectors: Tensor) -> None:
         """Note what the gain needs to know of the items [N + 1, d]."""
 
     @abstractmethod
     def begin(
-        self, histories: torch.Tensor, items: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, histories: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Facts and state of lists without any item.
 
         Args:
@@ -87,22 +83,20 @@ class Reranker(SetRanker):
         """
 
     @abstractmethod
-    def gain(self, known: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def gain(self, known: Tensor, state: Tensor) -> Tensor:
         """What each item adds to the lists, [B, L]."""
 
     @abstractmethod
-    def add(
-        self, known: torch.Tensor, state: torch.Tensor, new: torch.Tensor
-    ) -> torch.Tensor:
+    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
         """The state once items with facts ``new`` [B, D] are listed."""
 
     def pick(
         self,
-        rated: torch.Tensor,
-        histories: torch.Tensor,
-        candidates: torch.Tensor,
+        rated: Tensor,
+        histories: Tensor,
+        candidates: Tensor,
         trade: float,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Scores whose order is that of the greedy choice, [B, C].
 
         Args:
@@ -141,25 +135,23 @@ class MMR(Reranker):
 
     name: ClassVar[str] = "Set ranker + MMR"
 
-    def prepare(self, vectors: torch.Tensor) -> None:
+    def prepare(self, vectors: Tensor) -> None:
         """Unit points of the items."""
         belonging = memberships(vectors, self.prototypes)
         self.points = F.normalize(join(vectors, belonging).float(), dim=1)
 
     def begin(
-        self, histories: torch.Tensor, items: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, histories: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Points; the state is the highest cosine so far, [B, L]."""
         nothing = torch.zeros(items.shape)
         return self.points[items], nothing, nothing
 
-    def gain(self, known: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def gain(self, known: Tensor, state: Tensor) -> Tensor:
         """One minus the highest cosine."""
         return 1.0 - state
 
-    def add(
-        self, known: torch.Tensor, state: torch.Tensor, new: torch.Tensor
-    ) -> torch.Tensor:
+    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
         """Cosines with the new item, where they are higher."""
         return state.maximum((known @ new[:, :, None])[:, :, 0])
 
@@ -183,26 +175,24 @@ class SOG(Reranker):
     name: ClassVar[str] = "Set ranker + SOG"
     weight: float = 1.0
 
-    def prepare(self, vectors: torch.Tensor) -> None:
+    def prepare(self, vectors: Tensor) -> None:
         """Shares of the items in prototypes."""
         self.shares = shares(vectors, self.prototypes).float()
 
     def begin(
-        self, histories: torch.Tensor, items: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, histories: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Shares; the state is what is listed, [B, P]."""
         known = self.shares[items]
         met = self.shares[histories].amax(dim=1, keepdim=True)
         unmet = self.weight * (known * (1.0 - met)).sum(dim=2)
         return known, unmet, torch.zeros(len(items), known.shape[2])
 
-    def gain(self, known: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def gain(self, known: Tensor, state: Tensor) -> Tensor:
         """Shares in what is not listed."""
         return (known * (1.0 - state[:, None])).sum(dim=2)
 
-    def add(
-        self, known: torch.Tensor, state: torch.Tensor, new: torch.Tensor
-    ) -> torch.Tensor:
+    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
         """The larger of the listed and the new shares."""
         return state.maximum(new)
 

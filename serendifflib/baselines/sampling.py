@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from serendifflib.baselines.sequences import (
-    catalogue_items,
-    draw_unseen,
-    last_items,
-    pad_left,
-)
+from serendifflib.baselines.sequences import draw_unseen, last_items, pad_left
 from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
@@ -27,14 +24,17 @@ SHARE = 0.3  # of the catalogue that counts as expected, and as unexpected
 
 
 def own_items(
-    fold: FoldData, examples: Examples, *, label: int | None = None
-) -> torch.Tensor:
-    """All items of each example's user, or those with one label.
+    fold: FoldData, examples: Examples, *, unlabelled: bool = False
+) -> Tensor:
+    """All items of each example's user, or those without the label.
 
     Returns:
-        LongTensor [M, n], padded with 0 on the right; the example's own
-        target is left out of a selection by label.
+        LongTensor [M, n], padded with 0 on the right; of the unlabelled the
+        example's own target is left out, and where targets are no labels
+        there are none.
     """
+    if unlabelled and fold.kind != "serendipity":
+        return torch.zeros(len(examples), 1, dtype=torch.long)
     data = fold.interactions
     labels = data.frame["label"].to_numpy()
     rows = []
@@ -43,8 +43,8 @@ def own_items(
     ):
         place = data.rows(int(user))
         items = np.unique(data.item_index[place])
-        if label is not None:
-            items = np.unique(data.item_index[place][labels[place] == label])
+        if unlabelled:
+            items = np.unique(data.item_index[place][labels[place] == 0])
             items = items[items != target]
         rows.append(items)
     width = max((len(items) for items in rows), default=0)
@@ -52,6 +52,23 @@ def own_items(
     for row, items in zip(table, rows, strict=True):
         row[: len(items)] = items
     return torch.from_numpy(table)
+
+
+def fill_up(
+    known: Tensor, others: Tensor, generator: torch.Generator
+) -> Tensor:
+    """K of the known items of each row, filled up with others.
+
+    Args:
+        known: item numbers, 0 = nothing, [B, n].
+        others: item numbers, [B, K].
+        generator: decides which of too many known items are left out.
+    """
+    count = others.shape[1]
+    order = torch.rand(known.shape, generator=generator)
+    known = known.gather(1, order.masked_fill(known == 0, 2.0).argsort(1))
+    known = F.pad(known, (0, count))[:, :count]
+    return torch.where(known == 0, others, known)
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,9 @@ class Unexpectedness:
         owner: row of each example, LongTensor [M].
     """
 
-    unexpected: torch.Tensor
-    expected: torch.Tensor
-    owner: torch.Tensor
+    unexpected: Tensor
+    expected: Tensor
+    owner: Tensor
 
     @classmethod
     def of(
@@ -86,7 +103,7 @@ class Unexpectedness:
         The users are training users, so their own rows are not counted
         (leave one out): else everything they read looks expected.
         """
-        pool = catalogue_items(fold)
+        pool = fold.catalogue
         size = max(1, int(SHARE * len(pool)))
         users, owner = np.unique(examples.users, return_inverse=True)
         latest = np.zeros(len(users), dtype=np.int64)
@@ -131,9 +148,7 @@ def expected_share(
     return np.searchsorted(np.sort(scores[pool]), scores[items]) / len(pool)
 
 
-def pick(
-    table: torch.Tensor, count: int, generator: torch.Generator
-) -> torch.Tensor:
+def pick(table: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """``count`` items of each row, with replacement; padding is skipped.
 
     Args:
@@ -162,11 +177,11 @@ class Cases:
         pool: items to draw negatives from, LongTensor [P].
     """
 
-    histories: torch.Tensor
-    targets: torch.Tensor
-    owner: torch.Tensor
-    own: torch.Tensor
-    pool: torch.Tensor
+    histories: Tensor
+    targets: Tensor
+    owner: Tensor
+    own: Tensor
+    pool: Tensor
 
     @classmethod
     def next_items(cls, fold: FoldData, length: int) -> Cases:
@@ -186,7 +201,7 @@ class Cases:
             targets=table[:, -1],
             owner=torch.from_numpy(owner),
             own=pad_left(sequences, max(len(s) for s in sequences)),
-            pool=torch.from_numpy(catalogue_items(fold)),
+            pool=torch.from_numpy(fold.catalogue),
         )
 
     @classmethod
@@ -197,15 +212,15 @@ class Cases:
             targets=examples.targets,
             owner=torch.arange(len(examples)),
             own=own_items(fold, examples),
-            pool=torch.from_numpy(catalogue_items(fold)),
+            pool=torch.from_numpy(fold.catalogue),
         )
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def draw(
-        self, index: torch.Tensor, negatives: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, index: Tensor, negatives: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Histories and items, the target first, of some cases.
 
         Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import (
@@ -14,57 +14,15 @@ from serendifflib.baselines.item_encoder import (
     catalogue_loss,
     inner_products,
 )
-from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.sequences import (
-    catalogue_items,
-    draw_unseen,
-    pad_left,
-    windows,
-)
+from serendifflib.baselines.layers import SequenceEncoder
+from serendifflib.baselines.sequences import draw_unseen, last_items, windows
 from serendifflib.baselines.trainer import Stage, TorchRival
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 
 if TYPE_CHECKING:
     from serendifflib.portrait.fold import FoldData
 
-LOSSES = ("softmax", "bce", "gbce")
-NEGATIVES = 256  # of gBCE
-CALIBRATION = 0.75  # t of gBCE: 0 is plain sampled BCE
-
-
-class SASRecNetwork(nn.Module):
-    """Embed, add places, attend causally; tied item vectors score."""
-
-    def __init__(
-        self,
-        encoder: ItemEncoder,
-        length: int,
-        blocks: int,
-        heads: int,
-        dropout: float,
-        norm: str,
-    ):
-        super().__init__()
-        width = encoder.width
-        self.encoder = encoder
-        self.positions = Positions(length, width)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, width, dropout, norm=norm)
-            for _ in range(blocks)
-        )
-        self.last = nn.LayerNorm(width)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
-        """States of histories [B, n] after each item, [B, n, d]."""
-        real = items != 0
-        x = self.encoder(items) * self.encoder.width**0.5
-        x = self.drop(x + self.positions(items.shape[1]))
-        x = x * real.unsqueeze(-1)
-        mask = attention_mask(real, causal=True)
-        for block in self.blocks:
-            x = block(x, mask) * real.unsqueeze(-1)
-        return self.last(x)
+LOSSES = ("softmax", "bce")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -75,11 +33,11 @@ class SASRec(TorchRival):
     its way of normalising (``pre`` was measured slightly better since),
     ``loss="bce"`` its single negative per position, which makes scores
     overconfident (Petrov & Macdonald 2023); with the softmax the model is a
-    fair rival. ``gbce`` is the calibrated loss of gSASRec.
+    fair rival.
 
     Attributes:
         blocks, heads: of the Transformer.
-        loss: ``softmax``, ``bce`` or ``gbce``.
+        loss: ``softmax`` or ``bce``.
         norm: ``pre`` or ``query``.
     """
 
@@ -90,35 +48,28 @@ class SASRec(TorchRival):
     norm: str = "pre"
 
     def __post_init__(self):
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                f"SASRec: unknown loss {self.loss!r}: choose one of "
-                f"{', '.join(LOSSES)}"
-            )
+        check_choice("loss", self.loss, LOSSES, "SASRec")
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
-        """The network of :class:`SASRecNetwork`."""
-        return SASRecNetwork(
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
+        """Causal blocks; the tied item vectors score."""
+        return SequenceEncoder(
             ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,
-            self.blocks,
-            self.heads,
             self.dropout,
-            self.norm,
+            blocks=self.blocks,
+            heads=self.heads,
+            norm=self.norm,
         )
 
     def stages(
         self, fold: FoldData, generator: torch.Generator
     ) -> list[Stage]:
         """Next item at every position, then the labelled target."""
-        length = self.max_history + 1
-        rows = pad_left(windows(fold.training_histories(), length), length)
-        pool = torch.from_numpy(catalogue_items(fold))
+        rows = windows(fold.training_histories(), self.max_history + 1)
+        pool = torch.from_numpy(fold.catalogue)
 
-        def next_item(index: torch.Tensor) -> torch.Tensor:
-            sequence = rows[index]
-            used = int((sequence != 0).any(0).int().argmax())
-            sequence = sequence[:, used:]
+        def next_item(index: Tensor) -> Tensor:
+            sequence = last_items(rows[index], rows.shape[1])
             given, wanted = sequence[:, :-1], sequence[:, 1:]
             states = self.network(given.to(self.place))
             where = given != 0
@@ -130,7 +81,7 @@ class SASRec(TorchRival):
                 generator,
             )
 
-        def labelled(index: torch.Tensor) -> torch.Tensor:
+        def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
             states = self.network(histories)[:, -1]
             seen = torch.cat([histories, targets.unsqueeze(1)], dim=1)
@@ -138,56 +89,33 @@ class SASRec(TorchRival):
                 states, targets.cpu(), seen.cpu(), pool, generator
             )
 
-        return self.two_stages(fold, (len(rows), next_item), labelled)
+        return self.two_stages(fold, len(rows), next_item, labelled)
 
     def position_loss(
         self,
-        states: torch.Tensor,
-        targets: torch.Tensor,
-        seen: torch.Tensor,
-        pool: torch.Tensor,
+        states: Tensor,
+        targets: Tensor,
+        seen: Tensor,
+        pool: Tensor,
         generator: torch.Generator,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Loss of states [M, d] that should point at targets [M].
 
         ``seen`` [M, n] are items that no negative may be.
         """
         encoder = self.network.encoder
+        wanted = targets.to(self.place)
         if self.loss == "softmax":
             return catalogue_loss(
-                states,
-                targets.to(self.place),
-                encoder,
-                self.n_items,
-                generator=generator,
+                states, wanted, encoder, self.n_items, generator=generator
             )
-        count = 1 if self.loss == "bce" else NEGATIVES
-        count = min(count, len(pool) - 1)
-        negatives = draw_unseen(seen, count, pool, generator)
-        positive = (states * encoder(targets.to(self.place))).sum(-1)
-        others = torch.einsum(
-            "md,mkd->mk", states, encoder(negatives.to(self.place))
+        other = draw_unseen(seen, 1, pool, generator)[:, 0].to(self.place)
+        positive, negative = (
+            (states * encoder(items)).sum(-1) for items in (wanted, other)
         )
-        if self.loss == "bce":
-            return (F.softplus(-positive) + F.softplus(others[:, 0])).mean()
-        beta = gbce_power(count, self.n_items, CALIBRATION)
-        loss = beta * F.softplus(-positive) + F.softplus(others).sum(1)
-        return (loss / (count + 1)).mean()
+        return (F.softplus(-positive) + F.softplus(negative)).mean()
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product of the last state with each candidate, [B, C]."""
         state = self.network(histories)[:, -1]
         return inner_products(state, candidates, self.network.encoder)
-
-
-def gbce_power(negatives: int, n_items: int, calibration: float) -> float:
-    """Power beta of the positive term of gBCE (Petrov & Macdonald 2023).
-
-    With K negatives of N - 1, alpha = K / (N - 1) and
-    beta = alpha (t (1 - 1/alpha) + 1/alpha): t = 0 gives 1 (plain sampled
-    BCE), t = 1 gives alpha, the fully calibrated loss.
-    """
-    alpha = negatives / (n_items - 1)
-    return alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from serendifflib.portrait.items import Isotropy
 
@@ -17,27 +18,19 @@ if TYPE_CHECKING:
     from serendifflib.portrait.fold import FoldData
 
 
-def catalogue_items(fold: FoldData) -> np.ndarray:
-    """Numbers of all items that can be candidates, sorted."""
-    everything = np.arange(1, fold.interactions.n_items + 1)
-    return np.setdiff1d(everything, fold.missing_items)
-
-
-def item_vectors(fold: FoldData, isotropy: str = "center") -> torch.Tensor:
+def item_vectors(fold: FoldData, isotropy: str = "center") -> Tensor:
     """Unit item vectors [N + 1, d], the same transform for every rival."""
     fitted = Isotropy.fit(fold.raw_vectors, fold.train_items, isotropy)
     return fitted.apply(fold.raw_vectors)
 
 
-def last_items(histories: torch.Tensor, length: int) -> torch.Tensor:
+def last_items(histories: Tensor, length: int) -> Tensor:
     """The newest ``length`` columns without columns that are all padding."""
     histories = histories[:, -length:]
-    used = (histories != 0).any(dim=0)
-    first = int(used.int().argmax()) if bool(used.any()) else 0
-    return histories[:, first:]
+    return histories[:, int((histories != 0).any(dim=0).int().argmax()) :]
 
 
-def pad_left(sequences: Sequence[np.ndarray], length: int) -> torch.Tensor:
+def pad_left(sequences: Sequence[np.ndarray], length: int) -> Tensor:
     """The newest ``length`` items of each sequence, LongTensor [M, length]."""
     table = np.zeros((len(sequences), length), dtype=np.int64)
     for row, sequence in enumerate(sequences):
@@ -46,7 +39,7 @@ def pad_left(sequences: Sequence[np.ndarray], length: int) -> torch.Tensor:
     return torch.from_numpy(table)
 
 
-def pad_positions(pasts: Sequence[np.ndarray], length: int) -> torch.Tensor:
+def pad_positions(pasts: Sequence[np.ndarray], length: int) -> Tensor:
     """Positions [n, 2] of each history, left-padded, [M, length, 2]."""
     table = torch.zeros(len(pasts), length, 2)
     for row, past in enumerate(pasts):
@@ -54,11 +47,14 @@ def pad_positions(pasts: Sequence[np.ndarray], length: int) -> torch.Tensor:
     return table
 
 
-def windows(sequences: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
+def windows(sequences: Sequence[np.ndarray], length: int) -> Tensor:
     """Cut sequences in pieces of at most ``length`` that overlap by one.
 
     Pieces end at the newest item; a piece has at least two items, so each
     holds at least one step from an item to the next.
+
+    Returns:
+        LongTensor [M, length], left-padded with 0.
     """
     pieces = []
     for sequence in sequences:
@@ -67,15 +63,12 @@ def windows(sequences: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
             start = max(0, end - length)
             pieces.append(sequence[start:end])
             end = start + 1
-    return pieces
+    return pad_left(pieces, length)
 
 
 def draw_unseen(
-    seen: torch.Tensor,
-    count: int,
-    pool: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
+    seen: Tensor, count: int, pool: Tensor, generator: torch.Generator
+) -> Tensor:
     """Uniform items of ``pool`` outside each row of ``seen``.
 
     Args:

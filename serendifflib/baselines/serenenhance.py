@@ -2,9 +2,9 @@
 
 The design follows the published one. The released code does not run as it
 stands, and one of its faults decides the result: it stacks positives and
-negatives side by side, reshapes and halves them, so that no positive is ever
-compared with a negative. :func:`released_pairs` shows it; the model here
-compares each positive with a negative.
+negatives side by side, reshapes and halves them, so that pair j is two
+positives or two negatives, K/2 apart. The model here compares each positive
+with a negative.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import (
-    ItemEncoder,
-    inner_products,
-)
+from serendifflib.baselines.item_encoder import ItemEncoder, inner_products
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.sampling import Unexpectedness, own_items, pick
-from serendifflib.baselines.sequences import catalogue_items, draw_unseen
+from serendifflib.baselines.sampling import (
+    Unexpectedness,
+    fill_up,
+    own_items,
+    pick,
+)
+from serendifflib.baselines.sequences import draw_unseen
 from serendifflib.baselines.trainer import Stage, TorchRival
-from serendifflib.errors import ConfigError
 from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Tower(nn.Module):
         self.dense = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """History [B, n, d] and its real places [B, n] to [B, d]."""
         mask = attention_mask(real, causal=False)
         for block in self.blocks:
@@ -66,7 +67,7 @@ class SerenEnhanceNetwork(nn.Module):
             {name: Tower(encoder.width, blocks, dropout) for name in TOWERS}
         )
 
-    def forward(self, histories: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, histories: Tensor) -> dict[str, Tensor]:
         """User vectors [B, d] of histories [B, n], by objective."""
         real = histories != 0
         n, width = histories.shape[1], self.encoder.width
@@ -75,7 +76,7 @@ class SerenEnhanceNetwork(nn.Module):
         return {name: tower(x, real) for name, tower in self.towers.items()}
 
 
-def sinusoids(n: int, width: int, device: torch.device) -> torch.Tensor:
+def sinusoids(n: int, width: int, device: torch.device) -> Tensor:
     """Fixed position vectors of Vaswani et al., [n, d]."""
     place = torch.arange(n, device=device).unsqueeze(1)
     even = torch.arange(0, width, 2, device=device)
@@ -99,7 +100,6 @@ class SerenEnhance(TorchRival):
         faithful_sigmoid: compare sigmoids of the scores, as released. Their
             difference lies in (-1, 1), so the loss stays between 0.313 and
             1.313 and its gradient fades; without, this is BPR.
-        pairing: ``repaired`` or ``released``, see :func:`released_pairs`.
     """
 
     name: ClassVar[str] = "SerenEnhance"
@@ -108,16 +108,8 @@ class SerenEnhance(TorchRival):
     blocks: int = 1
     relevance_weight: float = 0.6
     faithful_sigmoid: bool = False
-    pairing: str = "repaired"
 
-    def __post_init__(self):
-        if self.pairing not in ("repaired", "released"):
-            raise ConfigError(
-                f"SerenEnhance: unknown pairing {self.pairing!r}: choose "
-                "repaired or released"
-            )
-
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`SerenEnhanceNetwork`."""
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         return SerenEnhanceNetwork(encoder, self.blocks, self.dropout)
@@ -128,15 +120,11 @@ class SerenEnhance(TorchRival):
         """All three objectives at once, on the fold's own targets."""
         sampler = PairSampler.of(fold, generator)
 
-        def loss(index: torch.Tensor) -> torch.Tensor:
+        def loss(index: Tensor) -> Tensor:
             histories, _ = self.batch(fold.train, index)
             users = self.network(histories)
             pairs = sampler.draw(index, generator)
             items = torch.stack([torch.stack(pairs[k]) for k in TOWERS])
-            if self.pairing == "released":
-                items = torch.stack(
-                    [torch.stack(released_pairs(*two)) for two in items]
-                )
             states = torch.stack([users[name] for name in TOWERS])
             # [o, p, b, k] to [o, b, p k]: one row of items per user vector
             rows = items.transpose(1, 2).flatten(2).to(self.place)
@@ -151,9 +139,7 @@ class SerenEnhance(TorchRival):
 
         return self.one_stage(fold, loss)
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product of the summed user vectors with each candidate."""
         users = self.network(histories)
         a = self.relevance_weight
@@ -178,10 +164,10 @@ class PairSampler:
     """
 
     fold: FoldData
-    own: torch.Tensor
-    unlabelled: torch.Tensor
+    own: Tensor
+    unlabelled: Tensor
     tails: Unexpectedness
-    pool: torch.Tensor
+    pool: Tensor
 
     @classmethod
     def of(cls, fold: FoldData, generator: torch.Generator) -> PairSampler:
@@ -189,23 +175,19 @@ class PairSampler:
         counts = CoOccurrence.fit(
             fold.training_histories(), fold.interactions.n_items
         )
-        own = own_items(fold, fold.train)
-        unlabelled = own.new_zeros(len(own), 1)
-        if fold.kind == "serendipity":
-            unlabelled = own_items(fold, fold.train, label=0)
         return cls(
             fold=fold,
-            own=own,
-            unlabelled=unlabelled,
+            own=own_items(fold, fold.train),
+            unlabelled=own_items(fold, fold.train, unlabelled=True),
             tails=Unexpectedness.of(
                 fold, fold.train, counts, kept=POOL, generator=generator
             ),
-            pool=torch.from_numpy(catalogue_items(fold)),
+            pool=torch.from_numpy(fold.catalogue),
         )
 
     def draw(
-        self, index: torch.Tensor, generator: torch.Generator
-    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        self, index: Tensor, generator: torch.Generator
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """Positives and negatives [B, 50] of each objective.
 
         Serendipity: the target against the user's unlabelled items, filled
@@ -217,14 +199,11 @@ class PairSampler:
         own = self.own[index]
         targets = examples.targets[index].unsqueeze(1).expand(-1, PAIRS)
         unread = draw_unseen(own, 2 * PAIRS, self.pool, generator)
-        known = self.unlabelled[index]
-        order = torch.rand(known.shape, generator=generator)
-        known = known.gather(1, order.masked_fill(known == 0, 2.0).argsort(1))
-        known = F.pad(known, (0, PAIRS))[:, :PAIRS]
+        others = unread[:, :PAIRS]
         return {
             "serendipity": (
                 targets,
-                torch.where(known == 0, unread[:, :PAIRS], known),
+                fill_up(self.unlabelled[index], others, generator),
             ),
             "relevance": (
                 pick(examples.histories[index], PAIRS, generator),
@@ -235,17 +214,3 @@ class PairSampler:
                 pick(self.tails.expected[user], PAIRS, generator),
             ),
         }
-
-
-def released_pairs(
-    positive: torch.Tensor, negative: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pairs that the released code compares, for [B, K] items each.
-
-    Stacking side by side and reshaping re-interleaves both lists; halving
-    then gives pairs (p_i, p_{i + K/2}) and (n_i, n_{i + K/2}), never a
-    positive with a negative.
-    """
-    mixed = torch.stack([positive, negative], dim=2).flatten(1)
-    first, second = mixed.chunk(2, dim=1)
-    return first, second

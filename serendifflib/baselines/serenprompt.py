@@ -12,7 +12,6 @@ caps HR@10 by what the first stage lets through.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,16 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.language import LanguageModel
-from serendifflib.baselines.sampling import own_items
-from serendifflib.baselines.sequences import catalogue_items, draw_unseen
+from serendifflib.baselines.sampling import fill_up, own_items
+from serendifflib.baselines.sequences import draw_unseen
 from serendifflib.baselines.serenenhance import SerenEnhance
-from serendifflib.baselines.trainer import Budget, Stage, TorchRival
+from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.sampling import user_seed
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 from serendifflib.portrait.fold import allowed_reviews
 from serendifflib.recommender import Recommender
 
@@ -126,15 +125,8 @@ class SerenPrompt(TorchRival):
     SLOW: ClassVar[float] = 50.0  # how much slower a tuned language learns
 
     def __post_init__(self):
-        for option, value, known in (
-            ("kind", self.kind, KINDS),
-            ("style", self.style, STYLES),
-        ):
-            if value not in known:
-                raise ConfigError(
-                    f"SerenPrompt-style: unknown {option} {value!r}: choose "
-                    f"one of {', '.join(known)}"
-                )
+        check_choice("kind", self.kind, KINDS, "SerenPrompt-style")
+        check_choice("style", self.style, STYLES, "SerenPrompt-style")
         if self.top < 1 or not 0 <= self.share <= 1:
             raise ConfigError(
                 "SerenPrompt-style: top must be at least 1 and share "
@@ -159,7 +151,7 @@ class SerenPrompt(TorchRival):
             self.name = "SerenPrompt-style (tiny random LM)"
         else:
             self.reader = LanguageModel.load(self.language)
-        self.before: dict[int, torch.Tensor] = {}
+        self.before: dict[int, Tensor] = {}
         self.pieces: dict[int, list[int]] = {}
         self.ranker = self.first_stage or SerenEnhance(
             budget=self.budget, isotropy=self.isotropy, device=self.device
@@ -167,7 +159,7 @@ class SerenPrompt(TorchRival):
         self.ranker.fit(fold, generator=generator)
         return super().fit(fold, generator=generator)
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`PromptNetwork`."""
         questions = len(QUESTIONS[self.style])
         return PromptNetwork(
@@ -184,19 +176,12 @@ class SerenPrompt(TorchRival):
         if self.kind == "discrete" and not self.tune_language:
             return []
         own = own_items(fold, fold.train)
-        unlabelled = own.new_zeros(len(own), 1)
-        if fold.kind == "serendipity":
-            unlabelled = own_items(fold, fold.train, label=0)
-        pool = torch.from_numpy(catalogue_items(fold))
+        unlabelled = own_items(fold, fold.train, unlabelled=True)
+        pool = torch.from_numpy(fold.catalogue)
 
-        def loss(index: torch.Tensor) -> torch.Tensor:
+        def loss(index: Tensor) -> Tensor:
             unread = draw_unseen(own[index], NEGATIVES, pool, generator)
-            known = unlabelled[index]
-            order = torch.rand(known.shape, generator=generator)
-            order = order.masked_fill(known == 0, 2.0).argsort(dim=1)
-            known = F.pad(known.gather(1, order), (0, NEGATIVES))
-            known = known[:, :NEGATIVES]
-            negatives = torch.where(known == 0, unread, known)
+            negatives = fill_up(unlabelled[index], unread, generator)
             targets = fold.train.targets[index].unsqueeze(1)
             scores = torch.stack(
                 [
@@ -214,16 +199,18 @@ class SerenPrompt(TorchRival):
 
         rate = self.lr / self.SLOW if self.tune_language else self.lr
         return [
-            Stage(fold.kind, len(fold.train), loss, self.prompt_steps, rate)
+            Stage(
+                fold.kind,
+                len(fold.train),
+                loss,
+                self.prompt_steps,
+                rate,
+                self.prompt_batch,  # each case is ten prompts
+            )
         ]
 
-    def spending(self) -> Budget:
-        """Smaller batches: each case is ten prompts."""
-        return dataclasses.replace(self.budget, batch_size=self.prompt_batch)
-
-    def _validate(self, fold: FoldData, stage: Stage) -> None:
+    def _validate(self, fold: FoldData, kind: str) -> None:
         """No early stopping: one look would cost more than the training."""
-        return None
 
     def _title(self, item: int) -> list[int]:
         """Tokens of an item's text, with a blank before."""
@@ -231,7 +218,7 @@ class SerenPrompt(TorchRival):
             self.pieces[item] = self.reader.tokens(" " + self.texts[item])
         return self.pieces[item]
 
-    def _beginning(self, history: Sequence[int], room: int) -> torch.Tensor:
+    def _beginning(self, history: Sequence[int], room: int) -> Tensor:
         """Input vectors of the prompt up to the candidate, [n, h].
 
         With too little room the oldest titles go, never the question.
@@ -250,29 +237,21 @@ class SerenPrompt(TorchRival):
             parts.insert(0, self.network.slots["user"])
         return torch.cat(parts)
 
-    def _ending(self, item: int, number: int) -> torch.Tensor:
+    def _ending(self, item: int, number: int) -> Tensor:
         """Input vectors from the candidate to the answer slot, [n, h]."""
         read, slots = self.reader, self.network.slots
         title = self._title(item)
-        question = f"\n{QUESTIONS[self.style][number]} {ANSWER}"
         if self.kind == "continuous":
-            parts = [
-                slots["item"],
-                read.embed(title),
-                slots[f"ask{number}"],
-            ]
-        elif self.kind == "hybrid":
-            parts = [
-                slots["item"],
-                read.embed(read.tokens(OFFER) + title + read.tokens(question)),
-            ]
-        else:
-            parts = [
-                read.embed(read.tokens(OFFER) + title + read.tokens(question))
-            ]
-        return torch.cat(parts)
+            asked = slots[f"ask{number}"]
+            return torch.cat([slots["item"], read.embed(title), asked])
+        question = f"\n{QUESTIONS[self.style][number]} {ANSWER}"
+        words = read.tokens(OFFER) + title + read.tokens(question)
+        ending = read.embed(words)
+        if self.kind == "hybrid":
+            ending = torch.cat([slots["item"], ending])
+        return ending
 
-    def _ask(self, history: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    def _ask(self, history: Tensor, items: Tensor) -> Tensor:
         """Z of each question and item, [Q, K], for one history [n]."""
         questions = len(QUESTIONS[self.style])
         endings = [
@@ -285,12 +264,12 @@ class SerenPrompt(TorchRival):
         answers = self.reader.ask(self._beginning(titles, room), endings)
         return answers.unflatten(0, (questions, -1))
 
-    def _combined(self, answers: torch.Tensor) -> torch.Tensor:
+    def _combined(self, answers: Tensor) -> Tensor:
         """One score from the answers z [Q, K] to all questions, [K]."""
         weighted = self.network.weights.unsqueeze(1) * answers
         return weighted.sum(0) + self.network.shift
 
-    def _bias(self, items: torch.Tensor) -> torch.Tensor:
+    def _bias(self, items: Tensor) -> Tensor:
         """Z of items for an empty history, [Q, K]; asked once per item."""
         missing = [k for k in items.tolist() if k not in self.before]
         if missing:
@@ -300,9 +279,7 @@ class SerenPrompt(TorchRival):
         known = [self.before[k] for k in items.tolist()]
         return torch.stack(known, dim=1).to(self.place)
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Answers for the first stage's top, its order below them."""
         histories, candidates = histories.cpu(), candidates.cpu()
         first = self.ranker.score(histories, candidates).double()
@@ -329,7 +306,7 @@ class SerenPrompt(TorchRival):
             scores[row, places] = answer.float().cpu()
         return scores
 
-    def _asked(self, history: torch.Tensor) -> bool:
+    def _asked(self, history: Tensor) -> bool:
         """Whether the language model ranks for this history [n]."""
         return user_seed(history) % 10_000 < 10_000 * self.share
 

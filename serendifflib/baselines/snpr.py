@@ -12,19 +12,17 @@ Shapes: B users, n history length, C candidates, d width.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
-from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.sampling import Cases, expected_share
-from serendifflib.baselines.sequences import catalogue_items
+from serendifflib.baselines.layers import SequenceEncoder
+from serendifflib.baselines.sampling import expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.portrait.scores import CoOccurrence
 
@@ -42,11 +40,9 @@ class SNPRNetwork(nn.Module):
     def __init__(self, encoder: ItemEncoder, length: int, dropout: float):
         super().__init__()
         d = encoder.width
-        self.encoder = encoder
-        self.positions = Positions(length, d)
-        self.block = Block(d, 1, d, dropout, activation="gelu")
-        self.last = nn.LayerNorm(d)
-        self.drop = nn.Dropout(dropout)
+        self.states = SequenceEncoder(
+            encoder, length, dropout, activation="gelu"
+        )
         self.session = nn.Linear(d, d)
         self.sessions = nn.Linear(d, d)
         self.of_state = nn.Linear(d, INNER)
@@ -56,16 +52,12 @@ class SNPRNetwork(nn.Module):
         self.unexpectedness = _head(2 * d)
 
     def forward(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, histories: Tensor, candidates: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Relevance and unexpectedness logits of candidates, [B, C] each."""
         real = histories != 0
-        scale = self.encoder.width**0.5
-        x = self.encoder(histories) * scale
-        x = self.drop(x + self.positions(histories.shape[1]))
-        states = self.block(x, attention_mask(real, causal=True))
-        states = self.last(states) * real.unsqueeze(-1)
-        items = encode_distinct(self.encoder, candidates) * scale
+        states, encoder = self.states(histories), self.states.encoder
+        items = encode_distinct(encoder, candidates) * encoder.width**0.5
         usual = self.usual(states, real).unsqueeze(1).expand_as(items)
         mean = states.sum(1) / real.sum(1, keepdim=True)
         relevance = self.relevance(
@@ -81,7 +73,7 @@ class SNPRNetwork(nn.Module):
         unexpected = self.unexpectedness(torch.cat([usual, items], dim=-1))
         return relevance.squeeze(-1), unexpected.squeeze(-1)
 
-    def usual(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def usual(self, states: Tensor, real: Tensor) -> Tensor:
         """What the user usually does: mean over sessions, [B, d].
 
         Sessions are runs of five items, counted from the newest backwards.
@@ -95,9 +87,7 @@ class SNPRNetwork(nn.Module):
         mean = sessions.sum(1) / (count > 0).sum(1)
         return F.gelu(self.sessions(mean))
 
-    def attend(
-        self, items: torch.Tensor, states: torch.Tensor, real: torch.Tensor
-    ) -> torch.Tensor:
+    def attend(self, items: Tensor, states: Tensor, real: Tensor) -> Tensor:
         """Additive attention of items [B, C, d] over [B, n, d]."""
         mixed = self.of_item(items).unsqueeze(2)
         mixed = mixed + self.of_state(states).unsqueeze(1)
@@ -117,39 +107,6 @@ def _head(width: int) -> nn.Module:
     )
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """What the two heads should say about items given a history.
-
-    Attributes:
-        counts: co-occurrence of the training users.
-        vectors: unit item vectors, float32 [N + 1, d].
-        pool: item numbers that expectedness is ranked among, sorted.
-    """
-
-    counts: CoOccurrence
-    vectors: np.ndarray
-    pool: np.ndarray
-
-    def targets(
-        self, history: np.ndarray, own: np.ndarray, items: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Relevance and unexpectedness of items, both in [0, 1].
-
-        Relevance is the largest cosine to the history, mapped from [-1, 1].
-        Unexpectedness is 1 minus the share of the catalogue that is less
-        expected (the user's own rows are not counted).
-
-        Args:
-            history: item numbers, [n].
-            own: all items of the user.
-            items: item numbers, [K].
-        """
-        cosine = (self.vectors[items] @ self.vectors[history].T).max(axis=1)
-        below = expected_share(self.counts, history, items, self.pool, own=own)
-        return (1.0 + cosine) / 2.0, 1.0 - below
-
-
 @dataclass(eq=False, kw_only=True)
 class SNPR(TorchRival):
     """SNPR-style: score = lambda relevance + (1 - lambda) unexpectedness.
@@ -159,25 +116,23 @@ class SNPR(TorchRival):
     seed.
 
     Attributes:
-        lr: learning rate; the budget's haste does not change it.
         mix: lambda; chosen on validation among 0.3, 0.5 and 0.7.
         supervision: gamma, weight of each head's own squared error.
     """
 
     name: ClassVar[str] = "SNPR-style"
+    hasty: ClassVar[bool] = False
+    users_at_once: ClassVar[int] = 8
     max_history: int = 20
     mix: float = 0.5
     supervision: float = 0.5
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`SNPRNetwork`."""
-        self.teacher = Teacher(
-            CoOccurrence.fit(
-                fold.training_histories(), fold.interactions.n_items
-            ),
-            vectors.numpy(),
-            catalogue_items(fold),
+        self.counts = CoOccurrence.fit(
+            fold.training_histories(), fold.interactions.n_items
         )
+        self.vectors, self.pool = vectors.numpy(), fold.catalogue
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         return SNPRNetwork(encoder, self.max_history, self.dropout)
 
@@ -186,9 +141,7 @@ class SNPR(TorchRival):
     ) -> list[Stage]:
         """Next items of all training users, then the labelled targets."""
 
-        def loss(cases: Cases, index: torch.Tensor) -> torch.Tensor:
-            histories, items = cases.draw(index, NEGATIVES, generator)
-            own = cases.own[cases.owner[index]]
+        def loss(histories: Tensor, items: Tensor, own: Tensor) -> Tensor:
             wanted = self._taught(histories, own, items)
             heads = self.network(
                 histories.to(self.place), items.to(self.place)
@@ -202,49 +155,46 @@ class SNPR(TorchRival):
                 total = total + self.supervision * error
             return total
 
-        everything = Cases.next_items(fold, self.max_history)
-        labelled = Cases.of(fold, fold.train, self.max_history)
-        stages = self.two_stages(
-            fold,
-            (len(everything), lambda index: loss(everything, index)),
-            lambda index: loss(labelled, index),
-        )
-        return [dataclasses.replace(stage, lr=self.lr) for stage in stages]
+        return self.stages_of_cases(fold, NEGATIVES, generator, loss)
 
     def _taught(
-        self,
-        histories: torch.Tensor,
-        own: torch.Tensor,
-        items: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's values for items [B, K]."""
+        self, histories: Tensor, own: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the heads should say of items, [B, K] each."""
         values = np.zeros((2, *items.shape), dtype=np.float32)
         for row in range(len(items)):
-            history = histories[row][histories[row] != 0].numpy()
-            mine = own[row][own[row] != 0].numpy()
-            values[:, row] = self.teacher.targets(
-                history, mine, items[row].numpy()
+            values[:, row] = self.lesson(
+                histories[row][histories[row] != 0].numpy(),
+                own[row][own[row] != 0].numpy(),
+                items[row].numpy(),
             )
         return torch.from_numpy(values[0]), torch.from_numpy(values[1])
 
-    def _mixed(
-        self, relevance: torch.Tensor, unexpectedness: torch.Tensor
-    ) -> torch.Tensor:
+    def lesson(
+        self, history: np.ndarray, own: np.ndarray, items: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Relevance and unexpectedness of items, both in [0, 1], [K].
+
+        Relevance is the largest cosine to the history, mapped from [-1, 1].
+        Unexpectedness is 1 minus the share of the catalogue that is less
+        expected.
+
+        Args:
+            history: item numbers, [n].
+            own: all items of the user, whose own rows are not counted.
+            items: item numbers, [K].
+        """
+        cosine = (self.vectors[items] @ self.vectors[history].T).max(axis=1)
+        below = expected_share(self.counts, history, items, self.pool, own=own)
+        return (1.0 + cosine) / 2.0, 1.0 - below
+
+    def _mixed(self, relevance: Tensor, unexpectedness: Tensor) -> Tensor:
         mix = self.option("mix")
         return mix * relevance + (1 - mix) * unexpectedness
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        """The mixed heads, [B, C], a few users at a time."""
-        return torch.cat(
-            [
-                self._mixed(*self.network(some, wanted))
-                for some, wanted in zip(
-                    histories.split(8), candidates.split(8), strict=True
-                )
-            ]
-        )
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """The mixed heads, [B, C]."""
+        return self._mixed(*self.network(histories, candidates))
 
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """Lambda."""

@@ -18,16 +18,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from serendifflib.baselines.sampling import Cases
 from serendifflib.baselines.sequences import item_vectors, last_items
 from serendifflib.data.splits import Examples
 from serendifflib.diffusion.devices import best_device
 from serendifflib.diffusion.distributed import ALONE
+from serendifflib.diffusion.reports import StageReport, TrainingReport
 from serendifflib.diffusion.training import (
-    StageReport,
-    TrainingReport,
     TrainingSettings,
+    count_parameters,
     quietly,
     train,
 )
@@ -36,8 +37,8 @@ from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.fold import FoldData
 from serendifflib.recommender import check_request, check_scores
 
-Batch = Callable[[torch.Tensor], torch.Tensor]
-"""Numbers of the examples of a batch [B] -> mean loss."""
+Batch = Callable[[Tensor], Tensor]
+"""Numbers of a batch's examples [B] -> their mean loss."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ class Stage:
     Attributes:
         name: ``next-item`` or ``serendipity``, what the targets are.
         n_examples: number of examples.
-        loss: numbers of the examples of a batch [B] -> their mean loss.
+        loss: of a batch.
         max_steps: step limit of this stage.
         lr: learning rate of this stage.
+        batch_size: examples per step; 0 takes the budget's.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Stage:
     loss: Batch
     max_steps: int
     lr: float
+    batch_size: int = 0
 
 
 @contextlib.contextmanager
@@ -115,7 +118,10 @@ class TorchRival(ABC):
     """What the trained rivals share: fit in stages, score, report.
 
     A rival says how to :meth:`build` its network, which :meth:`stages` it
-    trains, and how to :meth:`score_batch`.
+    trains, and how to :meth:`score_batch`. Of each class hold ``warmup``
+    (at most so many steps until the learning rate has risen), ``hasty``
+    (whether the budget's haste changes its learning rate) and
+    ``users_at_once`` (that are scored; 0 is the whole batch).
 
     Attributes:
         budget: what training may spend.
@@ -133,6 +139,9 @@ class TorchRival(ABC):
     """
 
     name: ClassVar[str] = "a rival"
+    warmup: ClassVar[int] = 0
+    hasty: ClassVar[bool] = True
+    users_at_once: ClassVar[int] = 0
     budget: Budget = field(default_factory=Budget)
     inputs: str = "text"
     isotropy: str = "center"
@@ -148,7 +157,7 @@ class TorchRival(ABC):
     chosen: dict[str, float] = field(default_factory=dict, init=False)
 
     @abstractmethod
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """A fresh network for item vectors [N + 1, d_t]."""
 
     @abstractmethod
@@ -158,9 +167,7 @@ class TorchRival(ABC):
         """The stages to train, in order."""
 
     @abstractmethod
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C] of a checked request, on the model's device."""
 
     def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
@@ -197,8 +204,8 @@ class TorchRival(ABC):
         self, fold: FoldData, stage: Stage, generator: torch.Generator
     ) -> StageReport:
         """Run one stage through the common loop."""
-        budget = self.spending()
-        validate = self._validate(fold, stage)
+        budget = self.budget
+        validate = self._validate(fold, stage.name)
         file = f"{stage.name}.safetensors"
         return train(
             self.network,
@@ -206,11 +213,11 @@ class TorchRival(ABC):
             stage.n_examples,
             TrainingSettings(
                 steps=stage.max_steps,
-                batch_size=budget.batch_size,
+                batch_size=stage.batch_size or budget.batch_size,
                 learning_rate=stage.lr,
                 weight_decay=self.weight_decay,
                 optimizer="adamw",
-                warmup=self.warmup(),
+                warmup=min(self.warmup, budget.max_steps // 5),
                 patience=budget.patience if validate else 0,
                 validate_every=budget.eval_every,
             ),
@@ -240,8 +247,7 @@ class TorchRival(ABC):
     def _choose(self, fold: FoldData) -> tuple[str, ...]:
         """Set the options of :meth:`tuning`; say what was chosen."""
         grid = self.tuning()
-        stage = Stage(fold.kind, 0, lambda index: index, 0, 0.0)
-        validate = self._validate(fold, stage) if grid else None
+        validate = self._validate(fold, fold.kind) if grid else None
         if validate is None:
             return ()
         trials = [
@@ -257,26 +263,20 @@ class TorchRival(ABC):
         return (f"{words} chosen on validation out of {len(trials)} trials",)
 
     def _validate(
-        self, fold: FoldData, stage: Stage
+        self, fold: FoldData, kind: str
     ) -> Callable[[], float] | None:
-        """NDCG@10 for the targets of a stage; None without a case."""
-        validation = self._cases(fold, stage)
+        """NDCG@10 on everybody's validation cases; None without a case."""
+        validation = Validation.of(
+            fold,
+            kind=kind,
+            n_cases=self.budget.valid_cases,
+            n_candidates=self.budget.valid_candidates,
+        )
         if validation is None:
             return None
         return functools.partial(validation.ndcg, self._score)
 
-    def _cases(self, fold: FoldData, stage: Stage) -> Validation | None:
-        """Everybody's validation cases, for the targets of a stage."""
-        return Validation.of(
-            fold,
-            kind=stage.name,
-            n_cases=self.budget.valid_cases,
-            n_candidates=self.budget.valid_candidates,
-        )
-
-    def score(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C] of candidates; see the protocol.
 
         Raises:
@@ -289,22 +289,16 @@ class TorchRival(ABC):
         with torch.no_grad():
             return check_scores(self.name, self._score(histories, candidates))
 
-    def _score(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        histories = last_items(histories, self.max_history)
-        scores = self.score_batch(
-            histories.to(self.place), candidates.to(self.place)
+    def _score(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        histories = last_items(histories, self.max_history).to(self.place)
+        some = self.users_at_once or len(histories)
+        parts = zip(
+            histories.split(some),
+            candidates.to(self.place).split(some),
+            strict=True,
         )
+        scores = torch.cat([self.score_batch(*part) for part in parts])
         return scores.float().cpu()
-
-    def spending(self) -> Budget:
-        """The budget of each stage."""
-        return self.budget
-
-    def warmup(self) -> int:
-        """Steps over which the learning rate rises to its value."""
-        return 0
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
@@ -312,25 +306,24 @@ class TorchRival(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The options that were set, as plain JSON values."""
-        hidden = {
-            "name",
-            "device",
-            "progress",
-            "checkpoint",
-            "report",
-            "chosen",
-        }
+        hidden = "name device progress checkpoint report chosen".split()
         return {
             option.name: _plain(getattr(self, option.name))
             for option in dataclasses.fields(self)
             if option.name not in hidden
         } | self.chosen
 
+    @property
+    def rate(self) -> float:
+        """Learning rate under the budget."""
+        return self.lr * (self.budget.haste if self.hasty else 1.0)
+
     def two_stages(
         self,
         fold: FoldData,
-        next_item: tuple[int, Callable[[torch.Tensor], torch.Tensor]],
-        labelled: Callable[[torch.Tensor], torch.Tensor],
+        n_examples: int,
+        next_item: Batch,
+        labelled: Batch,
     ) -> list[Stage]:
         """Next items of all training users, then the labelled targets.
 
@@ -338,50 +331,69 @@ class TorchRival(ABC):
             fold: with ``kind="serendipity"`` both stages are trained; with
                 ``"next-item"`` only the first, under the sum of both step
                 limits.
-            next_item: number of examples and loss of the first stage.
+            n_examples: of the first stage.
+            next_item: loss of the first stage.
             labelled: loss of the second, indices of ``fold.train`` -> loss.
         """
-        first = Stage(
-            "next-item",
-            next_item[0],
-            next_item[1],
-            self.budget.pretrain_steps,
-            self.lr * self.budget.haste,
-        )
+        first, second = self.budget.pretrain_steps, self.budget.max_steps
         if fold.kind != "serendipity":
-            both = self.budget.pretrain_steps + self.budget.max_steps
-            return [dataclasses.replace(first, max_steps=both)]
-        second = Stage(
-            "serendipity",
-            len(fold.train),
-            labelled,
-            self.budget.max_steps,
-            self.lr * self.budget.haste,
-        )
-        return [first, second]
+            first += second
+        stages = [Stage("next-item", n_examples, next_item, first, self.rate)]
+        if fold.kind == "serendipity":
+            stages += self.one_stage(fold, labelled, second)
+        return stages
 
     def one_stage(
+        self, fold: FoldData, loss: Batch, steps: int | None = None
+    ) -> list[Stage]:
+        """The fold's own targets; None is the sum of both step limits."""
+        if steps is None:
+            steps = self.budget.pretrain_steps + self.budget.max_steps
+        return [Stage(fold.kind, len(fold.train), loss, steps, self.rate)]
+
+    def stages_of_cases(
         self,
         fold: FoldData,
-        loss: Callable[[torch.Tensor], torch.Tensor],
+        negatives: int,
+        generator: torch.Generator,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        labelled: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        length: int = 0,
     ) -> list[Stage]:
-        """The fold's own targets, under the sum of both step limits."""
-        steps = self.budget.pretrain_steps + self.budget.max_steps
-        rate = self.lr * self.budget.haste
-        return [Stage(fold.kind, len(fold.train), loss, steps, rate)]
+        """Two stages that tell each target from random items.
+
+        Args:
+            fold: see :meth:`two_stages`.
+            negatives: K, uniform items that the user does not have.
+            generator: draws them.
+            loss: histories [B, n], items [B, 1 + K] with the target first,
+                all items of the users [B, w], on the processor -> mean loss.
+            labelled: the same of the second stage, if it is another.
+            length: items read in the first stage; 0 is ``max_history``.
+        """
+
+        def drawn(cases: Cases, loss) -> Batch:
+            return lambda index: loss(
+                *cases.draw(index, negatives, generator),
+                cases.own[cases.owner[index]],
+            )
+
+        everything = Cases.next_items(fold, length or self.max_history)
+        targets = Cases.of(fold, fold.train, self.max_history)
+        return self.two_stages(
+            fold,
+            len(everything),
+            drawn(everything, loss),
+            drawn(targets, labelled or loss),
+        )
 
     def batch(
-        self, examples: Examples, index: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, examples: Examples, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Histories [B, n] and targets [B] of some examples, on device."""
         histories = last_items(examples.histories[index], self.max_history)
         targets = examples.targets[index]
         return histories.to(self.place), targets.to(self.place)
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Numbers that training changes."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _plain(value: Any) -> Any:

@@ -8,23 +8,23 @@ Letters: B users, n history length, C candidates, N items, L side.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serendifflib.data.splits import Examples
 from serendifflib.diffusion.training import Loss
 from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.grid import place_training
 from serendifflib.portrait.portrait import (
     Placement,
     Portraits,
     PortraitSpace,
     cell_of,
-    place_training,
 )
 
 
@@ -44,29 +44,29 @@ class PlacedItems:
     """
 
     portraits: Portraits
-    items: torch.Tensor
-    positions: torch.Tensor
-    scores: torch.Tensor
+    items: Tensor
+    positions: Tensor
+    scores: Tensor
 
     def __len__(self) -> int:
         """Number of users B."""
         return len(self.items)
 
     @property
-    def targets(self) -> torch.Tensor:
+    def targets(self) -> Tensor:
         """The first item of each row, [B]."""
         return self.items[:, 0]
 
-    def cells(self, side: int) -> torch.Tensor:
+    def cells(self, side: int) -> Tensor:
         """Grid indices of the items, int64 [B, C, 2]."""
         return cell_of(self.positions, side)
 
-    def target_cells(self, side: int) -> torch.Tensor:
+    def target_cells(self, side: int) -> Tensor:
         """Grid indices of the targets, int64 [B, 2]."""
         return self.cells(side)[:, 0]
 
     def part(
-        self, index: torch.Tensor, device: torch.device | str = "cpu"
+        self, index: Tensor, device: torch.device | str = "cpu"
     ) -> PlacedItems:
         """The users of the rows ``index``, on ``device``."""
         return PlacedItems(
@@ -79,8 +79,8 @@ class PlacedItems:
 
 def place(
     space: PortraitSpace,
-    histories: torch.Tensor,
-    items: torch.Tensor,
+    histories: Tensor,
+    items: Tensor,
     own: Sequence[np.ndarray | None] | None = None,
 ) -> PlacedItems:
     """Place histories, and items as their users see them.
@@ -101,7 +101,7 @@ def training_placement(
     space: PortraitSpace,
     fold: FoldData,
     examples: Examples,
-    items: torch.Tensor | None = None,
+    items: Tensor | None = None,
 ) -> PlacedItems:
     """Training examples placed, their own rows left out of the counts.
 
@@ -122,7 +122,7 @@ def training_placement(
 
 
 def _placed_items(
-    histories: torch.Tensor, items: torch.Tensor, placed: Placement
+    histories: Tensor, items: Tensor, placed: Placement
 ) -> PlacedItems:
     """The same with left-padded histories [B, n], as tensors."""
     past = torch.zeros(*histories.shape, 2, dtype=torch.float64)
@@ -137,23 +137,41 @@ def _placed_items(
     )
 
 
-class Diffusion(Protocol):
+@dataclass(eq=False, kw_only=True)
+class Diffusion(ABC):
     """One way to generate serendipity points, for one fitted space.
 
     It holds the settings and what is known of the items; the network comes
     and goes as an argument, for while it is trained there are two (the one
     that learns and its average).
+
+    Attributes:
+        space: the fitted portrait space.
+        side: L.
+        seed: of the noise.
+        device: where to train and generate.
     """
+
+    space: PortraitSpace
+    side: int
+    seed: int
+    device: torch.device
 
     def new_network(self, seed: int) -> nn.Module:
         """A fresh network, on the processor; its buffers may be empty."""
-        ...
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.make_network()
+
+    @abstractmethod
+    def make_network(self) -> nn.Module:
+        """The network with weights from torch's global random state."""
 
     def examples(
         self, fold: FoldData, examples: Examples, seed: int
     ) -> PlacedItems:
         """Training examples, the target of each in column 0."""
-        ...
+        return training_placement(self.space, fold, examples)
 
     def start(self, network: nn.Module, data: PlacedItems) -> None:
         """Fill the buffers from the labels; begin with a regression, say.
@@ -161,15 +179,16 @@ class Diffusion(Protocol):
         Called before every stage of training, with the network on the
         processor; what an earlier stage has learned is not thrown away.
         """
-        ...
+        return None
 
+    @abstractmethod
     def loss(self, network: nn.Module, data: PlacedItems) -> Loss:
         """What training minimises; the network is on its device now."""
-        ...
 
+    @abstractmethod
     def score(
         self, network: nn.Module, seen: PlacedItems, draws: int | None = None
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Scores of the items, higher is better, [B, C], on the processor.
 
         Args:
@@ -177,11 +196,10 @@ class Diffusion(Protocol):
             seen: users and items.
             draws: generated per user; None is what the settings say.
         """
-        ...
 
-    def zone(self, network: nn.Module, seen: PlacedItems) -> torch.Tensor:
+    @abstractmethod
+    def zone(self, network: nn.Module, seen: PlacedItems) -> Tensor:
         """How strongly each cell is generated, [B, L, L], at least 0."""
-        ...
 
     def tune(self, network: nn.Module, cases: PlacedItems) -> None:
         """Choose on validation cases what training does not decide.
@@ -190,10 +208,10 @@ class Diffusion(Protocol):
             network: trained; what is chosen is kept in its buffers.
             cases: with the target in column 0.
         """
-        ...
+        return None
 
     def draw_cells(
         self, network: nn.Module, seen: PlacedItems, draws: int
-    ) -> torch.Tensor | None:
+    ) -> Tensor | None:
         """Cells of drawn points, [B, S, 2]; None where none are drawn."""
-        ...
+        return None

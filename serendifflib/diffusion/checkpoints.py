@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from serendifflib.errors import CheckpointError
 from serendifflib.io import content_hash, is_stream, write_bytes
 
 CHECKPOINT_VERSION = 3
 
-State = dict[str, torch.Tensor]
+State = dict[str, Tensor]
 
 
 def write_state(path: Path, header: dict[str, Any], tensors: State) -> None:

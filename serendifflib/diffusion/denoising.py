@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from serendifflib.diffusion.sampling import Noise, ddim_times
 from serendifflib.diffusion.schedule import DDPMSchedule
@@ -23,16 +24,14 @@ POWERS, WEIGHTS = (0.0, 0.5, 1.0), (1.0, 10.0, 100.0)
 
 
 def denoising_gains(
-    denoise: Callable[
-        [torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
-    ],
-    x0: torch.Tensor,
-    user: torch.Tensor,
+    denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x0: Tensor,
+    user: Tensor,
     noise: Noise,
     schedule: DDPMSchedule,
     calls: int,
     axes: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """How much smaller the error is for knowing the user.
 
     Args:
@@ -68,12 +67,12 @@ def denoising_gains(
 
 
 def density_ratio(
-    vectors: torch.Tensor,
-    places: torch.Tensor,
+    vectors: Tensor,
+    places: Tensor,
     power: float,
     weight: float,
     schedule: DDPMSchedule,
-) -> torch.Tensor:
+) -> Tensor:
     """Gains [B, K, C] as one score per candidate, [B, C].
 
     The sum over times of (vectors + weight places) g^power, where g is by how

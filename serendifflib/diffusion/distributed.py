@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from serendifflib.errors import ConfigError
@@ -58,7 +58,7 @@ class Team:
                 "train: choose a multiple"
             )
 
-    def share(self, rows: torch.Tensor) -> torch.Tensor:
+    def share(self, rows: Tensor) -> Tensor:
         """The rows of a batch [B, ...] that belong to this process."""
         return rows[self.rank :: self.size] if self.size > 1 else rows
 
@@ -69,7 +69,7 @@ class Team:
         """
         return network if self.size == 1 else DistributedDataParallel(network)
 
-    def mean(self, loss: torch.Tensor) -> torch.Tensor:
+    def mean(self, loss: Tensor) -> Tensor:
         """Mean of a scalar over the team: the loss of the whole batch."""
         if self.size > 1:
             loss = loss.clone()
@@ -113,9 +113,7 @@ def together(*, cpu: bool = False) -> Iterator[Team]:
         _current.reset(token)
 
 
-def shared_score(
-    model, histories: torch.Tensor, candidates: torch.Tensor
-) -> torch.Tensor:
+def shared_score(model, histories: Tensor, candidates: Tensor) -> Tensor:
     """Scores of candidates, each process computing its share of the users.
 
     Args:

@@ -16,34 +16,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from serendifflib.data.splits import Examples
 from serendifflib.diffusion import sampling
-from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.base import Diffusion, PlacedItems
 from serendifflib.diffusion.devices import compiled, mixed_precision
 from serendifflib.diffusion.distributed import current_team
 from serendifflib.diffusion.points import log_mean_exp
-from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
+from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import draw_noise
 from serendifflib.diffusion.unet import UNet, UNetSettings, typical_mean
 from serendifflib.diffusion.validation import mean_ndcg
-from serendifflib.errors import ConfigError
-from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import Portraits, PortraitSpace
+from serendifflib.errors import check_choice
+from serendifflib.portrait.portrait import Portraits
 
 LOSSES = ("uniform", "balanced")
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0)  # of draws, in deviations of scores
-Matcher = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Matcher = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(generated [B, D, L, L], items [B, C], cells [B, C, 2]) -> [B, C]."""
 
 
 def point_grid(
-    targets: torch.Tensor,
-    cells: torch.Tensor,
-    vectors: torch.Tensor,
-    side: int,
-) -> torch.Tensor:
+    targets: Tensor, cells: Tensor, vectors: Tensor, side: int
+) -> Tensor:
     """M_seren: the target's vector in its cell, zero elsewhere.
 
     Args:
@@ -62,11 +57,8 @@ def point_grid(
 
 
 def grid_loss(
-    output: torch.Tensor,
-    target: torch.Tensor,
-    cells: torch.Tensor,
-    kind: str,
-) -> torch.Tensor:
+    output: Tensor, target: Tensor, cells: Tensor, kind: str
+) -> Tensor:
     """Squared error per coordinate, averaged as ``kind`` says.
 
     ``uniform`` is Eq. 10. 99 of 100 cells of the target are empty, so that
@@ -103,31 +95,20 @@ class ImageLoss:
 
     schedule: DDPMSchedule
     portraits: Portraits
-    targets: torch.Tensor
-    cells: torch.Tensor
-    points: torch.Tensor
+    targets: Tensor
+    cells: Tensor
+    points: Tensor
     side: int
     predict: str
     kind: str
     scale: float = 1.0
 
     def __post_init__(self):
-        if self.kind not in LOSSES:
-            raise ConfigError(
-                f"unknown loss {self.kind!r}: choose uniform or balanced"
-            )
-        if self.predict not in PREDICT:
-            raise ConfigError(
-                f"unknown target {self.predict!r}: choose one of "
-                f"{', '.join(PREDICT)}"
-            )
+        check_choice("loss", self.kind, LOSSES)
 
     def __call__(
-        self,
-        network: nn.Module,
-        index: torch.Tensor,
-        generator: torch.Generator,
-    ) -> torch.Tensor:
+        self, network: nn.Module, index: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Noise a batch of users, predict, compare.
 
         Several processes draw the same numbers; each keeps its share.
@@ -154,15 +135,13 @@ class ImageLoss:
 
 
 @dataclass(eq=False, kw_only=True)
-class ImageDiffusion:
-    """Generates serendipity portraits; see the protocol ``Diffusion``.
+class ImageDiffusion(Diffusion):
+    """Generates serendipity portraits.
 
     Attributes:
-        space: the fitted portrait space.
         points: what is diffused of each item, [N + 1, D].
         unet: shape of the network.
         schedule: noise schedule.
-        side: L.
         predict, loss_kind: see :class:`ImageLoss`.
         data_scale: points are multiplied by it before diffusion, so that
             they are not drowned in N(0, I); sqrt(D) gives variance 1.
@@ -173,15 +152,11 @@ class ImageDiffusion:
             of the mean over draws of exp(score / temperature), scores being
             divided by their deviation; chosen on validation users.
         matcher: scores items by a generated portrait.
-        seed: of the noise.
-        device: where to generate.
     """
 
-    space: PortraitSpace
-    points: torch.Tensor
+    points: Tensor
     unet: UNetSettings
     schedule: DDPMSchedule
-    side: int
     predict: str
     loss_kind: str
     data_scale: float
@@ -190,14 +165,10 @@ class ImageDiffusion:
     samples: int
     aggregate: str
     matcher: Matcher
-    seed: int
-    device: torch.device
 
-    def new_network(self, seed: int) -> nn.Module:
-        """A fresh U-Net."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = UNet(self.unet)
+    def make_network(self) -> nn.Module:
+        """A U-Net."""
+        network = UNet(self.unet)
         if self.aggregate == "draws":
             network.register_buffer("temperature", torch.tensor(0.3))
         return network
@@ -209,12 +180,6 @@ class ImageDiffusion:
         (:mod:`serendifflib.baselines.ablations`).
         """
         return portraits
-
-    def examples(
-        self, fold: FoldData, examples: Examples, seed: int
-    ) -> PlacedItems:
-        """Portraits and target positions of training examples."""
-        return training_placement(self.space, fold, examples)
 
     def start(self, network: nn.Module, data: PlacedItems) -> None:
         """Begin with the best linear map from users to their points."""
@@ -247,7 +212,7 @@ class ImageDiffusion:
 
     def score(
         self, network: nn.Module, seen: PlacedItems, draws: int | None = None
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Scores of the items against generated portraits, [B, C]."""
         if self.aggregate == "draws":
             each = self._match_each(network, seen, draws)
@@ -257,7 +222,7 @@ class ImageDiffusion:
 
     def _match_each(
         self, network: nn.Module, seen: PlacedItems, draws: int | None
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Scores of the items against every draw, [B, S, C]."""
         parts = []
         for rows in torch.arange(len(seen)).split(16):
@@ -272,7 +237,7 @@ class ImageDiffusion:
             parts.append(torch.stack(scores, dim=1))
         return torch.cat(parts)
 
-    def zone(self, network: nn.Module, seen: PlacedItems) -> torch.Tensor:
+    def zone(self, network: nn.Module, seen: PlacedItems) -> Tensor:
         """Lengths of the generated vectors, [B, L, L]."""
         return self.generate(network, seen.portraits).norm(dim=1)
 
@@ -287,7 +252,7 @@ class ImageDiffusion:
         calls: int | None = None,
         batch_size: int = 64,
         each: bool = False,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Generate serendipity portraits from noise (Eq. 6, Figure 4).
 
         The noise of a user derives from the history and the seed: order and
@@ -351,11 +316,8 @@ class ImageDiffusion:
             best = TEMPERATURES[int(np.argmax(values))]
             network.temperature.fill_(best)
 
-    def draw_cells(self, network: UNet, seen: PlacedItems, draws: int) -> None:
-        """None: what is drawn is a portrait, which has no single cell."""
 
-
-def _joined(each: torch.Tensor, temperature: float) -> torch.Tensor:
+def _joined(each: Tensor, temperature: float) -> Tensor:
     """Scores of draws [B, S, C] as those of one density, [B, C]."""
     scale = each.std(dim=(1, 2), keepdim=True).clamp(min=1e-9)
     return log_mean_exp(each / scale, torch.zeros(()), temperature, 1.0)

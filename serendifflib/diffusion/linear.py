@@ -11,20 +11,43 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+
+from serendifflib.diffusion.unet import TYPICAL
 
 ROWS = 32  # users whose candidates' vectors are gathered at a time
 
 
-def history_means(
-    histories: torch.Tensor, vectors: torch.Tensor
-) -> torch.Tensor:
+def history_means(histories: Tensor, vectors: Tensor) -> Tensor:
     """Mean item vector of each history [B, n]; [B, d], not unit length."""
     count = (histories != 0).sum(1, keepdim=True).clamp(min=1)
     return vectors[histories].sum(1) / count  # row 0 of vectors is zero
 
 
-def reaches(histories: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+def typical_means(
+    histories: Tensor, vectors: Tensor, points: Tensor
+) -> Tensor:
+    """Mean of the history's points, typical items weighing more.
+
+    An item's weight is exp(cosine to the plain mean / 0.1), as for the cells
+    in :func:`serendifflib.diffusion.unet.typical_mean`.
+
+    Args:
+        histories: item numbers, left-padded with 0, [B, n].
+        vectors: unit item vectors, [N + 1, d].
+        points: what is averaged, [N + 1, D].
+
+    Returns:
+        [B, D].
+    """
+    mean = F.normalize(history_means(histories, vectors), dim=1)
+    cosines = torch.einsum("bnd,bd->bn", vectors[histories], mean)
+    logits = (cosines / TYPICAL).masked_fill(histories == 0, -1e9)
+    return torch.einsum("bn,bnd->bd", logits.softmax(dim=1), points[histories])
+
+
+def reaches(histories: Tensor, vectors: Tensor) -> Tensor:
     """How far each user goes: mean radius of an item from those before it.
 
     The radius is 1 - cosine to the mean of the earlier items. Padding and
@@ -46,9 +69,7 @@ def reaches(histories: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return torch.where(count > 0, mean, torch.ones_like(mean))
 
 
-def inner(
-    queries: torch.Tensor, items: torch.Tensor, vectors: torch.Tensor
-) -> torch.Tensor:
+def inner(queries: Tensor, items: Tensor, vectors: Tensor) -> Tensor:
     """Inner products of queries [B, d] with vectors of items [B, C]; [B, C].
 
     Some rows at a time: neither [B, N] nor [B, C, d] is ever held.
@@ -99,9 +120,7 @@ class Ridge:
         return inputs @ self.weights[:-1] + self.weights[-1]
 
 
-def conditional_logit(
-    features: torch.Tensor, *, penalty: float = 1e-3
-) -> torch.Tensor:
+def conditional_logit(features: Tensor, *, penalty: float = 1e-3) -> Tensor:
     """Weights of McFadden's conditional logit; column 0 is chosen.
 
     Minimises the mean of -log softmax(f w)[0] plus ``penalty / 2 |w|^2`` on
@@ -122,7 +141,7 @@ def conditional_logit(
         [weights], max_iter=200, line_search_fn="strong_wolfe"
     )
 
-    def closure() -> torch.Tensor:
+    def closure() -> Tensor:
         optimizer.zero_grad()
         loss = -(x @ weights).log_softmax(dim=1)[:, 0].mean()
         loss = loss + 0.5 * penalty * weights.square().sum()

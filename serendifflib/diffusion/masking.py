@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Order = tuple[int, ...]
-Parts = dict[tuple[int, ...], torch.Tensor]  # visible tokens, then the asked
-Answer = Callable[[torch.Tensor], list[torch.Tensor]]
+Parts = dict[tuple[int, ...], Tensor]  # visible tokens, then the asked
+Answer = Callable[[Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Memory:
         summary: of the whole history, [B, w].
     """
 
-    keys: torch.Tensor
-    padding: torch.Tensor
-    summary: torch.Tensor
+    keys: Tensor
+    padding: Tensor
+    summary: Tensor
 
 
 class TokenNetwork(nn.Module):
@@ -117,9 +117,7 @@ class TokenNetwork(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def remember(
-        self, points: torch.Tensor, cells: torch.Tensor, real: torch.Tensor
-    ) -> Memory:
+    def remember(self, points: Tensor, cells: Tensor, real: Tensor) -> Memory:
         """Look at portraits once, for any number of states.
 
         Args:
@@ -136,18 +134,14 @@ class TokenNetwork(nn.Module):
         return Memory(keys, ~real, self.mean(self.drop(mean)))
 
     def forward(
-        self,
-        states: torch.Tensor,
-        points: torch.Tensor,
-        cells: torch.Tensor,
-        real: torch.Tensor,
-    ) -> list[torch.Tensor]:
+        self, states: Tensor, points: Tensor, cells: Tensor, real: Tensor
+    ) -> list[Tensor]:
         """Look at portraits and answer, as training does in one go."""
         return self.answer(states, self.remember(points, cells, real))
 
     def answer(
-        self, states: torch.Tensor, memory: Memory, which: int | None = None
-    ) -> list[torch.Tensor]:
+        self, states: Tensor, memory: Memory, which: int | None = None
+    ) -> list[Tensor]:
         """Log-probabilities of all tokens, or of one of them.
 
         Args:
@@ -175,7 +169,7 @@ class TokenNetwork(nn.Module):
         return [self.heads[r](hidden).log_softmax(dim=-1) for r in asked]
 
 
-def thin(real: torch.Tensor, share: float) -> torch.Tensor:
+def thin(real: Tensor, share: float) -> Tensor:
     """Hide a share of the items of portraits, bool [B, n].
 
     A portrait that would be left without any keeps them all.
@@ -187,9 +181,9 @@ def thin(real: torch.Tensor, share: float) -> torch.Tensor:
 def masked_loss(
     answer: Answer,
     sizes: Sequence[int],
-    tokens: torch.Tensor,
+    tokens: Tensor,
     generator: torch.Generator,
-) -> torch.Tensor:
+) -> Tensor:
     """Upper bound on -log p(tokens | user), mean over users.
 
     In expectation it is the mean over all orders of the chain rule.
@@ -215,7 +209,7 @@ def masked_loss(
 
 def draw_masks(
     shape: torch.Size | tuple[int, int], generator: torch.Generator
-) -> torch.Tensor:
+) -> Tensor:
     """A random subset of each row's tokens, its size uniform on 1..R.
 
     Returns:
@@ -234,7 +228,7 @@ def all_orders(length: int) -> tuple[Order, ...]:
 
 def log_table(
     network: TokenNetwork, memory: Memory, orders: Sequence[Order]
-) -> torch.Tensor:
+) -> Tensor:
     """The exact log-probability of every string of tokens.
 
     One order costs R calls: the chain rule with all values of the tokens
@@ -257,7 +251,7 @@ def log_table(
 
 def _chain(
     network: TokenNetwork, memory: Memory, order: Order, known: Parts
-) -> torch.Tensor:
+) -> Tensor:
     """Sum over r of log p(x_r | those before it in ``order``).
 
     Answers are looked up in ``known``, and new ones added to it.
@@ -281,7 +275,7 @@ def _chain(
     return total
 
 
-def _states(sizes: Sequence[int], visible: Sequence[int]) -> torch.Tensor:
+def _states(sizes: Sequence[int], visible: Sequence[int]) -> Tensor:
     """All values of the ``visible`` tokens, the rest masked: [S, R]."""
     ranges = [
         torch.arange(size) if r in visible else torch.tensor([size])
@@ -290,9 +284,7 @@ def _states(sizes: Sequence[int], visible: Sequence[int]) -> torch.Tensor:
     return torch.cartesian_prod(*ranges).view(-1, len(sizes))
 
 
-def draw(
-    network: TokenNetwork, memory: Memory, uniform: torch.Tensor
-) -> torch.Tensor:
+def draw(network: TokenNetwork, memory: Memory, uniform: Tensor) -> Tensor:
     """Draw strings token by token, in a random order each.
 
     Args:

@@ -29,11 +29,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.data.splits import Examples
-from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.base import (
+    Diffusion,
+    PlacedItems,
+    training_placement,
+)
 from serendifflib.diffusion.denoising import (
     HIDDEN,
     POWERS,
@@ -47,15 +51,16 @@ from serendifflib.diffusion.linear import (
     history_means,
     inner,
     reaches,
+    typical_means,
 )
 from serendifflib.diffusion.sampling import draw_vectors, user_noise
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import Loss, draw_noise
-from serendifflib.diffusion.unet import TYPICAL, sinusoid
+from serendifflib.diffusion.unet import sinusoid
 from serendifflib.diffusion.validation import mean_ndcg
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
+from serendifflib.portrait.portrait import Portraits, cell_of
 
 AXES = 2  # log-expectedness and relevance
 STATISTICS = 7
@@ -71,46 +76,14 @@ AGGREGATES = tuple(TRIALS)
 
 
 def log_mean_exp(
-    cosines: torch.Tensor,
-    distances: torch.Tensor,
-    temperature: float,
-    spread: float,
-) -> torch.Tensor:
-    """Log-density of the draws at items, up to a constant.
+    cosines: Tensor, distances: Tensor, temperature: float, spread: float
+) -> Tensor:
+    """Log-density of the draws at items, up to a constant, [B, C].
 
-    Args:
-        cosines: see :meth:`PointNetwork.agreement`, [B, S, C].
-        distances: as there.
-        temperature: of the cosines.
-        spread: of the places.
-
-    Returns:
-        [B, C].
+    Cosines and distances are those of :meth:`PointNetwork.agreement`.
     """
     logits = cosines / temperature - distances / (2.0 * spread**2)
     return logits.logsumexp(dim=1) - math.log(logits.shape[1])
-
-
-def typical_means(
-    histories: torch.Tensor, vectors: torch.Tensor, points: torch.Tensor
-) -> torch.Tensor:
-    """Mean of the history's points, typical items weighing more.
-
-    An item's weight is exp(cosine to the plain mean / 0.1), as for the cells
-    in :func:`serendifflib.diffusion.unet.typical_mean`.
-
-    Args:
-        histories: item numbers, left-padded with 0, [B, n].
-        vectors: unit item vectors, [N + 1, d].
-        points: what is averaged, [N + 1, D].
-
-    Returns:
-        [B, D].
-    """
-    mean = F.normalize(history_means(histories, vectors), dim=1)
-    cosines = torch.einsum("bnd,bd->bn", vectors[histories], mean)
-    logits = (cosines / TYPICAL).masked_fill(histories == 0, -1e9)
-    return torch.einsum("bn,bnd->bd", logits.softmax(dim=1), points[histories])
 
 
 class PointNetwork(nn.Module):
@@ -124,11 +97,7 @@ class PointNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        vectors: torch.Tensor,
-        shares: torch.Tensor,
-        hidden: int,
-        dropout: float,
+        self, vectors: Tensor, shares: Tensor, hidden: int, dropout: float
     ):
         super().__init__()
         points = torch.cat([vectors, shares], dim=1)
@@ -161,9 +130,7 @@ class PointNetwork(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def condition(
-        self, histories: torch.Tensor, statistics: torch.Tensor
-    ) -> torch.Tensor:
+    def condition(self, histories: Tensor, statistics: Tensor) -> Tensor:
         """What is known of users: histories [B, n] -> [B, D + 7]."""
         typical = typical_means(histories, self.vectors, self.points)
         middle, spread = self.statistics_middle, self.statistics_spread
@@ -171,20 +138,13 @@ class PointNetwork(nn.Module):
             [typical * self.scale, (statistics - middle) / spread], dim=1
         )
 
-    def start(self, user: torch.Tensor) -> torch.Tensor:
+    def start(self, user: Tensor) -> Tensor:
         """The linear estimate of x_0, [B, D + 7] -> [B, D + 2]."""
         size = self.points.shape[1]
-        return torch.cat(
-            [
-                self.start_vector(user[:, :size]),
-                self.start_place(user[:, size:]),
-            ],
-            dim=1,
-        )
+        vector = self.start_vector(user[:, :size])
+        return torch.cat([vector, self.start_place(user[:, size:])], dim=1)
 
-    def forward(
-        self, x: torch.Tensor, t: torch.Tensor, user: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, x: Tensor, t: Tensor, user: Tensor) -> Tensor:
         """x_t [B, D + 2], t [B], user [B, D + 7] -> x_0 [B, D + 2]."""
         hidden = F.silu(
             self.state(x)
@@ -193,9 +153,7 @@ class PointNetwork(nn.Module):
         )
         return self.start(user) + self.out(hidden + self.block(hidden))
 
-    def features(
-        self, made: torch.Tensor, items: torch.Tensor, place: torch.Tensor
-    ) -> torch.Tensor:
+    def features(self, made: Tensor, items: Tensor, place: Tensor) -> Tensor:
         """What decides between candidates, given generated points.
 
         Per candidate: inner product with the generated vector and with the
@@ -223,8 +181,8 @@ class PointNetwork(nn.Module):
         return torch.stack(parts, dim=2)
 
     def agreement(
-        self, made: torch.Tensor, items: torch.Tensor, place: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, made: Tensor, items: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """How well items agree with each of several generated points.
 
         Args:
@@ -248,19 +206,16 @@ class PointNetwork(nn.Module):
 
 
 @dataclass(eq=False, kw_only=True)
-class PointDiffusion:
+class PointDiffusion(Diffusion):
     """Diffuse the label's point; match points by a calibrated utility.
 
     The eight weights of the utility are those of a conditional logit among
     each training label and ``negatives`` random items, with the label's
-    point estimated by the starting regression without that very row. See
-    the protocol :class:`serendifflib.diffusion.base.Diffusion`.
+    point estimated by the starting regression without that very row.
 
     Attributes:
-        space: the fitted portrait space.
         memberships: of items in prototypes, [N + 1, P].
         schedule: noise schedule.
-        side: L, of the zone.
         hidden: width of the network's correction.
         dropout: of the network.
         earliest: training draws t from [earliest T, T): one call from pure
@@ -276,14 +231,10 @@ class PointDiffusion:
             ``error``: nothing is drawn; see
             :mod:`serendifflib.diffusion.denoising`. It asks what the network
             says without the user, so training hides a few users.
-        seed: of the noise.
-        device: where to train and generate.
     """
 
-    space: PortraitSpace
-    memberships: torch.Tensor
+    memberships: Tensor
     schedule: DDPMSchedule
-    side: int
     hidden: int
     dropout: float
     earliest: float
@@ -292,36 +243,29 @@ class PointDiffusion:
     calls: int
     samples: int
     aggregate: str
-    seed: int
-    device: torch.device
 
     def __post_init__(self):
         if not 0.0 <= self.earliest < 1.0:
-            raise ConfigError(
-                f"points: earliest is a share of T from 0 to below 1, got "
-                f"{self.earliest}"
-            )
+            words = "earliest is a share of T from 0 to below 1"
+            raise ConfigError(f"points: {words}, got {self.earliest}")
 
-    def new_network(self, seed: int) -> PointNetwork:
-        """A fresh network, its scales and its utility still empty."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return PointNetwork(
-                self.space.vectors, self.memberships, self.hidden, self.dropout
-            )
+    def make_network(self) -> PointNetwork:
+        """A network, its scales and its utility still empty."""
+        return PointNetwork(
+            self.space.vectors, self.memberships, self.hidden, self.dropout
+        )
 
     def examples(
         self, fold: FoldData, examples: Examples, seed: int
     ) -> PlacedItems:
         """Targets and random items that the user lacks, placed."""
         random, data = np.random.default_rng(seed), fold.interactions
-        pool = np.setdiff1d(np.arange(1, data.n_items + 1), fold.missing_items)
         rows = []
         for user, target in zip(
             examples.users, examples.targets.numpy(), strict=True
         ):
             own = np.append(data.item_index[data.rows(int(user))], target)
-            allowed = pool[~np.isin(pool, own)]
+            allowed = fold.catalogue[~np.isin(fold.catalogue, own)]
             drawn = random.integers(len(allowed), size=self.negatives)
             rows.append(np.append(target, allowed[drawn]))
         items = torch.from_numpy(np.array(rows).astype(np.int64))
@@ -370,7 +314,7 @@ class PointDiffusion:
         network: PointNetwork,
         seen: PlacedItems,
         draws: int | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Utilities of the items given the generated points, [B, C]."""
         if self.aggregate != "mean":
             found = self._evidence(network, seen)
@@ -386,7 +330,7 @@ class PointDiffusion:
         return torch.cat(parts)
 
     @property
-    def _join(self) -> Callable[..., torch.Tensor]:
+    def _join(self) -> Callable[..., Tensor]:
         """Two tensors of :meth:`_evidence` and two numbers -> scores."""
         if self.aggregate == "error":
             return functools.partial(density_ratio, schedule=self.schedule)
@@ -395,7 +339,7 @@ class PointDiffusion:
     @torch.no_grad()
     def _evidence(
         self, network: PointNetwork, seen: PlacedItems
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Of vectors and of places: gains, or agreement with S draws."""
         parts = []
         for rows in torch.arange(len(seen)).split(16):
@@ -410,8 +354,8 @@ class PointDiffusion:
         return torch.cat(vectors).cpu(), torch.cat(places).cpu()
 
     def _gains(
-        self, network: PointNetwork, seen: PlacedItems, place: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, network: PointNetwork, seen: PlacedItems, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """:func:`~serendifflib.diffusion.denoising.denoising_gains`."""
         histories = seen.portraits.items
         statistics = self._statistics(seen.portraits).to(self.device)
@@ -439,7 +383,7 @@ class PointDiffusion:
 
     def zone(
         self, network: PointNetwork, seen: PlacedItems, draws: int = 64
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Share of draws whose place lies in each cell, [B, L, L]."""
         cells = self.draw_cells(network, seen, draws)
         zone = torch.zeros(len(seen), self.side * self.side)
@@ -449,7 +393,7 @@ class PointDiffusion:
 
     def draw_cells(
         self, network: PointNetwork, seen: PlacedItems, draws: int
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Cells in which the draws' places lie, [B, S, 2].
 
         Args:
@@ -480,7 +424,7 @@ class PointDiffusion:
         network: PointNetwork,
         portraits: Portraits,
         draws: int | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Generated points of users, on their device, [B, S, D + 2]."""
         draws = draws or self.samples
         statistics = self._statistics(portraits).to(portraits.items.device)
@@ -497,7 +441,7 @@ class PointDiffusion:
             seed=self.seed,
         )
 
-    def _statistics(self, portraits: Portraits) -> torch.Tensor:
+    def _statistics(self, portraits: Portraits) -> Tensor:
         """What a portrait says in seven numbers, [B, 7].
 
         Mean and spread of both positions, log length, reach, and the length
@@ -526,9 +470,7 @@ class PointDiffusion:
             dim=1,
         )
 
-    def _points(
-        self, network: PointNetwork, data: PlacedItems
-    ) -> torch.Tensor:
+    def _points(self, network: PointNetwork, data: PlacedItems) -> Tensor:
         """x_0 of the training labels, on the network's device, [M, D + 2]."""
         device = network.points.device
         targets = network.points[data.targets.to(device)]
@@ -538,28 +480,18 @@ class PointDiffusion:
 
     @torch.no_grad()
     def _ridge(
-        self, network: PointNetwork, user: torch.Tensor, points: torch.Tensor
-    ) -> torch.Tensor:
+        self, network: PointNetwork, user: Tensor, points: Tensor
+    ) -> Tensor:
         """Start from the ridge; its predictions without the row itself."""
         size = network.points.shape[1]
         energy = float(user[:, :size].square().sum(1).mean())
         left_out = []
-        for layer, inputs, outputs, shrink in (
-            (
-                network.start_vector,
-                user[:, :size],
-                points[:, :size],
-                SHRINK_VECTOR * energy,
-            ),
-            (
-                network.start_place,
-                user[:, size:],
-                points[:, size:],
-                SHRINK_PLACE,
-            ),
+        for layer, part, shrink in (
+            (network.start_vector, slice(size), SHRINK_VECTOR * energy),
+            (network.start_place, slice(size, None), SHRINK_PLACE),
         ):
             fitted = Ridge.fit(
-                inputs.numpy(), outputs.double().numpy(), shrink
+                user[:, part].numpy(), points[:, part].double().numpy(), shrink
             )
             layer.weight.copy_(torch.from_numpy(fitted.weights[:-1].T))
             layer.bias.copy_(torch.from_numpy(fitted.weights[-1]))

@@ -16,14 +16,15 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     SchedulerMixin,
 )
+from torch import Tensor
 
 from serendifflib.diffusion.devices import keep_large_blocks, mixed_precision
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 from serendifflib.io import content_hash
 
-Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Noise = Callable[[torch.Size], torch.Tensor]
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[torch.Size], Tensor]
 PREDICTION_TYPES = dict(
     zip(PREDICT, ("epsilon", "sample", "v_prediction"), strict=True)
 )
@@ -32,14 +33,14 @@ SAMPLERS = ("ancestral", "ddim", "one-call", "dpm-solver")
 
 def sample(
     denoise: Denoise,
-    start: torch.Tensor,
+    start: Tensor,
     schedule: DDPMSchedule,
     *,
     sampler: str,
     predict: str,
     calls: int,
     noise: Noise,
-) -> torch.Tensor:
+) -> Tensor:
     """Run the reverse process and return the generated x_0.
 
     On CUDA the network computes in bfloat16, as in training; states, mean
@@ -83,7 +84,7 @@ def sample(
 def in_mixed_precision(denoise: Denoise) -> Denoise:
     """The same network in mixed precision; what it returns is as precise."""
 
-    def denoise_mixed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def denoise_mixed(x: Tensor, t: Tensor) -> Tensor:
         with mixed_precision(x.device):
             return denoise(x, t).to(x.dtype)
 
@@ -97,10 +98,7 @@ def check_sampler(sampler: str, calls: int, timesteps: int) -> None:
         ConfigError: unknown sampler, or calls outside 1..T where they count
             (``ancestral`` always makes T).
     """
-    if sampler not in SAMPLERS:
-        raise ConfigError(
-            f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}"
-        )
+    check_choice("sampler", sampler, SAMPLERS)
     if sampler != "ancestral" and not 1 <= calls <= timesteps:
         raise ConfigError(
             f"calls must be between 1 and T={timesteps}, got {calls}"
@@ -109,11 +107,11 @@ def check_sampler(sampler: str, calls: int, timesteps: int) -> None:
 
 def ancestral_steps(
     denoise: Denoise,
-    start: torch.Tensor,
+    start: Tensor,
     schedule: DDPMSchedule,
     predict: str,
     noise: Noise,
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Tensor]:
     """Yield x_{T-1}, ..., x_0 of the ancestral sampler (Eq. 2, 9)."""
     x = start
     for step in reversed(range(schedule.timesteps)):
@@ -132,11 +130,11 @@ def ancestral_steps(
 
 def ddim_steps(
     denoise: Denoise,
-    start: torch.Tensor,
+    start: Tensor,
     schedule: DDPMSchedule,
     predict: str,
     calls: int,
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Tensor]:
     """Yield the states of DDIM with eta = 0 (Song et al. 2021, Eq. 12)."""
     times = ddim_times(schedule.timesteps, calls)
     x = start
@@ -170,23 +168,14 @@ def diffusers_scheduler(
     Raises:
         ConfigError: unknown kind or target.
     """
+    last, free = {"timestep_spacing": "trailing"}, {"clip_sample": False}
     kinds = {
-        "ancestral": (DDPMScheduler, {"clip_sample": False}),
-        "ddim": (
-            DDIMScheduler,
-            {"clip_sample": False, "timestep_spacing": "trailing"},
-        ),
-        "dpm-solver": (
-            DPMSolverMultistepScheduler,
-            {"timestep_spacing": "trailing"},
-        ),
+        "ancestral": (DDPMScheduler, free),
+        "ddim": (DDIMScheduler, free | last),
+        "dpm-solver": (DPMSolverMultistepScheduler, last),
     }
-    if kind not in kinds:
-        raise ConfigError(f"no scheduler of diffusers for {kind!r}")
-    if predict not in PREDICTION_TYPES:
-        raise ConfigError(
-            f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
-        )
+    check_choice("scheduler of diffusers", kind, kinds)
+    check_choice("target", predict, PREDICT)
     make, options = kinds[kind]
     scheduler = make(  # type: ignore
         trained_betas=schedule.betas.numpy(),
@@ -203,11 +192,11 @@ def diffusers_scheduler(
 def sample_with_diffusers(
     scheduler: SchedulerMixin,
     denoise: Denoise,
-    start: torch.Tensor,
+    start: Tensor,
     calls: int,
     *,
     generator: torch.Generator | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Run any scheduler of diffusers with our network."""
     scheduler.set_timesteps(calls)
     x = start
@@ -218,14 +207,14 @@ def sample_with_diffusers(
     return x
 
 
-def user_seed(history: torch.Tensor, *parts: int) -> int:
+def user_seed(history: Tensor, *parts: int) -> int:
     """A seed that derives from a history [n] (padding aside) and numbers."""
     items = history[history > 0].numpy().astype(np.int64)
     return int(content_hash(items, *parts)[:15], 16)
 
 
 def user_noise(
-    histories: torch.Tensor,
+    histories: Tensor,
     seed: int,
     device: torch.device | str = "cpu",
     draws: int = 1,
@@ -252,7 +241,7 @@ def user_noise(
             source = torch.Generator(device)
             sources.append(source.manual_seed(user_seed(row, seed, draw)))
 
-    def noise(shape: torch.Size) -> torch.Tensor:
+    def noise(shape: torch.Size) -> Tensor:
         return torch.stack(
             [
                 torch.randn(shape[1:], generator=source, device=device)
@@ -265,7 +254,7 @@ def user_noise(
 
 def draw_vectors(
     denoise: Denoise,
-    histories: torch.Tensor,
+    histories: Tensor,
     width: int,
     schedule: DDPMSchedule,
     *,
@@ -273,7 +262,7 @@ def draw_vectors(
     sampler: str,
     calls: int,
     seed: int = 0,
-) -> torch.Tensor:
+) -> Tensor:
     """Several vectors per history, from a network that predicts x_0.
 
     Args:

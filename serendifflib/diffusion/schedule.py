@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 
 BETA_START, BETA_END = 1e-4, 0.02  # Ho et al. (2020), for T = 1000
 PREDICT = ("noise", "x0", "v")
@@ -26,7 +27,7 @@ class DDPMSchedule:
         betas: variance of each step, float64, [T].
     """
 
-    betas: torch.Tensor
+    betas: Tensor
 
     @classmethod
     def linear(
@@ -68,13 +69,10 @@ class DDPMSchedule:
         cls, kind: str, timesteps: int, *, rescale_betas: bool = False
     ) -> DDPMSchedule:
         """The schedule called ``kind`` (``linear`` or ``cosine``)."""
+        check_choice("schedule", kind, ("linear", "cosine"))
         if kind == "linear":
             return cls.linear(timesteps, rescale_betas=rescale_betas)
-        if kind == "cosine":
-            return cls.cosine(timesteps)
-        raise ConfigError(
-            f"unknown schedule {kind!r}: choose linear or cosine"
-        )
+        return cls.cosine(timesteps)
 
     @property
     def timesteps(self) -> int:
@@ -82,23 +80,21 @@ class DDPMSchedule:
         return len(self.betas)
 
     @property
-    def alphas(self) -> torch.Tensor:
+    def alphas(self) -> Tensor:
         """1 - beta_t, [T]."""
         return 1.0 - self.betas
 
     @property
-    def alpha_bar(self) -> torch.Tensor:
+    def alpha_bar(self) -> Tensor:
         """Product of the alphas up to t, [T]."""
         return torch.cumprod(self.alphas, dim=0)
 
     @property
-    def alpha_bar_before(self) -> torch.Tensor:
+    def alpha_bar_before(self) -> Tensor:
         """alpha-bar of the step before t; 1 for the first step, [T]."""
         return torch.cat([torch.ones(1).double(), self.alpha_bar[:-1]])
 
-    def q_sample(
-        self, x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
-    ) -> torch.Tensor:
+    def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t in closed form: sqrt(a-bar) x_0 + sqrt(1 - a-bar) noise.
 
         Args:
@@ -110,12 +106,8 @@ class DDPMSchedule:
         return signal * x0 + spread * noise
 
     def target(
-        self,
-        predict: str,
-        x0: torch.Tensor,
-        t: torch.Tensor,
-        noise: torch.Tensor,
-    ) -> torch.Tensor:
+        self, predict: str, x0: Tensor, t: Tensor, noise: Tensor
+    ) -> Tensor:
         """What the network has to output: the noise, x_0, or v.
 
         v = sqrt(a-bar) noise - sqrt(1 - a-bar) x_0 (Salimans & Ho 2022).
@@ -123,50 +115,34 @@ class DDPMSchedule:
         Raises:
             ConfigError: ``predict`` is not known.
         """
+        check_choice("target", predict, PREDICT)
+        signal, spread = self._levels(t, x0)
         if predict == "noise":
             return noise
-        if predict == "x0":
-            return x0
-        if predict == "v":
-            signal, spread = self._levels(t, x0)
-            return signal * noise - spread * x0
-        raise ConfigError(
-            f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
-        )
+        return x0 if predict == "x0" else signal * noise - spread * x0
 
     def to_x0(
-        self,
-        predict: str,
-        output: torch.Tensor,
-        x_t: torch.Tensor,
-        t: torch.Tensor,
-    ) -> torch.Tensor:
+        self, predict: str, output: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
         """The x_0 that an output of the network stands for.
 
         Raises:
             ConfigError: ``predict`` is not known.
         """
+        check_choice("target", predict, PREDICT)
         signal, spread = self._levels(t, x_t)
-        if predict == "x0":
-            return output
         if predict == "noise":
             return (x_t - spread * output) / signal
-        if predict == "v":
-            return signal * x_t - spread * output
-        raise ConfigError(
-            f"unknown target {predict!r}: choose one of {', '.join(PREDICT)}"
-        )
+        return output if predict == "x0" else signal * x_t - spread * output
 
-    def to_noise(
-        self, x0: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
-    ) -> torch.Tensor:
+    def to_noise(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise that leads from ``x0`` to ``x_t``."""
         signal, spread = self._levels(t, x_t)
         return (x_t - signal * x0) / spread
 
     def posterior(
-        self, x0: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, x0: Tensor, x_t: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(x_{t-1} | x_t, x_0) (Ho et al., Eq. 6-7)."""
         before, beta = self.alpha_bar_before, self.betas
         noisy = 1.0 - self.alpha_bar
@@ -176,9 +152,7 @@ class DDPMSchedule:
         mean = _per_row(of_x0, t, x_t) * x0 + _per_row(of_x_t, t, x_t) * x_t
         return mean, _per_row(variance, t, x_t)
 
-    def mean_from_noise(
-        self, noise: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
-    ) -> torch.Tensor:
+    def mean_from_noise(self, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The same mean, written with the noise: what Eq. 3 and 9 mean.
 
         mu = (x_t - beta / sqrt(1 - a-bar) noise) / sqrt(alpha). The paper
@@ -188,16 +162,12 @@ class DDPMSchedule:
         weight = _per_row(self.betas / (1.0 - self.alpha_bar).sqrt(), t, x_t)
         return (x_t - weight * noise) / _per_row(self.alphas.sqrt(), t, x_t)
 
-    def mean_as_printed(
-        self, noise: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
-    ) -> torch.Tensor:
+    def mean_as_printed(self, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Eq. 3 and 9 letter by letter, for comparison only."""
         shift = _per_row(self.betas / self.betas.sqrt(), t, x_t)
         return (x_t - shift) * noise / _per_row(self.alphas.sqrt(), t, x_t)
 
-    def _levels(
-        self, t: torch.Tensor, like: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(a-bar) and sqrt(1 - a-bar) of each row."""
         bar = self.alpha_bar
         return (
@@ -206,9 +176,7 @@ class DDPMSchedule:
         )
 
 
-def _per_row(
-    values: torch.Tensor, t: torch.Tensor, like: torch.Tensor
-) -> torch.Tensor:
+def _per_row(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """values[t] as a column that broadcasts over ``like``.
 
     Only here float64 ends: in float32, 1 - a-bar of the first steps would

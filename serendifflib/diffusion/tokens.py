@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from serendifflib.data.splits import Examples
-from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.base import Diffusion, PlacedItems
 from serendifflib.diffusion.masking import (
     Memory,
     Order,
@@ -29,15 +28,14 @@ from serendifflib.diffusion.masking import (
 )
 from serendifflib.diffusion.sampling import user_seed
 from serendifflib.diffusion.training import Loss
-from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
+from serendifflib.portrait.portrait import Portraits, cell_of
 from serendifflib.portrait.quantiles import QuantileMap, item_keys
 
 BATCH = 32  # users whose tables are in memory at once
 
 
 @dataclass(eq=False, kw_only=True)
-class TokenDiffusion:
+class TokenDiffusion(Diffusion):
     """Diffuse the tokens of the label's point; score by a look-up.
 
     An item lies in one cell and one bin of popularity; to prototypes k it
@@ -46,31 +44,23 @@ class TokenDiffusion:
         sum over k of p(cell, popularity, k | user) s_k / prior_k,
 
     the prior being the mean share over the catalogue: how much likelier the
-    item is as this user's label than as one of the catalogue. See the
-    protocol :class:`serendifflib.diffusion.base.Diffusion`.
+    item is as this user's label than as one of the catalogue. Its network
+    begins with the uniform distribution, and its score has no dials.
 
     Attributes:
-        space: the fitted portrait space.
         points: what the network sees of the items, [N + 1, D], rows of mean
             square length 1.
         shares: of the items in prototypes, [N + 1, P].
-        side: L.
         popularity_bins: Q; 0 leaves that token out.
         width, dropout, thinning: of the network.
-        seed: of the draws.
-        device: where to train and generate.
     """
 
-    space: PortraitSpace
     points: torch.Tensor
     shares: torch.Tensor
-    side: int
     popularity_bins: int
     width: int
     dropout: float
     thinning: float
-    seed: int
-    device: torch.device
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -87,27 +77,16 @@ class TokenDiffusion:
         later = tuple(range(2, len(self.sizes)))
         return (0, 1, *later), (1, 0, *later)
 
-    def new_network(self, seed: int) -> TokenNetwork:
-        """A fresh network; all strings are equally likely."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return TokenNetwork(
-                self.sizes,
-                self.points.shape[1],
-                self.side,
-                width=self.width,
-                dropout=self.dropout,
-                thinning=self.thinning,
-            )
-
-    def examples(
-        self, fold: FoldData, examples: Examples, seed: int
-    ) -> PlacedItems:
-        """Training examples with their targets, placed."""
-        return training_placement(self.space, fold, examples)
-
-    def start(self, network: TokenNetwork, data: PlacedItems) -> None:
-        """Nothing: the network begins with the uniform distribution."""
+    def make_network(self) -> TokenNetwork:
+        """A network; all strings are equally likely."""
+        return TokenNetwork(
+            self.sizes,
+            self.points.shape[1],
+            self.side,
+            width=self.width,
+            dropout=self.dropout,
+            thinning=self.thinning,
+        )
 
     def loss(self, network: TokenNetwork, data: PlacedItems) -> Loss:
         """The bound of :func:`masked_loss`, a prototype drawn by its share."""
@@ -165,9 +144,6 @@ class TokenDiffusion:
     def zone(self, network: TokenNetwork, seen: PlacedItems) -> torch.Tensor:
         """Exact p(cell | user), [B, L, L]; sums to one."""
         return self.table(network, seen.portraits).flatten(3).sum(dim=-1)
-
-    def tune(self, network: TokenNetwork, cases: PlacedItems) -> None:
-        """Nothing: the score has no dials."""
 
     def draw_cells(
         self, network: TokenNetwork, seen: PlacedItems, draws: int

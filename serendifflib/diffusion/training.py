@@ -23,12 +23,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
@@ -39,7 +38,8 @@ from serendifflib.diffusion.checkpoints import (
 )
 from serendifflib.diffusion.devices import compiled, keep_large_blocks
 from serendifflib.diffusion.distributed import Team, current_team
-from serendifflib.errors import ConfigError, ModelError
+from serendifflib.diffusion.reports import StageReport
+from serendifflib.errors import ConfigError, ModelError, check_choice
 from serendifflib.io import content_hash
 
 CLIP = 1.0  # largest length of a gradient
@@ -47,7 +47,7 @@ EMA_STEPS = 200  # weights are averaged over so many last steps
 CHECKPOINT_SECONDS = 20.0
 WRITING_SHARE = 0.1  # of the time, at most, goes into checkpoints
 
-Loss = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
+Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """(network, numbers of the examples [B], source of noise) -> mean loss."""
 
 
@@ -79,90 +79,12 @@ class TrainingSettings:
     validate_every: int = 100
 
     def __post_init__(self):
-        if self.optimizer not in ("adam", "adamw"):
-            raise ConfigError(
-                f"unknown optimizer {self.optimizer!r}: choose adam or adamw"
-            )
+        check_choice("optimizer", self.optimizer, ("adam", "adamw"))
         for name in ("steps", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
-
-
-@dataclass
-class StageReport:
-    """What one call of :func:`train` did.
-
-    Attributes:
-        stage: what the targets were, e.g. ``serendipity``.
-        examples: training examples M.
-        parameters: numbers that were trained.
-        losses: training loss of every step.
-        validations: (step, score) pairs, higher is better; the first is
-            that of the weights at the start, at step 0.
-        best_step: step of the weights that were kept.
-        stopped: ``patience`` (the score rose no more) or ``cap`` (all steps
-            were taken).
-        seconds: wall time, validation and resumed parts included.
-    """
-
-    stage: str = ""
-    examples: int = 0
-    parameters: int = 0
-    losses: list[float] = field(default_factory=list)
-    validations: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    stopped: str = "cap"
-    seconds: float = 0.0
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps taken."""
-        return len(self.losses)
-
-    @property
-    def best_value(self) -> float:
-        """Best validation score, NaN without validation."""
-        scores = [score for _, score in self.validations]
-        return max(scores, default=float("nan"))
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> StageReport:
-        """The report that ``asdict`` turned into plain values."""
-        report = cls(**values)
-        report.validations = [(s, v) for s, v in report.validations]
-        return report
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What fitting a model took; tables print it as the model's budget.
-
-    Attributes:
-        model: its name.
-        parameters: trained numbers.
-        stages: one report per stage.
-        seconds: wall time of the whole fit, preparation included.
-        settings: the options that the model was made with.
-        notes: what a reader of the table must know.
-    """
-
-    model: str
-    parameters: int
-    stages: tuple[StageReport, ...]
-    seconds: float
-    settings: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps over all stages."""
-        return sum(stage.steps for stage in self.stages)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return dataclasses.asdict(self) | {"steps": self.steps}
 
 
 def train(
@@ -190,29 +112,26 @@ def train(
 
     Args:
         network: what is trained.
-        loss: mean loss of a batch; it calls the network that it is given,
-            a view of ``network`` that may be compiled or shared.
+        loss: of a batch; it calls the network that it is given, a view of
+            ``network`` that may be compiled or shared.
         examples: M.
         settings: how to train.
         seed: of all random choices.
         name: of the model, for errors.
-        stage: what its targets are, for reports and errors.
+        stage: what the targets are.
         device: where to train; on CUDA in bfloat16 mixed precision.
-        validate: score of a network on the validation users (higher is
-            better), see :class:`serendifflib.diffusion.validation.Validation`.
-        checkpoint: file to resume from and to save to, now and then.
+        validate: score of a network, higher is better.
+        checkpoint: file to resume from, and to save to so often.
         checkpoint_seconds: time between two saves.
-        keep_checkpoint: leave the finished run in the file, so that a later
-            call has nothing to do; otherwise the file is removed at the end.
-        origin: hash of what else the run depends on: data, the loss, how
-            the weights began. A checkpoint of another origin is refused.
-        team: processes that train together; None are those that were
-            started by :func:`serendifflib.diffusion.distributed.together`.
-        progress: show a progress bar.
+        keep_checkpoint: leave the finished run there, for later calls.
+        origin: hash of what else decides: data, loss, first weights. A
+            checkpoint of another origin is refused.
+        team: processes that train together; None are those that
+            :func:`serendifflib.diffusion.distributed.together` started.
+        progress: show a bar.
 
     Raises:
-        ConfigError: there is nothing to train on, or a batch cannot be
-            dealt out to the processes.
+        ConfigError: no example, or no even share for each process.
         CheckpointError: the checkpoint is damaged or of another run.
         ModelError: loss or validation score is not a number.
     """
@@ -229,41 +148,55 @@ def train(
     )  # fmt: skip
     saver = _Saver(run, checkpoint, checkpoint_seconds, team)
     saver.load(content_hash(dataclasses.asdict(settings), seed, origin))
-    view = team.wrap(compiled(network, settings.steps))
-    report = run.report
-    started = time.perf_counter() - report.seconds
-    bar = tqdm(
-        range(report.steps, settings.steps),
-        f"{name}: {stage}" if stage else name,
-        initial=report.steps,
-        total=settings.steps,
-        disable=not (progress and team.first),
-    )
     with _seeded_apart(), _patient_interrupt() as interrupted:
-        run.look()
-        for step in bar:
-            if run.exhausted():
-                report.stopped = "patience"
-                break
-            value = _train_step(
-                view, loss, run.optimizer, examples, settings, seed, step, team
-            )  # fmt: skip
-            run.after_step(value)
-            run.look()
-            report.seconds = time.perf_counter() - started
-            if report.steps % 20 == 0:
-                bar.set_postfix(run.news())
-            saver.save_now_and_then()
-            if interrupted():
-                saver.save()
-                raise KeyboardInterrupt
+        _steps(run, saver, loss, seed, team, interrupted, progress)
     if keep_checkpoint:  # before anything else can fail
         saver.save()
     run.finish()
     if not keep_checkpoint:
         saver.remove()
     team.wait()  # the next stage may look for the same file
-    return report
+    return run.report
+
+
+def _steps(
+    run: _Run,
+    saver: _Saver,
+    loss: Loss,
+    seed: int,
+    team: Team,
+    interrupted: Callable[[], bool],
+    progress: bool,
+) -> None:
+    """Step after step, until all are taken or the score rises no more."""
+    report, settings = run.report, run.settings
+    view = team.wrap(compiled(run.network, settings.steps))
+    started = time.perf_counter() - report.seconds
+    bar = tqdm(
+        range(report.steps, settings.steps),
+        run.words,
+        initial=report.steps,
+        total=settings.steps,
+        disable=not (progress and team.first),
+    )
+    run.look()
+    for step in bar:
+        if run.exhausted():
+            report.stopped = "patience"
+            break
+        value = _train_step(
+            view, loss, run.optimizer, report.examples, settings, seed, step,
+            team,
+        )  # fmt: skip
+        run.after_step(value)
+        run.look()
+        report.seconds = time.perf_counter() - started
+        if report.steps % 20 == 0:
+            bar.set_postfix(run.news())
+        saver.save_now_and_then()
+        if interrupted():
+            saver.save()
+            raise KeyboardInterrupt
 
 
 def _train_step(
@@ -297,7 +230,7 @@ def _train_step(
     return float(team.mean(value.detach()))
 
 
-def batch_of(examples: int, size: int, seed: int, step: int) -> torch.Tensor:
+def batch_of(examples: int, size: int, seed: int, step: int) -> Tensor:
     """Numbers of the examples of a step: shuffled rounds over all M.
 
     >>> rounds = torch.cat([batch_of(6, 4, 0, step) for step in range(3)])
@@ -315,7 +248,7 @@ def batch_of(examples: int, size: int, seed: int, step: int) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=2)
-def _shuffled(examples: int, seed: int, round_: int) -> torch.Tensor:
+def _shuffled(examples: int, seed: int, round_: int) -> Tensor:
     number = int(content_hash("round", seed, round_)[:15], 16)
     generator = torch.Generator().manual_seed(number)
     return torch.randperm(examples, generator=generator)
@@ -325,7 +258,7 @@ def draw_noise(
     shape: tuple[int, ...],
     generator: torch.Generator,
     device: torch.device | str,
-) -> torch.Tensor:
+) -> Tensor:
     """N(0, 1) from the generator of a step; on CUDA it is drawn there.
 
     Drawing a batch of portraits on the processor takes longer than the rest
@@ -352,13 +285,11 @@ class _Run:
             multi_avg_fn=_running_average,
             use_buffers=True,
         )
-        self.best: dict[str, torch.Tensor] = {}
+        self.best: dict[str, Tensor] = {}
         self.report = StageReport(
             stage=stage,
             examples=examples,
-            parameters=sum(
-                p.numel() for p in network.parameters() if p.requires_grad
-            ),
+            parameters=count_parameters(network),
         )
 
     @property
@@ -418,6 +349,11 @@ class _Run:
         if self.report.validations:
             said["valid"] = f"{self.report.validations[-1][1]:.4f}"
         return said
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _words(name: str, stage: str) -> str:
@@ -549,7 +485,7 @@ def _running_average(averages, values, count) -> None:
             average.copy_(average + (value - average) * share)
 
 
-def _trained_state(network: nn.Module) -> dict[str, torch.Tensor]:
+def _trained_state(network: nn.Module) -> dict[str, Tensor]:
     """A copy of what training changes."""
     state = trained_state(network)
     return {name: value.detach().clone() for name, value in state.items()}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 
 CONDITIONS = ("concat", "film", "cross", "global")
 TYPICAL = 0.1  # temperature of the weights of typical cells
@@ -49,15 +49,8 @@ class UNetSettings:
     output_relu: bool = True
 
     def __post_init__(self):
-        if self.condition not in CONDITIONS:
-            raise ConfigError(
-                f"unknown condition {self.condition!r}: choose one of "
-                f"{', '.join(CONDITIONS)}"
-            )
-        if self.norm not in ("batch", "group"):
-            raise ConfigError(
-                f"unknown norm {self.norm!r}: choose batch or group"
-            )
+        check_choice("condition", self.condition, CONDITIONS)
+        check_choice("norm", self.norm, ("batch", "group"))
 
 
 class UNet(nn.Module):
@@ -109,12 +102,8 @@ class UNet(nn.Module):
             self.point = GlobalPoint(widths[0], d, settings.dropout)
 
     def forward(
-        self,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        portrait: torch.Tensor,
-        counts: torch.Tensor,
-    ) -> torch.Tensor:
+        self, x: Tensor, t: Tensor, portrait: Tensor, counts: Tensor
+    ) -> Tensor:
         """Estimate noise, x_0 or v (whatever it was trained for).
 
         Args:
@@ -157,7 +146,7 @@ class GridConv2d(nn.Conv2d):
     matrices, which a processor does best on grids as small as 10 x 10.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, L, L] to [B, C', L, L], as ``nn.Conv2d`` does."""
         height, width = x.shape[2:]
         if x.is_cuda or height * width > PRODUCTS_UP_TO**2:
@@ -237,7 +226,7 @@ class GlobalPoint(nn.Module):
         nn.init.constant_(self.place.bias, 0.5)
 
     @torch.no_grad()
-    def start_from(self, typical: torch.Tensor, points: torch.Tensor) -> None:
+    def start_from(self, typical: Tensor, points: Tensor) -> None:
         """Add the ridge regression from users to points.
 
         There are few labels and many weights: training then only has to
@@ -262,7 +251,7 @@ class GlobalPoint(nn.Module):
         return self.place(h) * vector[..., None, None]
 
 
-def typical_mean(portrait: torch.Tensor, counts: torch.Tensor):
+def typical_mean(portrait: Tensor, counts: Tensor):
     """Mean of the occupied cells, weighted by how typical each one is.
 
     The weight is the number of items of a cell times exp(cosine / 0.1), the
@@ -308,9 +297,7 @@ class CrossAttention(nn.Module):
         return mixed.transpose(1, 2).view_as(h)
 
 
-def occupied_cells(
-    portrait: torch.Tensor, counts: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def occupied_cells(portrait: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """The cells with history items as a padded set.
 
     Args:
@@ -335,7 +322,7 @@ def occupied_cells(
     return torch.cat([vectors, centres], dim=-1), flat.gather(1, order) == 0
 
 
-def sinusoid(t: torch.Tensor, width: int) -> torch.Tensor:
+def sinusoid(t: Tensor, width: int) -> Tensor:
     """Sinusoidal embedding of time steps, [B] -> [B, width]."""
     half = width // 2
     rates = torch.exp(

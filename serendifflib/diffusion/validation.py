@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from serendifflib.data.splits import Examples, make_examples
 from serendifflib.errors import ModelError
@@ -33,8 +34,8 @@ class Validation:
         candidates: LongTensor [V, C].
     """
 
-    histories: torch.Tensor
-    candidates: torch.Tensor
+    histories: Tensor
+    candidates: Tensor
 
     def __len__(self) -> int:
         """Number of cases V."""
@@ -74,7 +75,7 @@ class Validation:
         if not len(chosen):
             return None
         data = fold.interactions
-        pool = np.setdiff1d(np.arange(1, data.n_items + 1), fold.missing_items)
+        pool = fold.catalogue
         rows = []
         for m in chosen:
             target = int(valid.targets[m])
@@ -93,10 +94,7 @@ class Validation:
         )
 
     def ndcg(
-        self,
-        score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        *,
-        batch: int = 64,
+        self, score: Callable[[Tensor, Tensor], Tensor], *, batch: int = 64
     ) -> float:
         """:func:`mean_ndcg` of ``score(histories, candidates)`` [B, C]."""
         parts = zip(
@@ -107,7 +105,7 @@ class Validation:
         return mean_ndcg(torch.cat([score(h, c).cpu() for h, c in parts]))
 
 
-def mean_ndcg(scores: torch.Tensor, k: int = K) -> float:
+def mean_ndcg(scores: Tensor, k: int = K) -> float:
     """Mean NDCG@k (Eq. 12) of scores whose column 0 is the target's.
 
     Ties are ranked in the middle, so that a constant scorer stands at

@@ -31,13 +31,12 @@ from serendifflib.io import cache_dir, content_hash, locked
 from serendifflib.model.serendiff import (
     SerenDiff,
     checkpoint_files,
-    whole_fold,
 )
 from serendifflib.model.settings import make_settings
 from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding
 from serendifflib.portrait.encoding import Encoder
-from serendifflib.portrait.fold import FoldData, prepare_fold
+from serendifflib.portrait.fold import FoldData, prepare_fold, whole_fold
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import Profile, current_profile
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from serendifflib.data.interactions import Interactions, find_id
+from serendifflib.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,40 @@ class Catalogue:
             UnknownItemError: the id does not occur.
         """
         return find_id("item", self.items, item, self.name) + 1
+
+    def item_numbers(self, items: Iterable[object]) -> np.ndarray:
+        """Numbers of some item ids, each once, int64.
+
+        Raises:
+            UnknownItemError: an id does not occur.
+            ConfigError: one text instead of a list.
+        """
+        if isinstance(items, str):
+            raise ConfigError(f"{items!r} is one text; give a list of ids")
+        known = [self.item_number(item) for item in items]
+        return np.array(list(dict.fromkeys(known)), dtype=np.int64)
+
+    def reader(
+        self, user: object, items: Iterable[object] | None
+    ) -> tuple[str, np.ndarray, np.ndarray | None]:
+        """A user, or somebody new who is known by a list of items.
+
+        Returns:
+            name, history, and the items that the counts know of the reader;
+            None where they know nothing.
+
+        Raises:
+            UnknownUserError, UnknownItemError: no such id.
+            ConfigError: neither a user nor items, or both.
+        """
+        if (user is None) == (items is None):
+            raise ConfigError("name either a user or items, e.g. items=['a']")
+        if items is None:
+            number = self.user_number(user)
+            history = self.histories[number]
+            counted = history[: self.counted[number]]
+            return str(user), history, counted if len(counted) else None
+        history = self.item_numbers(items)
+        if not len(history):
+            raise ConfigError("items is empty: name at least one item id")
+        return "somebody new", history, None

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
+from serendifflib.diffusion.base import PlacedItems
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.portrait.picture import draw_plane, drawable, mark_item
-from serendifflib.portrait.portrait import PortraitSpace, cell_of
+from serendifflib.portrait.portrait import Portraits, PortraitSpace, cell_of
 from serendifflib.portrait.scores import has_vector
 
 if TYPE_CHECKING:
@@ -62,6 +64,51 @@ class UserPortrait:
     side: int
     catalogue_positions: np.ndarray
     catalogue_scores: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        history: np.ndarray,
+        space: PortraitSpace,
+        catalogue: Catalogue,
+        side: int,
+        *,
+        name: str,
+        own: np.ndarray | None = None,
+    ) -> UserPortrait:
+        """Where a history [n] puts its items and the catalogue.
+
+        ``own``: items of a training user, whose rows are then not counted.
+        """
+        history = np.asarray(history, dtype=np.int64)
+        seen = space.view(history, own=own)
+        log_exp, cosine = space.scores(history, own=own)
+        return cls(
+            user=name,
+            items=history,
+            titles=[catalogue.title(item) for item in history],
+            positions=seen.past,
+            expectedness=np.exp(log_exp),
+            relevance=space.relevance_range.apply(cosine),
+            side=side,
+            catalogue_positions=seen.positions,
+            catalogue_scores=seen.scores,
+        )
+
+    def placed(self, space: PortraitSpace) -> PlacedItems:
+        """This user, and the whole catalogue, as a diffusion sees them."""
+        scores = self.catalogue_scores
+        if scores is None:  # a portrait that was made by hand
+            scores = np.stack(space.catalogue_scores(self.items), axis=1)
+        return PlacedItems(
+            Portraits(
+                torch.from_numpy(self.items)[None],
+                torch.from_numpy(self.positions)[None],
+            ),
+            torch.arange(1, len(scores))[None],
+            torch.from_numpy(self.catalogue_positions[1:])[None],
+            torch.from_numpy(scores[1:])[None],
+        )
 
     @property
     def centre(self) -> np.ndarray:
@@ -132,26 +179,27 @@ def direction(change: np.ndarray) -> str:
 
 
 def nearest_history(
-    item: int, history: np.ndarray, vectors: torch.Tensor
-) -> tuple[int | None, float]:
-    """Place in the history of the most similar item, and its cosine.
+    item: int, history: np.ndarray, vectors: Tensor
+) -> list[tuple[int, float]]:
+    """Places in the history of the two most similar items, and cosines.
 
-    None and NaN where the item, or all of the history, has no text.
+    None where the item, or all of the history, has no text.
     """
+    if not has_vector(vectors[item]):
+        return []
     known = vectors[torch.as_tensor(history)]
     cosines = known @ vectors[item]
     cosines[~has_vector(known)] = -torch.inf
-    best = int(cosines.argmax())
-    if not has_vector(vectors[item]) or torch.isinf(cosines[best]):
-        return None, float("nan")
-    return best, float(cosines[best])
+    best = cosines.argsort(descending=True, stable=True)[:2]
+    return [
+        (place, float(cosines[place]))
+        for place in best.tolist()
+        if not torch.isinf(cosines[place])
+    ]
 
 
 def words_of_draws(
-    portrait: UserPortrait,
-    item: int,
-    cells: np.ndarray,
-    vectors: torch.Tensor,
+    portrait: UserPortrait, item: int, cells: np.ndarray, vectors: Tensor
 ) -> str:
     """How many drawn points lie about an item, and near which of the history.
 
@@ -169,14 +217,9 @@ def words_of_draws(
         return ""
     here = cell_of(portrait.catalogue_positions[item], portrait.side)
     near = int((np.abs(cells - here).max(axis=1) <= 1).sum())
-    known = vectors[torch.as_tensor(portrait.items)]
-    cosines = known @ vectors[item]
-    cosines[~has_vector(known)] = -torch.inf
-    order = cosines.argsort(descending=True, stable=True)[:2]
     titles = [
-        f"“{portrait.titles[int(place)]}”"
-        for place in order
-        if has_vector(vectors[item]) and not torch.isinf(cosines[place])
+        f"“{portrait.titles[place]}”"
+        for place, _ in nearest_history(item, portrait.items, vectors)
     ]
     said = f"{_count(near)} of {_count(len(cells))} draws lie here"
     if near == 1:
@@ -200,7 +243,7 @@ def recommendation_table(
     portrait: UserPortrait,
     items: np.ndarray,
     scores: np.ndarray,
-    vectors: torch.Tensor,
+    vectors: Tensor,
     catalogue: Catalogue,
 ) -> pd.DataFrame:
     """What :meth:`serendifflib.SerenDiff.recommend` returns."""
@@ -208,7 +251,7 @@ def recommendation_table(
     for item in items:
         place = portrait.catalogue_positions[item]
         step = place - portrait.centre
-        nearest, _ = nearest_history(int(item), portrait.items, vectors)
+        nearest = nearest_history(int(item), portrait.items, vectors)
         cell = cell_of(place, portrait.side) + 1
         rows.append(
             {
@@ -221,7 +264,7 @@ def recommendation_table(
                 "distance": float(np.linalg.norm(step)),
                 "direction": direction(step),
                 "nearest history item": (
-                    "" if nearest is None else portrait.titles[nearest]
+                    portrait.titles[nearest[0][0]] if nearest else ""
                 ),
             }
         )
@@ -275,7 +318,8 @@ class Explanation:
         """Measure where ``item`` lies for the user, and draws (``cells``)."""
         position = portrait.catalogue_positions[item]
         step = position - portrait.centre
-        place, cosine = nearest_history(item, portrait.items, space.vectors)
+        nearest = nearest_history(item, portrait.items, space.vectors)
+        place, cosine = nearest[0] if nearest else (None, float("nan"))
         known = np.isfinite(scores[item])
         return cls(
             portrait=portrait,

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 from serendifflib.portrait.portrait import cell_number
 
 MATCHES = ("own-cell", "zone", "field")
@@ -35,11 +36,8 @@ USERS = 8  # users per block: their points stay in the processor's cache
 
 
 def match(
-    generated: torch.Tensor,
-    vectors: torch.Tensor,
-    cells: torch.Tensor,
-    how: str,
-) -> torch.Tensor:
+    generated: Tensor, vectors: Tensor, cells: Tensor, how: str
+) -> Tensor:
     """Score candidates against a generated portrait.
 
     Args:
@@ -71,11 +69,8 @@ def match(
 
 
 def match_catalogue(
-    generated: torch.Tensor,
-    vectors: torch.Tensor,
-    cells: torch.Tensor,
-    how: str,
-) -> torch.Tensor:
+    generated: Tensor, vectors: Tensor, cells: Tensor, how: str
+) -> Tensor:
     """What :func:`match` gives when every item is a candidate.
 
     ``match`` gathers the vectors of every candidate of every user: right
@@ -109,30 +104,27 @@ def match_catalogue(
     return torch.cat(parts)
 
 
-def zone_cell(generated: torch.Tensor) -> torch.Tensor:
+def zone_cell(generated: Tensor) -> Tensor:
     """Flat index of the cell with the longest vector, [B]."""
     return generated.norm(dim=1).flatten(1).argmax(dim=1)
 
 
-def zone_map(generated: torch.Tensor) -> torch.Tensor:
+def zone_map(generated: Tensor) -> Tensor:
     """How strongly each cell is generated: vector length, [B, L, L]."""
     return generated.norm(dim=1)
 
 
 def _check(how: str) -> None:
-    if how not in MATCHES:
-        raise ConfigError(
-            f"unknown matching {how!r}: choose one of {', '.join(MATCHES)}"
-        )
+    check_choice("matching", how, MATCHES)
 
 
-def _rings(best: torch.Tensor, cells: torch.Tensor, side: int) -> torch.Tensor:
+def _rings(best: Tensor, cells: Tensor, side: int) -> Tensor:
     """Rings between each item's cell [B, C, 2] and the best one [B]."""
     centre = torch.stack([best // side, best % side], dim=-1)
     return (cells - centre[:, None]).abs().amax(dim=-1)
 
 
-def _match_block(generated, vectors, cells, how) -> torch.Tensor:
+def _match_block(generated, vectors, cells, how) -> Tensor:
     """Scores of a few users, [B, N]."""
     side = generated.shape[-1]
     points = generated.flatten(2).transpose(1, 2)  # [B, L*L, D]
@@ -147,14 +139,14 @@ def _match_block(generated, vectors, cells, how) -> torch.Tensor:
     return products(points.contiguous(), vectors, flat)
 
 
-def _all_products(points, vectors, cells) -> torch.Tensor:
+def _all_products(points, vectors, cells) -> Tensor:
     """A GPU computes every inner product and keeps those asked for."""
     everything = points.flatten(0, 1) @ vectors.T  # [B*L*L, N]
     everything = everything.view(len(points), -1, len(vectors))
     return everything.gather(1, cells.long()[:, None])[:, 0]
 
 
-def _sampled_products(points, vectors, cells) -> torch.Tensor:
+def _sampled_products(points, vectors, cells) -> Tensor:
     """A processor computes only these: row i of a sparse pattern, item i."""
     users, places, _ = points.shape
     items = len(vectors)
@@ -186,12 +178,12 @@ class Matcher:
         how: ``own-cell``, ``zone`` or ``field``.
     """
 
-    points: torch.Tensor
+    points: Tensor
     how: str
 
     def __call__(
-        self, generated: torch.Tensor, items: torch.Tensor, cells: torch.Tensor
-    ) -> torch.Tensor:
+        self, generated: Tensor, items: Tensor, cells: Tensor
+    ) -> Tensor:
         """Scores [B, C].
 
         Args:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import numbers
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -19,48 +18,36 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.sources import load_dataset
-from serendifflib.data.splits import Examples, make_examples, whole_split
+from serendifflib.data.splits import Examples
 from serendifflib.diffusion.base import Diffusion, PlacedItems, place
 from serendifflib.diffusion.devices import usable_device
-from serendifflib.diffusion.images import ImageDiffusion
-from serendifflib.diffusion.points import PointDiffusion
+from serendifflib.diffusion.reports import StageReport, TrainingReport
 from serendifflib.diffusion.sampling import check_sampler
 from serendifflib.diffusion.schedule import DDPMSchedule
-from serendifflib.diffusion.tokens import TokenDiffusion
-from serendifflib.diffusion.training import (
-    StageReport,
-    TrainingReport,
-    TrainingSettings,
-    train,
-)
-from serendifflib.diffusion.unet import UNetSettings
-from serendifflib.diffusion.validation import Validation, mean_ndcg
+from serendifflib.diffusion.training import count_parameters
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.io import content_hash
 from serendifflib.model import explain as explaining
 from serendifflib.model import storage
 from serendifflib.model.catalogue import Catalogue
+from serendifflib.model.fitting import (
+    fold_of,
+    make_diffusion,
+    stages_of,
+    train_stage,
+)
 from serendifflib.model.matching import Matcher
 from serendifflib.model.settings import Settings, make_settings
-from serendifflib.portrait.fold import FoldData, prepare_fold
-from serendifflib.portrait.items import (
-    centred,
-    join,
-    memberships,
-    shares,
-)
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.items import centred, join, memberships, shares
 from serendifflib.portrait.portrait import Portraits, PortraitSpace
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import check_request, check_scores
 
-PER_USER = 5  # next-item targets per user in pre-training
 TOLD = 10  # draws that an explanation speaks of
-BLOCK = 16  # users that are ranked at a time
 
 
 class SerenDiff:
@@ -121,8 +108,8 @@ class SerenDiff:
         )
         check_sampler(settings.sampler, settings.calls, settings.timesteps)
         self.space: PortraitSpace | None = None
-        self.memberships: torch.Tensor | None = None
-        self.points: torch.Tensor | None = None
+        self.memberships: Tensor | None = None
+        self.points: Tensor | None = None
         self.diffusion: Diffusion | None = None
         self.network: nn.Module | None = None
         self.catalogue: Catalogue | None = None
@@ -132,10 +119,7 @@ class SerenDiff:
         self.kind = "serendipity"
 
     def prepare(
-        self,
-        space: PortraitSpace,
-        shares: torch.Tensor,
-        catalogue: Catalogue,
+        self, space: PortraitSpace, shares: Tensor, catalogue: Catalogue
     ) -> None:
         """Take over all but the network.
 
@@ -154,57 +138,7 @@ class SerenDiff:
 
     def make_diffusion(self) -> Diffusion:
         """What is generated; an ablation differs."""
-        s = self.settings
-        if s.diffuse == "tokens":
-            return TokenDiffusion(
-                space=self.space,
-                points=self.points,
-                shares=self.memberships,
-                side=s.side,
-                popularity_bins=s.popularity_bins,
-                width=s.width,
-                dropout=s.dropout,
-                thinning=s.thinning,
-                seed=self.seed,
-                device=self.device,
-            )
-        common = {
-            "space": self.space,
-            "schedule": self.schedule,
-            "side": s.side,
-            "sampler": s.sampler,
-            "calls": s.calls,
-            "samples": s.samples,
-            "aggregate": s.aggregate,
-            "seed": self.seed,
-            "device": self.device,
-        }
-        if s.diffuse == "points":
-            return PointDiffusion(
-                memberships=self.memberships,
-                hidden=s.width,
-                dropout=s.dropout,
-                earliest=s.earliest,
-                negatives=s.negatives,
-                **common,
-            )
-        channels = self.points.shape[1]
-        return ImageDiffusion(
-            points=self.points,
-            unet=UNetSettings(
-                channels=channels,
-                widths=(s.width, 2 * s.width, 4 * s.width),
-                condition=s.condition,
-                norm=s.norm,
-                dropout=s.dropout,
-                output_relu=s.output_relu,
-            ),
-            predict=s.predict,
-            loss_kind=s.loss,
-            data_scale=channels**0.5 if s.unit_scale else 1.0,
-            matcher=Matcher(self.points, s.match),
-            **common,
-        )
+        return make_diffusion(self)
 
     # ------------------------------------------------------------- fitting
 
@@ -234,17 +168,13 @@ class SerenDiff:
             ModelError: the training diverged.
         """
         started = time.perf_counter()
-        fold = self._fold_of(data)
+        fold = fold_of(data, progress=self.progress)
         self.seed, self.kind = _seed_from(generator), fold.kind
         s = self.settings
         # an interrupted fit must not leave what looks like a fitted model
         self.network, self.reports = None, []
         space = PortraitSpace.fit(
-            fold,
-            bins=s.bins,
-            isotropy=s.isotropy,
-            weights=s.weights,
-            mu=s.mu,
+            fold, bins=s.bins, isotropy=s.isotropy, weights=s.weights, mu=s.mu
         )
         belonging = shares if s.diffuse == "tokens" else memberships
         self.prepare(
@@ -255,121 +185,16 @@ class SerenDiff:
         network = self.diffusion.new_network(self.seed)
         files = checkpoint_files(checkpoint) if checkpoint else (None, None)
         for (stage, examples, steps), path in zip(
-            self._stages(fold), (files[0], files[1]), strict=True
+            stages_of(self.settings, fold), files, strict=True
         ):
             if examples is not None:
-                self._train(network, fold, stage, examples, steps, path)
+                train_stage(self, network, fold, stage, examples, steps, path)
         if not keep_checkpoint:
             for path in filter(None, files):
                 path.unlink(missing_ok=True)
         self.network = network.to(self.device).eval()
         self.seconds = time.perf_counter() - started
         return self
-
-    def _fold_of(self, data) -> FoldData:
-        """The data of :meth:`fit` as a fold; say how much there is."""
-        fold = data
-        if not isinstance(fold, FoldData):
-            if not isinstance(data, Interactions):
-                data = load_dataset(data)
-            fold = whole_fold(data, progress=self.progress)
-        if self.progress:
-            print(
-                f"{fold.interactions.name}: {len(fold.train):,} {fold.kind} "
-                "targets to train on",
-                file=sys.stderr,
-            )
-        return fold
-
-    def _stages(
-        self, fold: FoldData
-    ) -> list[tuple[str, Examples | None, int]]:
-        """Name, examples and steps: next items (if asked), then targets."""
-        s, first = self.settings, None
-        if s.pretrain_steps and fold.kind == "serendipity":
-            found = make_examples(
-                fold.interactions,
-                fold.split.train_users,
-                "all-next",
-                per_user=PER_USER,
-                min_history=2,
-            )
-            first = _allowed(found, fold)
-        return [
-            ("next-item", first, s.pretrain_steps),
-            (fold.kind, fold.train, s.steps),
-        ]
-
-    def _train(
-        self,
-        network: nn.Module,
-        fold: FoldData,
-        stage: str,
-        examples: Examples,
-        steps: int,
-        checkpoint: Path | None,
-    ) -> None:
-        """One stage: place its users, start, descend."""
-        s, seed = self.settings, self.seed + len(self.reports)
-        placed = self.diffusion.examples(fold, examples, seed)
-        self.diffusion.start(network.cpu(), placed)
-        if not steps:
-            return
-        cases = self._cases(fold, stage) if s.patience else None
-        validate = None if cases is None else self._validator(cases)
-        report = train(
-            network.to(self.device),
-            self.diffusion.loss(network, placed),
-            len(placed),
-            TrainingSettings(
-                steps=steps,
-                batch_size=s.batch_size,
-                learning_rate=s.learning_rate,
-                weight_decay=s.weight_decay,
-                optimizer=s.optimizer,
-                ema=s.ema,
-                patience=s.patience if validate else 0,
-                validate_every=s.validate_every,
-            ),
-            seed=seed,
-            name=self.name,
-            stage=stage,
-            device=self.device,
-            validate=validate,
-            checkpoint=checkpoint,
-            keep_checkpoint=True,  # until the whole fit is done
-            origin=content_hash(
-                s.as_dict(),
-                stage,
-                self.points.numpy(),
-                placed.portraits.items.numpy(),
-                placed.portraits.positions.numpy(),
-                placed.items.numpy(),
-                placed.positions.numpy(),
-            ),
-            progress=self.progress,
-        )
-        self.reports.append(report)
-        if cases is not None:
-            self.diffusion.tune(network, cases)
-
-    def _cases(self, fold: FoldData, stage: str) -> PlacedItems | None:
-        """The common validation cases, placed once."""
-        cases = Validation.of(
-            fold,
-            kind=stage,
-            n_cases=self.settings.valid_users,
-            n_candidates=self.settings.valid_candidates,
-        )
-        if cases is None:
-            return None
-        return place(self.space, cases.histories, cases.candidates)
-
-    def _validator(self, cases: PlacedItems) -> Callable[[nn.Module], float]:
-        """NDCG of a network on validation cases."""
-        return lambda network: mean_ndcg(
-            self.diffusion.score(network, cases, draws=1)
-        )
 
     @property
     def report(self) -> TrainingReport:
@@ -379,10 +204,9 @@ class SerenDiff:
             ModelError: not fitted.
         """
         self._require_fit()
-        trained = (p for p in self.network.parameters() if p.requires_grad)
         return TrainingReport(
             model=self.name,
-            parameters=sum(p.numel() for p in trained),
+            parameters=count_parameters(self.network),
             stages=tuple(self.reports),
             seconds=self.seconds or sum(one.seconds for one in self.reports),
             settings=self.settings.as_dict(),
@@ -390,9 +214,8 @@ class SerenDiff:
 
     # ------------------------------------------------------------- scoring
 
-    def score(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    @torch.no_grad()
+    def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores of candidates for users known by their histories.
 
         Args:
@@ -411,12 +234,8 @@ class SerenDiff:
         n_items = len(self.space.vectors) - 1
         check_request(self.name, histories, candidates, n_items)
         seen = place(self.space, histories, candidates)
-        scores = self._score(seen)
+        scores = self.diffusion.score(self.network, seen)
         return check_scores(self.name, scores)
-
-    @torch.no_grad()
-    def _score(self, seen: PlacedItems) -> torch.Tensor:
-        return self.diffusion.score(self.network, seen)
 
     def with_sampling(self, *, seed: int | None = None, **changes) -> Self:
         """The same trained model that generates or matches otherwise.
@@ -436,10 +255,8 @@ class SerenDiff:
                 f"training; these can: {', '.join(sorted(late))}"
             )
         view = copy.copy(self._require_fit())
-        view.settings = replace(self.settings, **changes)
-        check_sampler(
-            view.settings.sampler, view.settings.calls, view.settings.timesteps
-        )
+        view.settings = s = replace(self.settings, **changes)
+        check_sampler(s.sampler, s.calls, s.timesteps)
         view.seed = self.seed if seed is None else seed
         view.diffusion = view.make_diffusion()
         return view
@@ -451,24 +268,24 @@ class SerenDiff:
         return self.diffusion.examples(fold, examples, self.seed)
 
     def look_at(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> tuple[Portraits, torch.Tensor]:
+        self, histories: Tensor, candidates: Tensor
+    ) -> tuple[Portraits, Tensor]:
         """What the network is told, and cells of candidates [B, C, 2]."""
         seen = place(self.space, histories, candidates)
         told = self.diffusion.represent(seen.portraits)
         return told, seen.cells(self.settings.side)
 
-    def generate(self, portraits: Portraits, **changes) -> torch.Tensor:
+    def generate(self, portraits: Portraits, **changes) -> Tensor:
         """See ``ImageDiffusion.generate`` of ``diffusion.images``."""
         return self.diffusion.generate(self.network, portraits, **changes)
 
     def match(
         self,
-        generated: torch.Tensor,
-        candidates: torch.Tensor,
-        cells: torch.Tensor,
+        generated: Tensor,
+        candidates: Tensor,
+        cells: Tensor,
         how: str | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Scores [B, C]; see :class:`serendifflib.model.matching.Matcher`."""
         how = how or self.settings.match
         return Matcher(self.points, how)(generated, candidates, cells)
@@ -476,10 +293,7 @@ class SerenDiff:
     # ----------------------------------------------------------- for readers
 
     def portrait(
-        self,
-        user: object = None,
-        *,
-        items: Sequence[object] | None = None,
+        self, user: object = None, *, items: Sequence[object] | None = None
     ) -> explaining.UserPortrait:
         """Portrait of a user, with ``plot()``.
 
@@ -492,7 +306,7 @@ class SerenDiff:
             ConfigError: neither a user nor items, or both.
         """
         self._require_fit()
-        name, history, own = self._reader(user, items)
+        name, history, own = self.catalogue.reader(user, items)
         return self.portrait_of(history, name=name, own=own)
 
     def portrait_of(
@@ -509,20 +323,14 @@ class SerenDiff:
             name: how the portrait calls the user.
             own: items of a training user, whose rows are then not counted.
         """
-        history = np.asarray(history, dtype=np.int64)
-        space = self._require_fit().space
-        seen = space.view(history, own=own)
-        log_exp, cosine = space.scores(history, own=own)
-        return explaining.UserPortrait(
-            user=name,
-            items=history,
-            titles=[self.catalogue.title(item) for item in history],
-            positions=seen.past,
-            expectedness=np.exp(log_exp),
-            relevance=space.relevance_range.apply(cosine),
-            side=self.settings.side,
-            catalogue_positions=seen.positions,
-            catalogue_scores=seen.scores,
+        self._require_fit()
+        return explaining.UserPortrait.of(
+            history,
+            self.space,
+            self.catalogue,
+            self.settings.side,
+            name=name,
+            own=own,
         )
 
     def recommend(
@@ -553,7 +361,7 @@ class SerenDiff:
         """
         k = _at_least_one("k", k)
         portrait = self.portrait(user, items=items)
-        return self._best(portrait, k, self._numbers(exclude))
+        return self._best(portrait, k, self.catalogue.item_numbers(exclude))
 
     def recommend_all(
         self, k: int = 10, *, exclude: Sequence[object] = ()
@@ -569,7 +377,7 @@ class SerenDiff:
         """
         k = _at_least_one("k", k)
         users = self._require_fit().catalogue.users
-        left_out = self._numbers(exclude)
+        left_out = self.catalogue.item_numbers(exclude)
         tables = []
         for user in tqdm(users, "recommend", disable=not self.progress):
             table = self._best(self.portrait(user), k, left_out)
@@ -604,7 +412,7 @@ class SerenDiff:
         number = self._require_fit().catalogue.item_number(item)
         portrait = self.portrait(user, items=items)
         cells = self.diffusion.draw_cells(
-            self.network, self._everything(portrait), TOLD
+            self.network, portrait.placed(self.space), TOLD
         )
         return explaining.Explanation.of(
             portrait,
@@ -625,58 +433,22 @@ class SerenDiff:
         """
         if not isinstance(user, explaining.UserPortrait):
             user = self.portrait(user)
-        seen = self._everything(user)
+        seen = user.placed(self.space)
         return self.diffusion.zone(self.network, seen)[0].cpu().numpy()
 
+    @torch.no_grad()
     def rank(self, portrait: explaining.UserPortrait) -> np.ndarray:
         """Scores of all items, [N + 1]; -inf for what cannot be given.
 
         That is item 0, what the user has, and items without a vector.
         """
         scores = np.full(len(self._require_fit().space.vectors), -np.inf)
-        scores[1:] = self._score(self._everything(portrait))[0].numpy()
+        scores[1:] = self.diffusion.score(
+            self.network, portrait.placed(self.space)
+        )[0].numpy()
         scores[portrait.items] = -np.inf
         scores[(self.space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
         return scores
-
-    def _reader(
-        self, user: object, items: Sequence[object] | None
-    ) -> tuple[str, np.ndarray, np.ndarray | None]:
-        """Name, history, and the items that the counts know of a reader."""
-        if (user is None) == (items is None):
-            raise ConfigError("name either a user or items, e.g. items=['a']")
-        if items is None:
-            number = self.catalogue.user_number(user)
-            history = self.catalogue.histories[number]
-            counted = history[: self.catalogue.counted[number]]
-            return str(user), history, counted if len(counted) else None
-        history = self._numbers(items)
-        if not len(history):
-            raise ConfigError("items is empty: name at least one item id")
-        return "somebody new", history, None
-
-    def _numbers(self, items: Iterable[object]) -> np.ndarray:
-        """Item numbers of item ids, int64."""
-        if isinstance(items, str):
-            raise ConfigError(f"{items!r} is one text; give a list of ids")
-        known = [self.catalogue.item_number(item) for item in items]
-        return np.array(list(dict.fromkeys(known)), dtype=np.int64)
-
-    def _everything(self, portrait: explaining.UserPortrait) -> PlacedItems:
-        """One user and the whole catalogue."""
-        scores = portrait.catalogue_scores
-        if scores is None:  # a portrait that was made by hand
-            found = self.space.catalogue_scores(portrait.items)
-            scores = np.stack(found, axis=1)
-        return PlacedItems(
-            Portraits(
-                torch.from_numpy(portrait.items)[None],
-                torch.from_numpy(portrait.positions)[None],
-            ),
-            torch.arange(1, len(self.space.vectors))[None],
-            torch.from_numpy(portrait.catalogue_positions[1:])[None],
-            torch.from_numpy(scores[1:])[None],
-        )
 
     def _require_fit(self) -> Self:
         if self.space is None or self.network is None:
@@ -717,25 +489,6 @@ class SerenDiff:
 def checkpoint_files(checkpoint: Path) -> tuple[Path, Path]:
     """Files of an unfinished fit: pre-training, and training itself."""
     return checkpoint.with_name(f"pre-{checkpoint.name}"), checkpoint
-
-
-def _allowed(examples: Examples, fold: FoldData) -> Examples:
-    """Those before the cutoff of the fold whose target has a vector."""
-    has_vector = ~np.isin(examples.targets.numpy(), fold.missing_items)
-    in_time = np.isin(examples.rows, fold.training_rows)
-    return examples.subset(has_vector & in_time)
-
-
-def whole_fold(
-    interactions: Interactions, *, progress: bool = True
-) -> FoldData:
-    """All users train, but every tenth, who validates; nobody tests."""
-    return prepare_fold(
-        interactions,
-        whole_split(interactions),
-        progress=progress,
-        train_per_user=PER_USER,
-    )
 
 
 def _seed_from(generator: torch.Generator | None) -> int:

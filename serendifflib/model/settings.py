@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from serendifflib.diffusion.points import AGGREGATES
 from serendifflib.diffusion.sampling import SAMPLERS
 from serendifflib.diffusion.schedule import PREDICT
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 from serendifflib.model.matching import MATCHES
 from serendifflib.profiles import Profile
 
@@ -124,11 +124,7 @@ class Settings:
             ("match", self.match, MATCHES),
             ("aggregate", self.aggregate, AGGREGATES),
         ):
-            if value not in known:
-                raise ConfigError(
-                    f"unknown {name} {value!r}: choose one of "
-                    f"{', '.join(known)}"
-                )
+            check_choice(name, value, known)
         if self.aggregate == "error" and self.diffuse != "points":
             raise ConfigError(
                 "aggregate 'error' needs diffuse 'points', not "
@@ -244,10 +240,7 @@ def make_settings(
     Raises:
         ConfigError: unknown preset or setting.
     """
-    if preset not in PRESETS:
-        raise ConfigError(
-            f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}"
-        )
+    check_choice("preset", preset, PRESETS)
     unknown = set(changes) - {field.name for field in fields(Settings)}
     if unknown:
         raise ConfigError(

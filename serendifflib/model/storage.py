@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 import torch
+from torch import Tensor
 
 from serendifflib.diffusion.checkpoints import read_state, write_state
-from serendifflib.diffusion.training import StageReport
+from serendifflib.diffusion.reports import StageReport
 from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.settings import Settings
@@ -160,5 +161,5 @@ def _co_occurrence(tensors: dict, width: int, mu: float) -> CoOccurrence:
     return CoOccurrence.from_matrix(matrix, mu)
 
 
-def _tensor(values: np.ndarray) -> torch.Tensor:
+def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))

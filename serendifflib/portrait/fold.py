@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import Tensor
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.splits import (
@@ -20,12 +20,14 @@ from serendifflib.data.splits import (
     Split,
     make_examples,
     training_rows_of,
+    whole_split,
 )
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import DataError, check_choice
 from serendifflib.portrait.encoding import Encoder, default_encoder
 from serendifflib.portrait.items import mean_vectors
 
 KINDS = ("serendipity", "next-item")
+PER_USER = 5  # next-item targets per user in pre-training
 REVIEWS = ("unlabelled", "train", "all")
 
 
@@ -52,7 +54,7 @@ class FoldData:
     interactions: Interactions
     split: Split
     kind: str
-    raw_vectors: torch.Tensor
+    raw_vectors: Tensor
     missing_items: np.ndarray
     train: Examples
     valid: Examples
@@ -84,6 +86,33 @@ class FoldData:
             int(users[start]): items[start:end]
             for start, end in pairwise([*starts, len(items)])
         }
+
+    @cached_property
+    def catalogue(self) -> np.ndarray:
+        """Numbers of all items that can be candidates, int64, sorted."""
+        everything = np.arange(1, self.interactions.n_items + 1)
+        return np.setdiff1d(everything, self.missing_items)
+
+    def next_items(self, per_user: int, max_history: int = 100) -> Examples:
+        """Next-item targets of the training users, to pre-train on.
+
+        Rows with two items before them, up to the cutoff of a split by time,
+        whose item has a vector.
+
+        Args:
+            per_user: at most this many targets of a user.
+            max_history: the latest this many items are kept.
+        """
+        found = make_examples(
+            self.interactions,
+            self.split.train_users,
+            "all-next",
+            max_history=max_history,
+            per_user=per_user,
+            min_history=2,
+        )
+        known = ~np.isin(found.targets.numpy(), self.missing_items)
+        return found.subset(known & np.isin(found.rows, self.training_rows))
 
     def training_histories(self) -> list[np.ndarray]:
         """The sequences of :attr:`training_items`, without the users."""
@@ -133,42 +162,35 @@ def plan_fold(
             training takes up to ``train_per_user`` rows of each user.
         reviews: which reviews make an item's vector. ``"unlabelled"``: those
             that are nobody's label-1 review and no held-out target's;
-            ``"train"``: all but held-out targets'; ``"all"``: every review.
-            The last is the leak: the review that made the label is inside
-            the vector of the item to be found. Data whose texts describe
-            items instead of reviewing them (MovieLens) use every text.
+            ``"train"``: all but held-out targets'; ``"all"``: every review,
+            a leak, for the review that made the label is inside the vector
+            of the item to be found. Texts that describe items instead of
+            reviewing them (MovieLens) are all used.
         max_history: the latest this many items of a history are kept.
         train_per_user: see ``kind``.
-        seed: for the choice of those rows.
+        seed: chooses these rows.
 
     Raises:
         ConfigError: an unknown kind or rule for reviews.
-        DataError: no text is left, or there is nothing to train or test on;
-            says why.
+        DataError: no text, or nothing to train or test on; says why.
     """
     if kind is None:
         kind = "serendipity" if interactions.has_labels else "next-item"
-    if kind not in KINDS:
-        raise ConfigError(
-            f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}"
-        )
-    if reviews not in REVIEWS:
-        raise ConfigError(
-            f"unknown reviews {reviews!r}: choose one of {', '.join(REVIEWS)}"
-        )
+    check_choice("kind", kind, KINDS)
+    check_choice("reviews", reviews, REVIEWS)
     parts = {
         part: make_examples(interactions, users, kind, max_history=max_history)
         for part, users in (
-            ("valid", split.valid_users),
-            ("test", split.test_users),
+            ("valid", split.valid_users), ("test", split.test_users),
         )
-    }
+    }  # fmt: skip
+    labels = kind == "serendipity"
     parts["train"] = make_examples(
         interactions,
         split.train_users,
-        "serendipity" if kind == "serendipity" else "all-next",
+        "serendipity" if labels else "all-next",
         max_history=max_history,
-        per_user=None if kind == "serendipity" else train_per_user,
+        per_user=None if labels else train_per_user,
         seed=seed,
     )
     training_rows = training_rows_of(interactions, split)
@@ -178,27 +200,34 @@ def plan_fold(
     held_out = np.concatenate([parts["valid"].rows, parts["test"].rows])
     allowed = allowed_reviews(interactions, held_out, reviews)
     _check_texts(interactions, allowed)
-    missing = np.setdiff1d(
-        np.arange(1, interactions.n_items + 1),
-        interactions.item_index[allowed],
-    )
+    everything = np.arange(1, interactions.n_items + 1)
+    missing = np.setdiff1d(everything, interactions.item_index[allowed])
     dropped = {}
     for part, examples in parts.items():
         has_text = ~np.isin(examples.targets.numpy(), missing)
         dropped[part] = int((~has_text).sum())
         parts[part] = examples.subset(has_text)
-    for part, users in (
-        ("train", split.train_users),
-        ("test", split.test_users),
-    ):
-        asked = part == "train" or len(users)
-        if asked and not len(parts[part]):
-            why = _why_nothing(interactions, users, kind, dropped[part])
-            raise DataError(
-                f"{interactions.name}, {split.name}: no {kind} target in its "
-                f"{part} users: {why}"
+    plan = FoldPlan(kind, parts, dropped, allowed, missing, training_rows)
+    _check_parts(interactions, split, plan)
+    return plan
+
+
+def _check_parts(
+    interactions: Interactions, split: Split, plan: FoldPlan
+) -> None:
+    """Refuse a fold without a target to train or test on, and say why."""
+    asked = {"train": split.train_users}
+    if len(split.test_users):
+        asked["test"] = split.test_users
+    for part, users in asked.items():
+        if not len(plan.parts[part]):
+            why = _why_nothing(
+                interactions, users, plan.kind, plan.dropped[part]
             )
-    return FoldPlan(kind, parts, dropped, allowed, missing, training_rows)
+            raise DataError(
+                f"{interactions.name}, {split.name}: no {plan.kind} target in "
+                f"its {part} users: {why}"
+            )
 
 
 def _check_texts(interactions: Interactions, allowed: np.ndarray) -> None:
@@ -241,20 +270,14 @@ def _why_nothing(
         what = "labels"
     if not rows.any():
         return f"they have no {what}"
+    none = f"none of their {int(rows.sum()):,} {what} has a history"
     times = interactions.frame["timestamp"].to_numpy()
     firsts = interactions.row_start[interactions.user_index]
-    if ((np.arange(len(rows)) > firsts) & (times == times[firsts]))[
-        rows
-    ].any():
-        return (
-            f"none of their {int(rows.sum()):,} {what} has a history, because "
-            "the user's rows all have the same time"
-        )
-    return (
-        f"none of their {int(rows.sum()):,} {what} has a history, a row of "
-        "the same user at an earlier time"
-        + (", or a rating of 4 or more" if kind == "next-item" else "")
-    )
+    later = np.arange(len(rows)) > firsts
+    if (later & (times == times[firsts]))[rows].any():
+        return f"{none}, because the user's rows all have the same time"
+    rated = ", or a rating of 4 or more" if kind == "next-item" else ""
+    return f"{none}, a row of the same user at an earlier time{rated}"
 
 
 def _advice(interactions: Interactions) -> str:
@@ -311,6 +334,18 @@ def prepare_fold(
         **plan.parts,
         train_items=np.unique(interactions.item_index[plan.training_rows]),
         dropped=plan.dropped,
+    )
+
+
+def whole_fold(
+    interactions: Interactions, *, progress: bool = True
+) -> FoldData:
+    """All users train, but every tenth, who validates; nobody tests."""
+    return prepare_fold(
+        interactions,
+        whole_split(interactions),
+        progress=progress,
+        train_per_user=PER_USER,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from serendifflib.data.splits import Examples
 from serendifflib.io import content_hash
@@ -15,7 +16,6 @@ from serendifflib.portrait.portrait import (
     PortraitSpace,
     cell_number,
     cell_of,
-    place_training,
 )
 
 MEMO_BYTES = 400_000_000  # what a grid may remember
@@ -82,9 +82,7 @@ class Grid:
         small = np.uint8 if self.side <= 16 else np.uint16
         return Look(past, flat.astype(small))
 
-    def cells(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def cells(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Flat cells of candidates [B, C] for unknown users, int64."""
         rows = [
             self.look(history).cells[wanted].astype(np.int64)
@@ -101,7 +99,7 @@ class Grid:
         own = fold.training_items.get(int(examples.users[row]))
         return self.look(examples.histories[row].numpy(), own=own)
 
-    def place(self, histories: torch.Tensor, items: torch.Tensor) -> Placement:
+    def place(self, histories: Tensor, items: Tensor) -> Placement:
         """Histories [B, n] of unknown users, and items [B, K]; remembered."""
         key = content_hash(histories.numpy(), items.numpy())
         if key not in self._placed:
@@ -123,3 +121,40 @@ class Grid:
     def cells_of(self, placed: Placement) -> np.ndarray:
         """Flat cells of what was placed, [M, K]."""
         return cell_number(cell_of(placed.positions, self.side), self.side)
+
+
+def place_training(
+    space: PortraitSpace,
+    fold: FoldData,
+    examples: Examples,
+    items: np.ndarray | None = None,
+) -> Placement:
+    """Place training examples as if their users had never been seen.
+
+    Their own rows are left out of the counts. The space keeps the places of
+    targets: all models of a fold that have this space share them.
+
+    Args:
+        space: of the fold.
+        fold: whose training users the examples belong to.
+        examples: M of them.
+        items: item numbers, [M, K]; None is the targets, [M, 1].
+    """
+    kept = items is None
+    if items is None:
+        items = examples.targets.numpy()[:, None]
+    histories = examples.histories.numpy()
+    key = content_hash(fold.training_rows, examples.users, histories, items)
+    if kept and key in space.placed:
+        return space.placed[key]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    placed = space.place(
+        [history[history > 0] for history in histories],
+        items,
+        own=[fold.training_items.get(int(user)) for user in examples.users],
+        sample=True,
+        device=device,
+    )
+    if kept:
+        space.placed[key] = placed
+    return placed

@@ -9,9 +9,10 @@ import scipy.sparse
 import torch
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.decomposition import PCA
+from torch import Tensor
 from torch.nn import functional as F
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 from serendifflib.portrait.encoding import unit_rows
 
 SHARP = 0.05  # temperature of a membership, in cosines
@@ -25,7 +26,7 @@ def mean_vectors(
     item_index: np.ndarray,
     allowed: np.ndarray,
     n_items: int,
-) -> tuple[torch.Tensor, np.ndarray]:
+) -> tuple[Tensor, np.ndarray]:
     """Item vector = unit-length mean over the item's allowed reviews.
 
     Args:
@@ -76,7 +77,7 @@ class Isotropy:
     @classmethod
     def fit(
         cls,
-        vectors: torch.Tensor,
+        vectors: Tensor,
         items: np.ndarray,
         how: str = "center",
         *,
@@ -87,10 +88,7 @@ class Isotropy:
         Raises:
             ConfigError: ``how`` is not known.
         """
-        if how not in ("none", "center", "whiten"):
-            raise ConfigError(
-                f"unknown isotropy {how!r}: choose none, center or whiten"
-            )
+        check_choice("isotropy", how, ("none", "center", "whiten"))
         known = vectors[torch.as_tensor(items, dtype=torch.long)].numpy()
         known = known[np.linalg.norm(known, axis=1) > 0]
         if how == "none":
@@ -107,7 +105,7 @@ class Isotropy:
         basis = pca.components_[kept].T / np.sqrt(variance[kept])
         return cls(how, mean, basis.astype(np.float32))
 
-    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
+    def apply(self, vectors: Tensor) -> Tensor:
         """Transformed unit vectors [N + 1, d']; zero rows stay zero.
 
         A row at the mean has no direction of its own: it becomes zero, for
@@ -125,7 +123,7 @@ class Isotropy:
         return torch.from_numpy(moved)
 
 
-def mean_cosine(vectors: torch.Tensor) -> float:
+def mean_cosine(vectors: Tensor) -> float:
     """Mean cosine between two different rows of unit ``vectors`` [M, d].
 
     Zero rows are left out. 0 means isotropic, 1 means all alike.
@@ -161,18 +159,15 @@ def prototypes(known: np.ndarray, count: int) -> np.ndarray:
     return KMeans(count, init=centres, n_init=1).fit(known).cluster_centers_
 
 
-def shares(
-    vectors: torch.Tensor, count: int, sharp: float = SHARP
-) -> torch.Tensor:
+def shares(vectors: Tensor, count: int) -> Tensor:
     """How much each item belongs to each prototype of the catalogue.
 
-    A softmax of cosines over ``sharp``. No label and no user is used.
+    A softmax of cosines over 0.05. No label and no user is used.
 
     Args:
         vectors: unit item vectors, [N + 1, d]; rows of zeros are no items.
         count: at most this many prototypes, and at most one per eight items;
             0 is none.
-        sharp: temperature; small is hard.
 
     Returns:
         float64 [N + 1, P], rows sum to 1; what is no item has zeros.
@@ -186,11 +181,11 @@ def shares(
     centres = torch.from_numpy(prototypes(known.numpy(), count))
     found = vectors.new_zeros(len(vectors), count).double()
     cosines = known @ F.normalize(centres, dim=1).T
-    found[real] = (cosines / sharp).softmax(dim=1)
+    found[real] = (cosines / SHARP).softmax(dim=1)
     return found
 
 
-def centred(shares: torch.Tensor) -> torch.Tensor:
+def centred(shares: Tensor) -> Tensor:
     """Shares minus their mean over the catalogue, as inputs of a network.
 
     Args:
@@ -209,14 +204,12 @@ def centred(shares: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def memberships(
-    vectors: torch.Tensor, count: int, sharp: float = SHARP
-) -> torch.Tensor:
+def memberships(vectors: Tensor, count: int) -> Tensor:
     """Centred shares of items in prototypes, [N + 1, P]."""
-    return centred(shares(vectors, count, sharp))
+    return centred(shares(vectors, count))
 
 
-def join(vectors: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+def join(vectors: Tensor, shares: Tensor) -> Tensor:
     """Item vectors [N + 1, d] and memberships [N + 1, P] side by side.
 
     Both weigh the same. Without any prototype (P = 0) these are the vectors.

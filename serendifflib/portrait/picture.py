@@ -18,6 +18,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Circle, Rectangle
+from matplotlib.text import Annotation
 
 INK = "#222222"
 MUTED = "#5f6b7a"
@@ -104,25 +106,14 @@ def draw_plane(
             origin="lower",
             extent=(0, 1, 0, 1),
             cmap=ZONE,
-            aspect="equal",
             zorder=0,
         )
-    if side <= 25:
-        ticks = np.linspace(0, 1, side + 1)
-        ax.vlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
-        ax.hlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+    cell_borders(ax, side)
     if reach is not None:
-        angle = np.linspace(np.pi, 1.5 * np.pi, 100)
-        x, y = 1 + reach * np.cos(angle), 1 + reach * np.sin(angle)
-        inside = (x >= 0) & (y >= 0)
-        ax.plot(
-            np.where(inside, x, np.nan),
-            np.where(inside, y, np.nan),
-            color=HISTORY,
-            ls=(0, (4, 3)),
-            lw=1.2,
-            zorder=2,
-        )
+        circle = Circle((1, 1), reach, fill=False, ec=HISTORY, ls=(0, (4, 3)))
+        circle.set(lw=1.2, zorder=2)
+        plane = Rectangle((0, 0), 1, 1, transform=ax.transData)
+        ax.add_patch(circle).set_clip_path(plane)
     x, y = np.asarray(positions, dtype=float).reshape(-1, 2).T
     marker: dict[str, Any] = {
         "mec": "white",
@@ -133,19 +124,10 @@ def draw_plane(
     if len(x) > 1:  # nothing, drawn unclipped, would spoil the layout
         ax.plot(x[1:], y[1:], "o", color=HISTORY, ms=7, **marker)
     ax.plot(x[:1], y[:1], "s", color=ANCHOR, ms=9, **marker)
-    if numbers:
-        for place, spot in enumerate(zip(x, y, strict=True), start=1):
-            note = ax.annotate(
-                str(place),
-                spot,
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=8,
-                color=INK,
-                path_effects=HALO,
-                zorder=4,
-            )
-            note.set_in_layout(False)  # or frames of a slider would jump
+    for place, spot in enumerate(zip(x, y, strict=True), start=1):
+        if numbers:
+            number = note(ax, str(place), spot, (5, 4), fontsize=8)
+            number.set_in_layout(False)  # or frames of a slider would jump
     ax.set(
         xlim=(-0.02, 1.1 if numbers else 1.04),  # room for two digits
         ylim=(-0.02, 1.04),
@@ -153,16 +135,39 @@ def draw_plane(
         ylabel="relevance (quantile)",
         aspect="equal",
     )
-    ax.spines[["left", "bottom", "top", "right"]].set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return ax
 
 
-def mark_item(
+def cell_borders(ax: Axes, side: int) -> None:
+    """Borders of L x L cells on the unit square, up to 25 cells per axis."""
+    if side <= 25:
+        ticks = np.linspace(0, 1, side + 1)
+        ax.vlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+        ax.hlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+
+
+def note(
     ax: Axes,
-    point: np.ndarray,
-    centre: np.ndarray,
-    label: str | None,
+    text: str,
+    spot: tuple[float, float],
+    offset: tuple[float, float] = (0, 0),
+    **style: Any,
+) -> Annotation:
+    """Words on a plot with a white rim, ``offset`` points from ``spot``."""
+    options: dict[str, Any] = {
+        "xytext": offset,
+        "textcoords": "offset points",
+        "color": INK,
+        "path_effects": HALO,
+        "zorder": 4,
+    }
+    return ax.annotate(text, spot, **(options | style))
+
+
+def mark_item(
+    ax: Axes, point: np.ndarray, centre: np.ndarray, label: str | None
 ) -> None:
     """An item on the plane, with an arrow from the middle of the history.
 

@@ -16,10 +16,9 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 import torch
+from torch import Tensor
 
-from serendifflib.data.splits import Examples
-from serendifflib.errors import ConfigError
-from serendifflib.io import content_hash
+from serendifflib.errors import check_choice
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.quantiles import MinMax, QuantileMap, item_keys
@@ -48,7 +47,7 @@ def cell_of(positions, side: int):
     Returns:
         int64 of the same kind and shape, values 0..L-1.
     """
-    if isinstance(positions, torch.Tensor):
+    if isinstance(positions, Tensor):
         return (positions * side).floor().long().clamp(0, side - 1)
     cells = np.floor(np.asarray(positions) * side).astype(np.int64)
     return np.clip(cells, 0, side - 1)
@@ -94,7 +93,7 @@ class Columns:
     """
 
     items: np.ndarray
-    vectors: torch.Tensor
+    vectors: Tensor
     owners: scipy.sparse.csr_array
     without_vector: np.ndarray
 
@@ -133,7 +132,7 @@ class PortraitSpace:
     """
 
     co_occurrence: CoOccurrence
-    vectors: torch.Tensor
+    vectors: Tensor
     bins: str
     weights: str
     relevance_range: MinMax
@@ -175,37 +174,33 @@ class PortraitSpace:
     def from_histories(
         cls,
         histories: Sequence[np.ndarray],
-        vectors: torch.Tensor,
+        vectors: Tensor,
         *,
         bins: str = "interactions",
         weights: str = "uniform",
         mu: float = 1.0,
     ) -> PortraitSpace:
         """The same from plain arrays: item numbers of each training user."""
-        if bins not in BINS:
-            raise ConfigError(
-                f"unknown bins {bins!r}: choose one of {', '.join(BINS)}"
-            )
+        check_choice("bins", bins, BINS)
+        nothing = QuantileMap(np.zeros(0))
         space = cls(
             CoOccurrence.fit(histories, len(vectors) - 1, mu=mu),
             vectors,
             bins,
             weights,
             MinMax(0.0, 1.0),
-            QuantileMap(np.zeros(0)),
-            QuantileMap(np.zeros(0)),
+            nothing,
+            nothing,
         )
         pairs = [space.scores(history, own=history) for history in histories]
-        expectedness = np.concatenate([np.zeros(0), *(p[0] for p in pairs)])
-        relevance = np.concatenate([np.zeros(0), *(p[1] for p in pairs)])
-        return cls(
-            space.co_occurrence,
-            vectors,
-            bins,
-            weights,
-            MinMax.fit(relevance),
-            QuantileMap.fit(expectedness),
-            QuantileMap.fit(relevance),
+        expectedness, relevance = np.concatenate(
+            [np.zeros((2, 0)), *map(np.stack, pairs)], axis=1
+        )
+        return replace(
+            space,
+            relevance_range=MinMax.fit(relevance),
+            expectedness_map=QuantileMap.fit(expectedness),
+            relevance_map=QuantileMap.fit(relevance),
         )
 
     def scores(
@@ -355,7 +350,7 @@ class PortraitSpace:
 
     @cached_property
     def placed(self) -> dict[str, Placement]:
-        """What :func:`place_training` found, for whoever asks again."""
+        """What ``portrait.grid.place_training`` found, for all who ask."""
         return {}
 
     @cached_property
@@ -435,49 +430,9 @@ def _chains(
         yield rows
 
 
-def place_training(
-    space: PortraitSpace,
-    fold: FoldData,
-    examples: Examples,
-    items: np.ndarray | None = None,
-) -> Placement:
-    """Place training examples as if their users had never been seen.
-
-    Their own rows are left out of the counts. The space keeps the places of
-    targets: all models of a fold that have this space share them.
-
-    Args:
-        space: of the fold.
-        fold: whose training users the examples belong to.
-        examples: M of them.
-        items: item numbers, [M, K]; None is the targets, [M, 1].
-    """
-    kept = items is None
-    if items is None:
-        items = examples.targets.numpy()[:, None]
-    histories = examples.histories.numpy()
-    key = content_hash(fold.training_rows, examples.users, histories, items)
-    if kept and key in space.placed:
-        return space.placed[key]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    placed = space.place(
-        [history[history > 0] for history in histories],
-        items,
-        own=[fold.training_items.get(int(user)) for user in examples.users],
-        sample=True,
-        device=device,
-    )
-    if kept:
-        space.placed[key] = placed
-    return placed
-
-
 def rasterise(
-    items: torch.Tensor,
-    cells: torch.Tensor,
-    vectors: torch.Tensor,
-    side: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    items: Tensor, cells: Tensor, vectors: Tensor, side: int
+) -> tuple[Tensor, Tensor]:
     """Dense portraits of a batch from the sparse form (App. B).
 
     Items that share a cell are averaged; items without a vector are left
@@ -515,28 +470,26 @@ class Portraits:
         positions: positions in [0, 1], float64, [M, n, 2]; padding has 0.
     """
 
-    items: torch.Tensor
-    positions: torch.Tensor
+    items: Tensor
+    positions: Tensor
 
     def __len__(self) -> int:
         """Number of portraits M."""
         return len(self.items)
 
-    def part(
-        self, index: torch.Tensor, device: torch.device | str
-    ) -> Portraits:
+    def part(self, index: Tensor, device: torch.device | str) -> Portraits:
         """The portraits of the rows ``index``, on ``device``."""
         return Portraits(
             self.items[index].to(device), self.positions[index].to(device)
         )
 
-    def cells(self, side: int) -> torch.Tensor:
+    def cells(self, side: int) -> Tensor:
         """Grid indices on an L x L grid, int64, [M, n, 2]."""
         return cell_of(self.positions, side)
 
     def dense(
-        self, index: torch.Tensor, vectors: torch.Tensor, side: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, index: Tensor, vectors: Tensor, side: int
+    ) -> tuple[Tensor, Tensor]:
         """Dense portraits of the rows ``index``: see :func:`rasterise`."""
         cells = cell_of(self.positions[index], side)
         return rasterise(self.items[index], cells, vectors, side)

@@ -19,8 +19,9 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 import torch
+from torch import Tensor
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 from serendifflib.portrait.encoding import unit_rows
 
 WEIGHTS = ("uniform", "recency", "similarity")
@@ -191,27 +192,6 @@ class CoOccurrence:
         with np.errstate(divide="ignore"):
             return np.log(sums + background[:, None] * share.sum(axis=0))
 
-    def pair_probability(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
-    ) -> np.ndarray:
-        """p(i_m | i_h) for all pairs of one history, shape [n, n].
-
-        Row m is the item that is seen, column h the item that is given.
-        """
-        history = np.asarray(history, dtype=np.int64)
-        own = None if own is None else np.unique(own)
-        part = self.owners[history]
-        counts = np.asarray((part @ part.T).todense())
-        if own is not None:
-            mine = np.isin(history, own).astype(float)
-            counts -= np.outer(mine, mine)
-        counts[history[:, None] == history[None, :]] = 0.0
-        background = self._popularity(own)[history]
-        return _divide(
-            counts + self.mu * background[:, None],
-            self._denominator(history, own)[None, :],
-        )
-
     def log_prefix(
         self,
         history: np.ndarray,
@@ -234,12 +214,12 @@ class CoOccurrence:
         """
         history = np.asarray(history, dtype=np.int64)
         if weights is None:
-            scores = self._uniform_prefix(history, own)
+            with np.errstate(divide="ignore"):
+                scores = np.log(self._uniform_prefix(history, own))
         else:
-            pairs = self.pair_probability(history, own=own)
-            scores = (weights * pairs).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            scores = np.log(scores)
+            items, place = np.unique(history, return_inverse=True)
+            table = self.log_items(history, weights.T, items=items, own=own)
+            scores = table[place, np.arange(len(history))]
         scores[:1] = np.nan
         return scores
 
@@ -295,22 +275,19 @@ def history_weights(
     Raises:
         ConfigError: ``kind`` is not known.
     """
+    check_choice("weights", kind, WEIGHTS)
     rows = np.arange(n + 1) if rows is None else np.asarray(rows)
     rows, columns = rows[:, None], np.arange(n)[None, :]
     if kind == "uniform":
         logits = np.zeros((len(rows), n))
     elif kind == "recency":
         logits = (columns - rows) * -np.log(RECENCY)
-    elif kind == "similarity":
+    else:
         known = np.asarray(vectors, dtype=np.float64)
         totals = np.cumsum(known, axis=0)
         totals = np.concatenate([np.zeros((1, known.shape[1])), totals])
         means = unit_rows(totals[rows[:, 0]])
         logits = means @ unit_rows(known).T / TEMPERATURE
-    else:
-        raise ConfigError(
-            f"unknown weights {kind!r}: choose one of {', '.join(WEIGHTS)}"
-        )
     past = columns < rows
     logits = np.where(past, logits, -np.inf)
     peak = logits.max(axis=1, keepdims=True, initial=-np.inf)
@@ -318,7 +295,7 @@ def history_weights(
     return _divide(weights, weights.sum(axis=1, keepdims=True))
 
 
-def relevance_prefix(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
+def relevance_prefix(history: np.ndarray, vectors: Tensor) -> np.ndarray:
     """Largest cosine of each item to the items before it (Eq. 8).
 
     An item without a vector has no cosine to anything: it has no relevance,
@@ -348,16 +325,14 @@ def relevance_prefix(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
     return best.double().numpy()
 
 
-def history_cosines(history: np.ndarray, vectors: torch.Tensor) -> np.ndarray:
+def history_cosines(history: np.ndarray, vectors: Tensor) -> np.ndarray:
     """Cosines between the items of a history, float64, [n, n]."""
     known = vectors[torch.as_tensor(np.asarray(history), dtype=torch.long)]
     known = known.double()  # so that rounding follows no shape of a matrix
     return (known @ known.T).numpy()
 
 
-def relevance_catalogue(
-    history: np.ndarray, vectors: torch.Tensor
-) -> np.ndarray:
+def relevance_catalogue(history: np.ndarray, vectors: Tensor) -> np.ndarray:
     """Largest cosine of every catalogue item to a history (Eq. 8).
 
     Args:
@@ -376,7 +351,7 @@ def relevance_catalogue(
 
 
 def largest_cosines(
-    given: torch.Tensor, lengths: Sequence[int], vectors: torch.Tensor
+    given: Tensor, lengths: Sequence[int], vectors: Tensor
 ) -> np.ndarray:
     """Largest cosine of each vector to the first items of a history.
 
@@ -407,7 +382,7 @@ def largest_cosines(
     return best.cpu().numpy().astype(np.float64)
 
 
-def has_vector(vectors: torch.Tensor) -> torch.Tensor:
+def has_vector(vectors: Tensor) -> Tensor:
     """Which rows of [..., d] are vectors: zeros stand for none."""
     return (vectors != 0).any(dim=-1)
 

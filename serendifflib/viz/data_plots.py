@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -15,8 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from serendifflib.data.splits import Split
-from serendifflib.portrait.portrait import cell_of
-from serendifflib.viz.plots import (
+from serendifflib.portrait.picture import (
     EXPECTED,
     GRID,
     HALO,
@@ -27,8 +27,11 @@ from serendifflib.viz.plots import (
     POINT,
     RELEVANT,
     SHADE,
+    cell_borders,
     new_figure,
+    note,
 )
+from serendifflib.portrait.portrait import cell_of
 
 FILLED = LinearSegmentedColormap.from_list("filled", ["#f0d3a8", HISTORY])
 KINDS = {  # what a row of the simulated world is: marker, colour
@@ -50,8 +53,7 @@ def plot_timelines(
             :data:`KINDS`.
         names: what to write beside each line.
     """
-    figure, axes = new_figure(7.2, 0.8 + 0.42 * len(kinds))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(7.2, 0.8 + 0.42 * len(kinds))
     longest = max(len(row) for row in kinds)
     for line, row in enumerate(kinds):
         ax.hlines(line, 1, len(row), color=GRID, lw=1.5, zorder=1)
@@ -108,15 +110,8 @@ def plot_law(
     ):
         style = {"color": colour, "ms": 5, "mew": 0, "alpha": 0.6}
         ax.plot(radius[chosen], scores[chosen], marker, label=name, **style)
-    ax.plot(
-        radius[label],
-        scores[label],
-        "D",
-        color=POINT,
-        ms=10,
-        mec="white",
-        label="the label",
-    )
+    drawn = {"color": POINT, "ms": 10, "mec": "white", "label": "the label"}
+    ax.plot(radius[label], scores[label], "D", **drawn)
     for place, name, colour, height in (
         (reach, "taste radius", MUTED, 0.02),
         (reach + stretch, "taste radius + stretch", POINT, 0.1),
@@ -163,8 +158,7 @@ def plot_folds(folds: Sequence[Split]) -> Figure:
         }
         for fold in folds
     ]
-    figure, axes = new_figure(7.2, 0.9 + 0.38 * len(parts))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(7.2, 0.9 + 0.38 * len(parts))
     colours = {"train": "#cfe0f0", "valid": HISTORY, "test": POINT}
     n_users = sum(len(users) for users in parts[0].values())
     # users of one test fold side by side, else there is only salt and pepper
@@ -219,37 +213,41 @@ def plot_cells(
     columns = len(counts) // rows
     figure, axes = new_figure(3.6 * columns, 3.5 * rows, rows, columns)
     for ax, grid, title in zip(axes.flat, counts, titles, strict=True):
-        side = len(grid)
-        ax.imshow(
-            np.asarray(grid).T,
-            origin="lower",
+        grid, side = np.asarray(grid).T, len(grid)
+        words = [
+            ["·" if not v else format(v, form) if form else "" for v in row]
+            for row in grid
+        ]
+        sns.heatmap(
+            grid,
+            annot=words,
+            fmt="",
+            annot_kws={"color": INK, "fontsize": 7},
             cmap=SHADE,
             norm=PowerNorm(0.5, 0, np.max(grid)),  # small shares show too
+            cbar=False,
+            square=True,
+            xticklabels=range(1, side + 1),
+            yticklabels=range(1, side + 1),
+            ax=ax,
         )
-        for x, y in np.ndindex(side, side):
-            empty = grid[x, y] == 0
-            if form or empty:
-                ax.text(
-                    x,
-                    y,
-                    "·" if empty else format(grid[x, y], form),
-                    ha="center",
-                    va="center",
-                    color=POINT if empty else INK,
-                    fontsize=7,
-                )
+        for word in ax.texts:
+            if word.get_text() == "·":
+                word.set_color(POINT)
+        ax.invert_yaxis()
         if mark is not None:
-            corner = (mark[0] - 0.5, mark[1] - 0.5)
-            ax.add_patch(
-                Rectangle(corner, 1, 1, fill=False, color=POINT, lw=2)
-            )
+            frame_cell(ax, mark)
         ax.set_title(title, fontsize=10)
         ax.set(xlabel="expectedness (cell)", ylabel="relevance (cell)")
-        ax.set_xticks(range(side), range(1, side + 1), fontsize=7)
-        ax.set_yticks(range(side), range(1, side + 1), fontsize=7)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0, labelsize=7, labelrotation=0)
     return figure
+
+
+def frame_cell(ax: Axes, cell: tuple[int, int]) -> None:
+    """A frame around a cell (column, row) of a heat map."""
+    ax.add_patch(
+        Rectangle(cell, 1, 1, fill=False, color=POINT, lw=2, clip_on=False)
+    )
 
 
 def plot_matrix(
@@ -277,30 +275,25 @@ def plot_matrix(
     n = len(values)
     if ax is None:
         ax = new_figure(1.9 + 0.62 * n, 1.0 + 0.5 * n)[1][0, 0]
-    hidden = np.zeros((n, n), dtype=bool) if hide is None else hide
-    shown = np.where(hidden, np.nan, values)
-    ax.imshow(shown, cmap=SHADE, vmin=min(0.0, np.nanmin(shown)))
-    for row, column in np.ndindex(n, n):
-        if not hidden[row, column]:
-            ax.text(
-                column,
-                row,
-                format(values[row, column], form),
-                ha="center",
-                va="center",
-                fontsize=9,
-                color=INK,
-            )
-    for row, column in frames:
-        corner = (column - 0.5, row - 0.5)
-        ax.add_patch(Rectangle(corner, 1, 1, fill=False, color=POINT, lw=2))
+    shown = values if hide is None else np.where(hide, np.nan, values)
     ax.set_facecolor("#f1f3f5")
-    ax.set_xticks(range(n), range(1, n + 1))
-    ax.set_yticks(range(n), labels)
+    sns.heatmap(
+        shown,
+        annot=True,
+        fmt=form,
+        annot_kws={"color": INK, "fontsize": 9},
+        cmap=SHADE,
+        vmin=min(0.0, np.nanmin(shown)),
+        square=True,
+        cbar=False,
+        xticklabels=range(1, n + 1),
+        yticklabels=labels,
+        ax=ax,
+    )
+    for row, column in frames:
+        frame_cell(ax, (column, row))
     ax.set(title=title, xlabel="item of the history")
-    ax.xaxis.set_label_position("bottom")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0, labelrotation=0)
     return ax
 
 
@@ -363,15 +356,21 @@ def plot_similarity(
     for number, (ax, (title, grid)) in enumerate(
         zip(axes[0], grids.items(), strict=True)
     ):
-        image = ax.imshow(grid, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
+        sns.heatmap(
+            grid,
+            cmap="RdBu_r",
+            vmin=-0.6,
+            vmax=0.6,
+            square=True,
+            cbar=False,
+            xticklabels=False,
+            yticklabels=False if number else labels,
+            ax=ax,
+        )
         ax.set_title(title, fontsize=10)
-        names = labels if number == 0 else [""] * len(labels)
-        ax.set_yticks(range(len(labels)), names, fontsize=7)
-        ax.set_xticks([])
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0, labelsize=7)
     figure.colorbar(
-        image,
+        axes[0, 0].collections[0],
         ax=axes[0],
         orientation="horizontal",
         label="mean cosine",
@@ -396,19 +395,11 @@ def plot_growth(
         xlabel: of the steps.
         ylabel: of the values.
     """
-    figure, axes = new_figure(6.4, 3.2)
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(6.4, 3.2)
     for (name, values), colour in zip(lines.items(), PALETTE, strict=False):
         ax.plot(steps, values, "o-", color=colour, ms=4, lw=1.6)
-        ax.annotate(
-            name,
-            (steps[-1], values[-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            path_effects=HALO,
-        )
+        last = steps[-1], values[-1]
+        note(ax, name, last, (8, 0), va="center", color=colour)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(x=0.02)
     return figure
@@ -425,8 +416,7 @@ def plot_ranked(
         ylabel: of the values.
         xlabel: of the share.
     """
-    figure, axes = new_figure(6.4, 3.3)
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(6.4, 3.3)
     widths = np.linspace(6, 2, len(curves))  # a curve below another shows
     for (name, values), colour, width in zip(
         curves.items(), PALETTE[: len(curves)], widths, strict=True
@@ -456,8 +446,7 @@ def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
     figure, axes = new_figure(7.2, 2.9, columns=len(sides))
     for ax, side in zip(axes[0], sides, strict=True):
         counts = np.zeros((side, side))
-        cells = cell_of(positions, side)
-        np.add.at(counts, (cells[:, 0], cells[:, 1]), 1)
+        np.add.at(counts, tuple(cell_of(positions, side).T), 1)
         ax.imshow(
             np.where(counts > 0, counts, np.nan).T,
             origin="lower",
@@ -467,10 +456,7 @@ def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
             vmax=max(2.0, counts.max()),
             interpolation="nearest",
         )
-        if side <= 25:
-            ticks = np.linspace(0, 1, side + 1)
-            ax.vlines(ticks, 0, 1, color=GRID, lw=0.7)
-            ax.hlines(ticks, 0, 1, color=GRID, lw=0.7)
+        cell_borders(ax, side)
         filled = int((counts > 0).sum())
         ax.set_title(f"L = {side}: {filled} cells filled", fontsize=10)
         ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="expectedness")
@@ -484,8 +470,7 @@ def plot_pipeline(steps: Sequence[tuple[str, str, str]]) -> Figure:
     Args:
         steps: name, what it is, and where the book treats it, per box.
     """
-    figure, axes = new_figure(7.4, 1.9)
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(7.4, 1.9)
     for place, (name, what, where) in enumerate(steps):
         style = {"facecolor": "white", "edgecolor": EXPECTED, "lw": 2}
         ax.add_patch(Rectangle((place, 0), 0.8, 1, **style))

@@ -2,12 +2,13 @@
 
 All functions take arrays that were computed elsewhere and return a figure.
 Shapes: d vector width, L portrait side, T steps. On every grid expectedness
-runs to the right and relevance upwards, as in :mod:`serendifflib.viz.plots`.
+runs to the right and relevance upwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
 from serendifflib.diffusion.schedule import DDPMSchedule
-from serendifflib.viz.plots import INK, PALETTE, ZONE
+from serendifflib.portrait.picture import INK, PALETTE, ZONE
 
 CHANNELS = (0, 1, 2)  # shown as red, green, blue
 SPREAD = 2.5  # a channel's value of +-SPREAD has full or no colour
@@ -124,14 +125,9 @@ def join(
     first: Axes, second: Axes, *, arrow: str = "->", down: bool = False
 ) -> None:
     """An arrow from one panel to the next one on the right, or below."""
-    start, end = (
-        ((0.5, -0.03), (0.5, 1.03))
-        if down
-        else (
-            (1.02, 0.5),
-            (-0.02, 0.5),
-        )
-    )
+    start, end = (1.02, 0.5), (-0.02, 0.5)
+    if down:
+        start, end = (0.5, -0.03), (0.5, 1.03)
     patch = ConnectionPatch(
         xyA=start,
         xyB=end,
@@ -183,17 +179,11 @@ def plot_state(
 def plot_schedules(schedules: Mapping[str, DDPMSchedule]) -> Figure:
     """alpha-bar of several schedules along the relative step t / T."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
-    styles = ("-", "--", "-.", ":")
     for number, (name, schedule) in enumerate(schedules.items()):
         bar = schedule.alpha_bar.numpy()
         place = np.arange(1, len(bar) + 1) / len(bar)
-        options = {
-            "label": name,
-            "color": PALETTE[number % len(PALETTE)],
-            "ls": styles[number % len(styles)],
-            "marker": "o" if len(bar) <= 20 else "",
-            "lw": 2,
-        }
+        options = _style(number, name)
+        options["marker"] = "o" if len(bar) <= 20 else ""
         axes[0].plot(place, bar, **options)
         axes[1].semilogy(place, bar / (1.0 - bar), **options)
     axes[0].set(ylabel=r"$\bar\alpha_t$", ylim=(0, 1.03))
@@ -229,19 +219,21 @@ def plot_curves(
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    styles = ("-", "--", "-.", ":")
     for number, (name, values) in enumerate(curves.items()):
-        ax.plot(
-            x,
-            values,
-            color=PALETTE[number % len(PALETTE)],
-            ls=styles[number % len(styles)],
-            lw=2,
-            label=name,
-        )
+        ax.plot(x, values, **_style(number, name))
     ax.set(**labels)
     ax.legend(frameon=False, fontsize=9)
     return ax
+
+
+def _style(number: int, name: str) -> dict[str, Any]:
+    """How line ``number`` of a plot looks."""
+    return {
+        "label": name,
+        "color": PALETTE[number % len(PALETTE)],
+        "ls": ("-", "--", "-.", ":")[number % 4],
+        "lw": 2,
+    }
 
 
 def plot_unet(
@@ -376,9 +368,7 @@ def plot_process(
     if items is not None:
         top, low = [*top, "items"], [*low, "items"]
     fig, axes = plt.subplot_mosaic(
-        [top, low],
-        figsize=(1.65 * len(top) + 0.4, 3.9),
-        layout="constrained",
+        [top, low], figsize=(1.65 * len(top) + 0.4, 3.9), layout="constrained"
     )
     fig.get_layout_engine().set(wspace=0.14, hspace=0.14)
     show_cells(

@@ -235,10 +235,7 @@ def _middle(cell: int, side: int) -> tuple[float, float]:
 
 
 def _facts(
-    model: SerenDiff,
-    portrait: UserPortrait,
-    answer: int | None,
-    k: int,
+    model: SerenDiff, portrait: UserPortrait, answer: int | None, k: int
 ) -> dict[str, Any]:
     side = portrait.side
     scores, strength = model.rank(portrait), model.zone(portrait)

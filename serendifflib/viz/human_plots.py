@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from serendifflib.viz.plots import (
+from serendifflib.portrait.picture import (
     GRID,
     HISTORY,
     INK,
@@ -21,6 +21,7 @@ from serendifflib.viz.plots import (
     SHADE,
     draw_plane,
     new_figure,
+    note,
 )
 
 
@@ -31,7 +32,7 @@ def plot_shares(table: pd.DataFrame) -> Figure:
         table: ``relevance``, ``unexpectedness``, ``n``, ``value``, ``low``,
             ``high`` (:func:`~serendifflib.experiments.premise.shares`).
     """
-    figure, (left, right) = _row(2, 3.7)
+    figure, ((left, right),) = new_figure(7.2, 3.7, columns=2)
     values = table.pivot(
         index="relevance", columns="unexpectedness", values="value"
     )
@@ -58,14 +59,8 @@ def plot_shares(table: pd.DataFrame) -> Figure:
             x, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0
         )
         sns.lineplot(x=x, y=rows["value"], marker="o", color=colour, ax=right)
-        right.annotate(
-            f" {level}",
-            (x.iloc[-1], rows["value"].iloc[-1]),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-        )
+        last = x.iloc[-1], rows["value"].iloc[-1]
+        note(right, f" {level}", last, (4, 0), va="center")
     right.set_title("the same by relevance (at the right end)", fontsize=10)
     right.set(ylabel="", ylim=(0, 1), xlim=(0.8, 5.5), xlabel="unexpectedness")
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -83,7 +78,7 @@ def plot_laws(
         laws: title -> shares under the law, [5, 5].
         sizes: people per cell, [5, 5]; the area of a dot.
     """
-    figure, panels = _row(len(laws), 2.9)
+    figure, (panels,) = new_figure(7.2, 2.9, columns=len(laws))
     for ax, (title, share) in zip(panels, laws.items(), strict=True):
         ax.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--")
         sns.scatterplot(
@@ -112,10 +107,8 @@ def plot_answers(correlation: pd.DataFrame) -> Axes:
         correlation: square, names as rows and columns.
     """
     ax = new_figure(6.4, 4.2)[1][0, 0]
-    correlation = correlation.rename(
-        index=lambda name: name.replace("_", " "),
-        columns=lambda name: name.replace("_", " "),
-    )
+    words = {name: name.replace("_", " ") for name in correlation}
+    correlation = correlation.rename(index=words, columns=words)
     sns.heatmap(
         correlation.iloc[1:, :-1],
         mask=np.triu(np.ones_like(correlation, dtype=bool), 0)[1:, :-1],
@@ -185,8 +178,3 @@ def plot_reader_plane(
     yes = np.array([value == 1 for value in surprising])
     ax.plot(*places[yes].T, "D", color=POINT, ms=9, mec="white", zorder=5)
     return ax
-
-
-def _row(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    figure, axes = new_figure(7.2, height, columns=count)
-    return figure, axes[0]

@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -21,7 +22,14 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from serendifflib.viz.plots import GRID, HALO, INK, MUTED, PALETTE, new_figure
+from serendifflib.portrait.picture import (
+    GRID,
+    INK,
+    MUTED,
+    PALETTE,
+    new_figure,
+    note,
+)
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
 NOTHING = "no runs recorded yet"
@@ -56,21 +64,15 @@ def plot_dots(
     found = [label for f in drawn.values() for label in f["label"]]
     labels = [n for n in dict.fromkeys(order or found) if n in set(found)]
     height = 0.9 + (0.22 + 0.07 * (len(drawn) - 1)) * len(labels)
-    figure, axes = new_figure(7.2, max(2.2, height))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(7.2, max(2.2, height))
     place = {label: number for number, label in enumerate(labels)}
     if bands is not None:
         for band in bands.itertuples():
             if band.label in place:
                 middle = place[band.label]
-                ax.fill_betweenx(
-                    [middle - 0.4, middle + 0.4],
-                    band.low,
-                    band.high,
-                    color=GRID,
-                    lw=0,
-                    zorder=0,
-                )
+                spot = (band.low, middle - 0.4)
+                size = (band.high - band.low, 0.8)
+                ax.add_patch(Rectangle(spot, *size, fc=GRID, lw=0, zorder=0))
     shifts = np.linspace(-0.25, 0.25, len(drawn)) if len(drawn) > 1 else [0.0]
     for (name, frame), shift, colour, marker in zip(
         drawn.items(), shifts, _cycle(PALETTE), _cycle(MARKERS), strict=False
@@ -78,17 +80,8 @@ def plot_dots(
         shown = frame[frame["label"].isin(labels)]
         y = np.array([place[label] for label in shown["label"]]) + shift
         _with_intervals(ax, shown["value"], y, shown, colour, marker, name)
-    if reference is not None:
-        ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
-    ax.set(
-        xlabel=xlabel,
-        yticks=range(len(labels)),
-        yticklabels=labels,
-        ylim=(len(labels) - 0.4, -0.6),
-    )
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="y", color=GRID, lw=0.6)
-    ax.set_axisbelow(True)
+    _rows(ax, labels, reference)
+    ax.set_xlabel(xlabel)
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     _legend(figure, ax, len(drawn))
@@ -132,15 +125,9 @@ def plot_forest(
             palette=_cycle(PALETTE)[: len(kinds)],
             markers=_cycle(MARKERS[:7])[: len(kinds)],
         )  # fmt: skip
-        if reference is not None:
-            ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
         names = labels if ax is axes[0, 0] else [""] * len(labels)
+        _rows(ax, names, reference)
         ax.set(title=world, xlabel=xlabel, ylabel="", xlim=(0, None))
-        ax.set_yticks(range(len(labels)), names)
-        ax.set_ylim(len(labels) - 0.4, -0.6)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(axis="y", color=GRID, lw=0.6)
-        ax.set_axisbelow(True)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         handles = ax.get_legend_handles_labels()
         ax.get_legend().remove()
@@ -178,41 +165,25 @@ def plot_sizes(
     drawn = {name: f.sort_values("x") for name, f in series.items() if len(f)}
     if not drawn:
         return _empty(empty)
-    figure, axes = new_figure(7.2, 4.0)
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(7.2, 4.0)
     # more bands than three cover each other: bars side by side instead
     bars = len(drawn) > 3
     shifts = np.linspace(-0.02, 0.02, len(drawn)) if bars else [0.0] * 3
     for number, (name, frame) in enumerate(drawn.items()):
-        x = frame["x"].to_numpy(dtype=float) * (1 + shifts[number])
-        colour = PALETTE[number % len(PALETTE)]
-        ax.plot(
-            x,
-            frame["value"],
-            marker=MARKERS[number % len(MARKERS)],
-            # a colour that comes again comes with dashes
-            ls="-" if number < len(PALETTE) else "--",
-            color=colour,
-            ms=5,
-            lw=1.6,
-            label=name,
-        )
-        if "low" in frame:
-            low, high = (frame[n].astype(float) for n in ("low", "high"))
-            if bars or len(x) == 1:
-                ax.vlines(x, low, high, color=colour, lw=1.2)
-            else:
-                ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+        frame = frame.assign(x=frame["x"].astype(float) * (1 + shifts[number]))
+        _curve(ax, frame, number, name, bars or len(frame) == 1)
     sizes = sorted({float(x) for f in drawn.values() for x in f["x"]})
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
     if log_y:
         ax.set_yscale("log")
     for name, value in (levels or {}).items():
         ax.axhline(value, color=INK, lw=1, ls="--")
-        _note(ax, name, (1, value), ax.get_yaxis_transform(), "right")
+        style = {"xycoords": ax.get_yaxis_transform(), "ha": "right"}
+        note(ax, name, (1, value), (-3, 3), fontsize=8, **style)
     for name, size in (marks or {}).items():
         ax.axvline(size, color=MUTED, lw=1, ls=":")
-        _note(ax, name, (size, 0.02), ax.get_xaxis_transform(), "left")
+        style = {"xycoords": ax.get_xaxis_transform(), "fontsize": 8}
+        note(ax, name, (size, 0.02), (3, 3), **style)
     if not log_y:
         ax.set_ylim(bottom=0)  # after the levels, which count for the top
     if len(sizes) <= 8:  # the sizes that were tried, nothing between
@@ -223,6 +194,31 @@ def plot_sizes(
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _legend(figure, ax, len(drawn))
     return figure
+
+
+def _curve(
+    ax: Axes, frame: pd.DataFrame, number: int, name: str, bars: bool
+) -> None:
+    """One series with its intervals, as bars or as a band."""
+    colour = PALETTE[number % len(PALETTE)]
+    ax.plot(
+        frame["x"],
+        frame["value"],
+        marker=MARKERS[number % len(MARKERS)],
+        # a colour that comes again comes with dashes
+        ls="-" if number < len(PALETTE) else "--",
+        color=colour,
+        ms=5,
+        lw=1.6,
+        label=name,
+    )
+    if "low" not in frame:
+        return
+    bounds = [frame[n].astype(float) for n in ("low", "high")]
+    if bars:
+        ax.vlines(frame["x"], *bounds, color=colour, lw=1.2)
+    else:
+        ax.fill_between(frame["x"], *bounds, color=colour, alpha=0.12, lw=0)
 
 
 def plot_bump(values: pd.DataFrame, *, empty: str = NOTHING) -> Figure:
@@ -237,25 +233,16 @@ def plot_bump(values: pd.DataFrame, *, empty: str = NOTHING) -> Figure:
     if whole.empty:
         return _empty(empty)
     places = whole.rank(ascending=False, method="first").astype(int)
-    figure, axes = new_figure(7.2, 1.0 + 0.33 * len(places))
-    ax = axes[0, 0]
+    figure, ((ax,),) = new_figure(7.2, 1.0 + 0.33 * len(places))
     columns = range(places.shape[1])
     for (name, row), colour, marker in zip(
         places.iterrows(), _cycle(PALETTE), _cycle(MARKERS), strict=False
     ):
         ax.plot(columns, row, marker=marker, color=colour, lw=2, ms=7)
         for column, side, where in ((0, -1, "right"), (-1, 1, "left")):
-            ax.annotate(
-                str(name),
-                (columns[column], row.iloc[column]),
-                xytext=(9 * side, 0),
-                textcoords="offset points",
-                ha=where,
-                va="center",
-                color=colour,
-                fontsize=9,
-                path_effects=HALO,
-            )
+            spot, style = (columns[column], row.iloc[column]), {"ha": where}
+            style |= {"va": "center", "color": colour, "fontsize": 9}
+            note(ax, str(name), spot, (9 * side, 0), **style)
     ax.set(
         xticks=columns,
         xticklabels=whole.columns,
@@ -268,6 +255,17 @@ def plot_bump(values: pd.DataFrame, *, empty: str = NOTHING) -> Figure:
     return figure
 
 
+def _rows(ax: Axes, labels: Sequence[str], reference: float | None) -> None:
+    """One line per label from top to bottom, and what is compared with."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", color=GRID, lw=0.6)
+    ax.set_axisbelow(True)
+    if reference is not None:
+        ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
+
+
 def _with_intervals(
     ax: Axes,
     x: pd.Series,
@@ -277,30 +275,10 @@ def _with_intervals(
     marker: str,
     name: str,
 ) -> None:
-    known = frame["low"].notna().to_numpy() & frame["high"].notna().to_numpy()
-    ax.hlines(
-        y[known],
-        frame["low"].to_numpy(dtype=float)[known],
-        frame["high"].to_numpy(dtype=float)[known],
-        color=colour,
-        lw=1.6,
-    )
+    bounds = frame[["low", "high"]].astype(float).T.to_numpy()
+    known = np.isfinite(bounds).all(axis=0)
+    ax.hlines(y[known], *bounds[:, known], color=colour, lw=1.6)
     ax.plot(x, y, marker, color=colour, ms=5.5, mec="white", label=name)
-
-
-def _note(ax, text, where, transform, side) -> None:
-    ax.annotate(
-        text,
-        where,
-        xycoords=transform,
-        xytext=(3 if side == "left" else -3, 3),
-        textcoords="offset points",
-        ha=side,
-        va="bottom",
-        fontsize=8,
-        color=INK,
-        path_effects=HALO,
-    )
 
 
 def _legend(figure: Figure, ax: Axes, series: int) -> None:
@@ -315,9 +293,9 @@ def _legend(figure: Figure, ax: Axes, series: int) -> None:
 
 
 def _empty(text: str) -> Figure:
-    figure, axes = new_figure(6.4, 1.2)
-    axes[0, 0].axis("off")
-    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center", color=MUTED)
+    figure, ((ax,),) = new_figure(6.4, 1.2)
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", color=MUTED)
     return figure
 
 

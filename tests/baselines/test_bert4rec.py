@@ -1,37 +1,14 @@
-import pytest
+import functools
+
 import torch
 
 from serendifflib.baselines.bert4rec import BERT4Rec, hide
-from serendifflib.baselines.trainer import Budget
-from serendifflib.errors import ModelError
-from serendifflib.recommender import check_inductive
 
-from .toy import cases, chance, hit_ratio, toy_fold
+from . import rivals
+from .rivals import SHORT
+from .toy import toy_fold
 
-BUDGET = Budget(
-    pretrain_steps=60,
-    max_steps=200,
-    batch_size=32,
-    eval_every=40,
-    patience=3,
-)
-SHORT = Budget(
-    pretrain_steps=3, max_steps=3, batch_size=16, eval_every=3, patience=1
-)
-
-
-def fit(fold, budget=BUDGET, seed=0, **options):
-    model = BERT4Rec(budget=budget, width=32, lr=3e-3, **options)
-    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
-
-
-def test_beats_chance_fivefold():
-    fold = toy_fold()
-    model = fit(fold)
-    assert hit_ratio(model, fold) > 5 * chance(fold)
-    check_inductive(model, *cases(fold)[:2])
-    with pytest.raises(ModelError, match="BERT4Rec: row 0: padding id"):
-        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+fit = functools.partial(rivals.fit, BERT4Rec)
 
 
 def test_mask_is_last_and_a_full_history_does_not_overflow():
@@ -76,20 +53,15 @@ def test_it_sees_both_sides():
     assert not torch.allclose(before, network(items)[:, 0])
 
 
-def test_deterministic_and_the_bias_is_an_option():
+def test_the_bias_is_an_option():
     fold = toy_fold()
-    histories, candidates, _ = cases(fold)
-    models = [fit(fold, SHORT, seed) for seed in (1, 1, 2)]
-    scores = [model.score(histories, candidates) for model in models]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.allclose(scores[0], scores[2])
-    assert not models[0].network.bias.requires_grad
-    assert not models[0].network.bias.any()
+    model = fit(fold, SHORT)
+    assert not model.network.bias.requires_grad
+    assert not model.network.bias.any()
     network = fit(fold, SHORT, use_bias=True).network
     assert network.bias.requires_grad
     with torch.no_grad():
         network.bias[7] = 100.0
-    model = models[0]
     model.network = network
-    scores = model.score(histories[:1], torch.tensor([[6, 7, 8]]))
+    scores = model.score(fold.test.histories[:1], torch.tensor([[6, 7, 8]]))
     assert scores.argmax() == 1

@@ -1,37 +1,18 @@
+import functools
+
 import pytest
 import torch
 
 from serendifflib.baselines.dreamrec import DreamRec
 from serendifflib.baselines.trainer import Budget
-from serendifflib.errors import ConfigError, ModelError
+from serendifflib.errors import ConfigError
 from serendifflib.recommender import check_inductive
 
-from .toy import cases, chance, hit_ratio, toy_fold
+from . import rivals
+from .rivals import SHORT
+from .toy import cases, toy_fold
 
-BUDGET = Budget(
-    pretrain_steps=40,
-    max_steps=120,
-    batch_size=32,
-    eval_every=40,
-    patience=4,
-)
-SHORT = Budget(
-    pretrain_steps=3, max_steps=3, batch_size=16, eval_every=9, patience=1
-)
-
-
-def fit(fold, budget=BUDGET, seed=0, **options):
-    model = DreamRec(budget=budget, width=32, lr=3e-3, **options)
-    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
-
-
-def test_beats_chance_fivefold():
-    fold = toy_fold()
-    model = fit(fold)
-    assert hit_ratio(model, fold) > 5 * chance(fold)
-    check_inductive(model, *cases(fold)[:2])
-    with pytest.raises(ModelError, match="DreamRec: row 0: padding id"):
-        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+fit = functools.partial(rivals.fit, DreamRec)
 
 
 def test_the_chain_starts_at_noise_and_ends_at_the_data():

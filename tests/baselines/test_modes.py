@@ -11,35 +11,10 @@ from serendifflib.baselines.modes import (
     MixtureDensity,
     log_normal,
 )
-from serendifflib.baselines.trainer import Budget
-from serendifflib.portrait.grid import Grid
 from serendifflib.recommender import check_inductive
 
-from .toy import chance, hit_ratio, toy_fold
-
-SMALL = Budget(
-    pretrain_steps=0,
-    max_steps=100,
-    batch_size=32,
-    eval_every=20,
-    patience=3,
-    valid_cases=24,
-    valid_candidates=100,
-)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def toy():
-    return toy_fold()
-
-
-@pytest.fixture(scope="module")
-def grid(toy):
-    return Grid.of(toy)
+from .conftest import SMALL, seeded
+from .toy import chance, hit_ratio
 
 
 def test_log_normal_is_that_of_torch():

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -7,35 +8,12 @@ import torch
 from serendifflib.baselines.purs import PURS, cluster_centres, distances
 from serendifflib.baselines.sampling import Cases
 from serendifflib.baselines.trainer import Budget
-from serendifflib.errors import ConfigError, ModelError
-from serendifflib.recommender import check_inductive
 
-from .toy import cases, chance, hit_ratio, toy_fold
+from . import rivals
+from .rivals import SHORT
+from .toy import cases, toy_fold
 
-BUDGET = Budget(
-    pretrain_steps=100,
-    max_steps=150,
-    batch_size=32,
-    eval_every=50,
-    patience=4,
-)
-SHORT = Budget(
-    pretrain_steps=2, max_steps=2, batch_size=16, eval_every=9, patience=1
-)
-
-
-def fit(fold, budget=BUDGET, seed=0, **options):
-    model = PURS(budget=budget, width=32, lr=3e-3, **options)
-    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
-
-
-def test_beats_chance_fivefold():
-    fold = toy_fold()
-    model = fit(fold)
-    assert hit_ratio(model, fold) > 5 * chance(fold)
-    check_inductive(model, *cases(fold)[:2])
-    with pytest.raises(ModelError, match="PURS: row 0: padding id"):
-        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+fit = functools.partial(rivals.fit, PURS)
 
 
 def test_the_first_weights_let_the_user_through():
@@ -44,7 +22,7 @@ def test_the_first_weights_let_the_user_through():
     items = torch.arange(1, 201)[None].expand(24, -1)
     network, fold = model.network, toy_fold()
     with torch.no_grad():
-        logits = model._logits(fold.train.histories[:24], items)
+        logits = model.score_batch(fold.train.histories[:24], items)
     assert not network.training
     of_users = (logits - logits.mean(dim=0)).std(dim=0).mean()
     assert of_users > 0.3
@@ -82,16 +60,8 @@ def test_distances_by_hand():
     assert torch.allclose(
         distances(centres, real, wanted), torch.tensor([[1.0, 5.0]])
     )
-    # released: the mean of the centres is 1
-    assert torch.allclose(
-        distances(centres, real, wanted, released=True),
-        torch.tensor([[1.0, 5.0]]),
-    )
     wanted = torch.tensor([[[2.0]]])
     assert distances(centres, real, wanted).item() == pytest.approx(5 / 3)
-    assert distances(
-        centres, real, wanted, released=True
-    ).item() == pytest.approx(1.0)
 
 
 def test_unexpectedness_saturates_and_has_no_gradient():
@@ -101,7 +71,7 @@ def test_unexpectedness_saturates_and_has_no_gradient():
     seen = []
     forward = model.network.forward
     model.network.forward = lambda h, c, f: seen.append(f) or forward(h, c, f)
-    model._logits(histories[:4], candidates[:4])
+    model.score_batch(histories[:4], candidates[:4])
     assert not seen[0].requires_grad
     assert seen[0].max() <= math.exp(-1) + 1e-6  # the peak, at distance 1
     assert seen[0].min() >= 0
@@ -124,18 +94,3 @@ def test_the_history_ends_before_the_target():
     assert torch.equal(items[:, 0], everything.targets)
     own = everything.own[everything.owner]
     assert not (items[:, 1:, None] == own[:, None, :]).any()
-
-
-def test_deterministic_and_the_released_reading_runs():
-    fold = toy_fold()
-    histories, candidates, _ = cases(fold)
-    scores = [
-        fit(fold, SHORT, seed).score(histories, candidates)
-        for seed in (1, 1, 2)
-    ]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.allclose(scores[0], scores[2])
-    released = fit(fold, SHORT, 1, unexpectedness="released")
-    assert not torch.equal(scores[0], released.score(histories, candidates))
-    with pytest.raises(ConfigError, match="PURS: unknown unexpectedness"):
-        PURS(unexpectedness="mean")

@@ -11,38 +11,16 @@ from serendifflib.baselines.ranker import (
     SetRanker,
     SetRankerNetwork,
 )
-from serendifflib.baselines.trainer import Budget
 from serendifflib.diffusion.validation import Validation
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.portrait import cell_number
 from serendifflib.recommender import check_inductive
 
+from .conftest import SMALL, seeded
 from .hand import COMPASS, EAST, NORTH, SOUTH, WEST
 from .toy import chance, hit_ratio, toy_fold
 
-SMALL = Budget(
-    pretrain_steps=0,
-    max_steps=100,
-    batch_size=32,
-    eval_every=20,
-    patience=3,
-    valid_cases=24,
-    valid_candidates=100,
-)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def toy():
-    return toy_fold()
-
-
-@pytest.fixture(scope="module")
-def grid(toy):
-    return Grid.of(toy)
+ENCODER = dict(width=2, side=2, layers=1, heads=1, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +31,7 @@ def model(toy, grid):
 
 
 def test_scores_by_hand():
-    network = SetRankerNetwork(COMPASS, 2, 2, 1, 1, 0.0)
+    network = SetRankerNetwork(COMPASS, **ENCODER)
     with torch.no_grad():
         network.item.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
     users = torch.tensor([[[2.0, 1.0]]])
@@ -67,7 +45,7 @@ def test_scores_by_hand():
 
 
 def test_several_answers_are_joined_by_log_sum_exp():
-    network = SetRankerNetwork(COMPASS, 2, 2, 1, 1, 0.0, answers=2)
+    network = SetRankerNetwork(COMPASS, answers=2, **ENCODER)
     with torch.no_grad():
         network.item.weight.copy_(torch.eye(2))
     root = 2**0.5
@@ -94,7 +72,8 @@ def test_a_ranker_of_several_answers_and_memberships(toy, grid):
 
 def test_a_portrait_is_a_set_and_padding_is_nothing():
     torch.manual_seed(0)
-    network = SetRankerNetwork(COMPASS, 8, 5, 2, 2, 0.3).eval()
+    options = dict(width=8, side=5, layers=2, heads=2, dropout=0.3)
+    network = SetRankerNetwork(COMPASS, **options).eval()
     items = torch.tensor([[EAST, NORTH, SOUTH]])
     places = torch.rand(1, 3, 2)
     user, bias = network(items, places)
@@ -134,9 +113,8 @@ def test_targets_first_and_negatives_are_not_the_users(toy, grid, draw):
         history = train.histories[m].numpy()
         everything = data.item_index[data.rows(int(train.users[m]))]
         cells = grid.look(history, own=everything).cells
-        assert np.array_equal(
-            placed.cells[m].numpy(), cells[placed.items[m].numpy()]
-        )
+        found = cell_number(placed.cells(grid.side)[m], grid.side)
+        assert np.array_equal(found, cells[placed.items[m].numpy()])
 
 
 def test_learns_the_partner_topic(toy, model):

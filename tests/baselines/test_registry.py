@@ -6,8 +6,8 @@ import torch
 
 from serendifflib.baselines import registry
 from serendifflib.baselines.registry import (
-    PRESETS,
     RIVALS,
+    SETUPS,
     Budget,
     budget_of,
     make_model,
@@ -84,23 +84,21 @@ def test_no_rival_reads_the_rows_of_test_users(name, monkeypatch):
     assert torch.equal(scores[0], scores[1])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", SETUPS)
 def test_every_preset_can_be_made(preset):
     for name in RIVALS:
-        assert make_model(name, SHORT, preset=preset).budget == SHORT
+        assert make_model(name, SHORT, setup=preset).budget == SHORT
 
 
 def test_presets_say_what_they_say():
-    published = make_model("SASRec", SHORT, preset="published")
+    published = make_model("SASRec", SHORT, setup="published")
     assert (published.loss, published.norm) == ("bce", "query")
-    assert make_model("SerenEnhance", preset="published").faithful_sigmoid
+    assert make_model("SerenEnhance", setup="published").faithful_sigmoid
     for name in RIVALS:
-        shared = make_model(name, SHORT, preset="shared")
+        shared = make_model(name, SHORT, setup="shared")
         found = (shared.lr, shared.dropout, shared.weight_decay)
         assert found == (1e-3, 0.2, 1e-4)
-    assert (
-        make_model("SASRec", SHORT, preset="published", width=32).width == 32
-    )
+    assert make_model("SASRec", SHORT, setup="published", width=32).width == 32
 
 
 def test_names_are_read_kindly():
@@ -126,8 +124,8 @@ def test_budgets_grow_with_the_profile():
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="unknown model 'KNN'"):
         make_model("KNN")
-    with pytest.raises(ConfigError, match="unknown preset 'best'"):
-        make_model("SASRec", preset="best")
+    with pytest.raises(ConfigError, match="unknown setup 'best'"):
+        make_model("SASRec", setup="best")
     with pytest.raises(ConfigError, match="SASRec: .*'depth'"):
         make_model("SASRec", depth=3)
     with pytest.raises(ConfigError, match="batch_size must be at least 1"):

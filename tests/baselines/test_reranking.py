@@ -9,6 +9,7 @@ from serendifflib.baselines.reranking import MMR, SOG
 from serendifflib.baselines.trainer import Budget
 from serendifflib.recommender import check_inductive
 
+from .conftest import seeded
 from .hand import make_fold
 
 HALF = 0.5**0.5
@@ -17,10 +18,6 @@ PLANE = torch.tensor(
     [[0, 0], [1, 0], [1, 0], [HALF, HALF], [0, -1], [0, 1]]
 ).float()
 A, B, C, D, E = range(1, 6)
-
-
-def seeded():
-    return torch.Generator().manual_seed(0)
 
 
 SCORES = 1.0, 0.9, 0.5, 0.4, 0.0  # of a, b, c, d, e
@@ -77,7 +74,7 @@ def test_sog_wants_what_is_neither_listed_nor_met():
 def test_the_trade_is_chosen_on_validation(monkeypatch):
     known = torch.tensor([0.0, *SCORES, -1.0])
     monkeypatch.setattr(
-        SetRanker, "_rate", lambda self, h, candidates, *_: known[candidates]
+        SetRanker, "score_batch", lambda self, h, candidates: known[candidates]
     )
     vectors = torch.cat([PLANE, PLANE[A : A + 1]])
     monkeypatch.setattr(  # not centred

@@ -1,49 +1,21 @@
+import functools
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from serendifflib.baselines.serenenhance import (
     TOWERS,
     PairSampler,
     SerenEnhance,
-    released_pairs,
 )
-from serendifflib.baselines.trainer import Budget
-from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.scores import CoOccurrence
-from serendifflib.recommender import check_inductive
 
-from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold
+from . import rivals
+from .rivals import SHORT
+from .toy import cases, toy_fold
 
-BUDGET = Budget(
-    pretrain_steps=0,
-    max_steps=150,
-    batch_size=32,
-    eval_every=30,
-    patience=3,
-)
-SHORT = Budget(
-    pretrain_steps=2, max_steps=2, batch_size=16, eval_every=4, patience=1
-)
-
-
-def fit(fold, budget=BUDGET, seed=0, **options):
-    model = SerenEnhance(budget=budget, width=32, lr=3e-3, **options)
-    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
-
-
-def test_beats_chance_fourfold_and_max_cosine():
-    fold = toy_fold()
-    model = fit(fold)
-    hits = hit_ratio(model, fold)
-    cosine = MaxCosine().fit(fold, generator=torch.Generator())
-    assert hits > 4 * chance(fold)  # 10 of 40; by chance p < 1e-4
-    assert hits > hit_ratio(cosine, fold)
-    check_inductive(model, *cases(fold)[:2])
-    with pytest.raises(ModelError, match="SerenEnhance: row 0: padding id"):
-        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+fit = functools.partial(rivals.fit, SerenEnhance)
 
 
 def test_every_pair_is_a_positive_and_a_negative():
@@ -91,26 +63,15 @@ def test_unexpected_items_are_less_expected():
         assert scores[tails.expected[user]].min() >= high - 1e-9
 
 
-def test_the_released_pairs_never_compare_a_positive_with_a_negative():
-    positive = torch.arange(1, 51).repeat(3, 1)
-    first, second = released_pairs(positive, -positive)
-    assert ((first > 0) == (second > 0)).all()
-    # pair j is (p_i, p_{i + 25}) or (n_i, n_{i + 25})
-    assert (second.abs() - first.abs() == 25).all()
-
-
 def test_the_released_variant_runs_and_its_loss_stays_in_its_band():
     fold = toy_fold()
     model = fit(fold, SHORT, faithful_sigmoid=True)
     band = math.log1p(math.exp(-1)), math.log1p(math.exp(1))
     for loss in model.report.stages[0].losses:
         assert 3 * band[0] < loss < 3 * band[1]
-    assert fit(fold, SHORT, pairing="released").report.steps == 4
-    with pytest.raises(ConfigError, match="unknown pairing 'none'"):
-        SerenEnhance(pairing="none")
 
 
-def test_deterministic_and_next_items_work_without_labels():
+def test_next_items_work_without_labels():
     fold = toy_fold("next-item")
     histories, candidates, _ = cases(fold)
     scores = [

@@ -1,41 +1,19 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
 
 from serendifflib.baselines.sequences import item_vectors
-from serendifflib.baselines.snpr import SNPR, Teacher
+from serendifflib.baselines.snpr import SNPR
 from serendifflib.baselines.trainer import Budget
-from serendifflib.errors import ModelError
 from serendifflib.portrait.scores import CoOccurrence
-from serendifflib.recommender import check_inductive
 
-from .toy import cases, chance, hit_ratio, toy_fold
+from . import rivals
+from .rivals import SHORT
+from .toy import cases, toy_fold
 
-BUDGET = Budget(
-    pretrain_steps=40,
-    max_steps=60,
-    batch_size=32,
-    eval_every=20,
-    patience=4,
-)
-SHORT = Budget(
-    pretrain_steps=2, max_steps=2, batch_size=16, eval_every=9, patience=1
-)
-
-
-def fit(fold, budget=BUDGET, seed=0, **options):
-    model = SNPR(budget=budget, width=32, lr=3e-3, **options)
-    return model.fit(fold, generator=torch.Generator().manual_seed(seed))
-
-
-def test_beats_chance_fivefold():
-    fold = toy_fold()
-    model = fit(fold)
-    assert model.name == "SNPR-style"
-    assert hit_ratio(model, fold) > 5 * chance(fold)
-    check_inductive(model, *cases(fold)[:2])
-    with pytest.raises(ModelError, match="SNPR-style: row 0: padding id"):
-        model.score(torch.tensor([[1]]), torch.tensor([[0]]))
+fit = functools.partial(rivals.fit, SNPR)
 
 
 def test_lambda_is_chosen_on_validation_and_weighs_the_heads():
@@ -62,7 +40,15 @@ def test_both_heads_see_the_candidate():
         assert (logits.std(dim=1) > 0).all()
 
 
-def test_the_teacher_by_hand():
+def made(counts, vectors):
+    """A rival that knows what its heads are taught by, and no network."""
+    rival = SNPR()
+    rival.counts, rival.vectors = counts, vectors
+    rival.pool = np.arange(1, len(vectors))
+    return rival
+
+
+def test_what_the_heads_are_taught_by_hand():
     # users {1,2} {1,2} {3,4}: after 1, item 2 is expected, 3 and 4 are not
     counts = CoOccurrence.fit(
         [np.array([1, 2]), np.array([1, 2]), np.array([3, 4])], 4
@@ -70,8 +56,8 @@ def test_the_teacher_by_hand():
     vectors = np.array(
         [[0, 0], [1, 0], [0, 1], [-1, 0], [0.6, 0.8]], dtype=np.float32
     )
-    teacher = Teacher(counts, vectors, np.array([1, 2, 3, 4]))
-    relevance, unexpected = teacher.targets(
+    teacher = made(counts, vectors)
+    relevance, unexpected = teacher.lesson(
         np.array([1]), np.array([], dtype=np.int64), np.array([2, 3, 4])
     )
     assert np.allclose(relevance, [0.5, 0.0, 0.8])
@@ -85,29 +71,15 @@ def test_own_rows_do_not_make_items_expected():
     counts = CoOccurrence.fit(
         fold.training_histories(), fold.interactions.n_items
     )
-    pool = np.arange(1, fold.interactions.n_items + 1)
-    teacher = Teacher(counts, item_vectors(fold).numpy(), pool)
+    teacher = made(counts, item_vectors(fold).numpy())
     none = np.zeros(0, dtype=np.int64)
     moved = []
     for sequence in fold.training_histories():
         history, target = sequence[:-1], sequence[-1:]
-        with_own = teacher.targets(history, none, target)[1]
-        without = teacher.targets(history, sequence, target)[1]
+        with_own = teacher.lesson(history, none, target)[1]
+        without = teacher.lesson(history, sequence, target)[1]
         moved.append(float(without[0] - with_own[0]))
     assert np.mean(moved) > 0
-
-
-def test_deterministic():
-    fold = toy_fold()
-    histories, candidates, _ = cases(fold)
-    model = SNPR(budget=SHORT, width=32)
-    generators = [torch.Generator().manual_seed(k) for k in (1, 1, 2)]
-    scores = [
-        model.fit(fold, generator=g).score(histories, candidates)
-        for g in generators
-    ]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.allclose(scores[0], scores[2])
 
 
 def test_haste_does_not_change_its_learning_rate():

@@ -7,13 +7,12 @@ from baselines.hand import COMPASS, EAST, NORTH, WEST
 from baselines.toy import chance, hit_ratio, toy_fold
 
 from serendifflib.diffusion.base import place, training_placement
-from serendifflib.diffusion.linear import reaches
+from serendifflib.diffusion.linear import reaches, typical_means
 from serendifflib.diffusion.points import (
     SPREADS,
     TEMPERATURES,
     PointNetwork,
     log_mean_exp,
-    typical_means,
 )
 from serendifflib.diffusion.unet import typical_mean
 from serendifflib.errors import ConfigError
@@ -252,7 +251,7 @@ def test_the_zone_is_the_share_of_draws_in_a_cell(toy, start):
     zone = start.zone(user)
     assert zone.shape == (10, 10) and np.isclose(zone.max(), 1.0)
     # where the generated place lies among the items of the catalogue
-    seen = start._everything(start.portrait(user))
+    seen = start.portrait(user).placed(start.space)
     network = start.network
     made = start.diffusion.generate(network, seen.portraits)[0, 0, -2:]
     made = made * network.place_spread + network.place_middle

@@ -78,7 +78,7 @@ def test_make_finds_the_schedule():
     assert torch.equal(
         DDPMSchedule.make("cosine", 20).betas, DDPMSchedule.cosine(20).betas
     )
-    with pytest.raises(ConfigError, match="'sqrt'.*linear or cosine"):
+    with pytest.raises(ConfigError, match="'sqrt'.*linear, cosine"):
         DDPMSchedule.make("sqrt", 20)
 
 

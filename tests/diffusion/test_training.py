@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 from serendifflib.diffusion import checkpoints, training
 from serendifflib.diffusion.base import PlacedItems
 from serendifflib.diffusion.images import ImageLoss, grid_loss, point_grid
+from serendifflib.diffusion.reports import StageReport, TrainingReport
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.training import (
-    StageReport,
-    TrainingReport,
     TrainingSettings,
     batch_of,
     train,
@@ -610,7 +609,7 @@ def test_nothing_to_train_on_is_refused():
 
 
 def test_unknown_losses_are_refused():
-    with pytest.raises(ConfigError, match="'l1'.*uniform or balanced"):
+    with pytest.raises(ConfigError, match="'l1'.*uniform, balanced"):
         image_loss(kind="l1")
     with pytest.raises(ConfigError, match="'eps'.*noise, x0, v"):
         image_loss(predict="eps")
@@ -619,7 +618,7 @@ def test_unknown_losses_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "sgd"}, "'sgd'.*adam or adamw"),
+        ({"optimizer": "sgd"}, "'sgd'.*adam, adamw"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"validate_every": -1}, "validate_every must be at least 1"),

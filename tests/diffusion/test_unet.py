@@ -220,7 +220,7 @@ def test_sinusoids_tell_steps_apart():
 def test_unknown_settings_are_refused():
     with pytest.raises(ConfigError, match="'add'.*concat, film, cross"):
         UNetSettings(condition="add")
-    with pytest.raises(ConfigError, match="'layer'.*batch or group"):
+    with pytest.raises(ConfigError, match="'layer'.*batch, group"):
         UNetSettings(norm="layer")
 
 

@@ -11,7 +11,7 @@ from serendifflib.errors import ConfigError, ModelError
 from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import versions
 from serendifflib.experiments.prepared import load_or_fit, open_bench
-from serendifflib.model import serendiff
+from serendifflib.model import fitting
 from serendifflib.model.storage import FILE
 from serendifflib.portrait.portrait import cell_of
 from serendifflib.profiles import PROFILES
@@ -56,7 +56,7 @@ def trainings(monkeypatch):
         calls.append(1)
         return train(*arguments, **options)
 
-    monkeypatch.setattr(serendiff, "train", counted)
+    monkeypatch.setattr(fitting, "train", counted)
     return calls
 
 
@@ -258,11 +258,11 @@ def test_an_interrupted_training_goes_on(bench, empty_cache, monkeypatch):
         options["validate"] = limited
         return train(*arguments, **options)
 
-    monkeypatch.setattr(serendiff, "train", stopping)
+    monkeypatch.setattr(fitting, "train", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit(bench, steps=6)
     assert (folder / "training.safetensors").exists()
-    monkeypatch.setattr(serendiff, "train", train)
+    monkeypatch.setattr(fitting, "train", train)
     resumed = fit(bench, steps=6)
     assert resumed.reports[0].losses == whole.reports[0].losses
     assert same_weights(folder / FILE, good)

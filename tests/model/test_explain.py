@@ -123,7 +123,8 @@ def test_the_nearest_history_item_is_the_most_similar_one():
     vectors = unit_rows(np.random.default_rng(0).normal(size=(9, 4)))
     vectors[0] = 0
     history = np.array([4, 2, 7])
-    place, cosine = nearest_history(5, history, torch.from_numpy(vectors))
+    found = nearest_history(5, history, torch.from_numpy(vectors))
+    place, cosine = found[0]
     cosines = [float(vectors[5] @ vectors[h]) for h in history]
     assert place == int(np.argmax(cosines))
     assert cosine == pytest.approx(max(cosines))
@@ -258,14 +259,12 @@ def test_a_given_axis_is_used():
 
 def test_an_item_without_text_is_nobodys_nearest():
     vectors = torch.tensor([[0.0, 0], [-1, 0], [0, 0], [0.6, -0.8], [1, 0]])
-    nearest = nearest_history
-    place, cosine = nearest(4, np.array([2, 1, 3]), vectors)
+    place, cosine = nearest_history(4, np.array([2, 1, 3]), vectors)[0]
     assert place == 2 and cosine == pytest.approx(0.6)
-    place, cosine = nearest(4, np.array([2, 1]), vectors)
-    assert place == 1 and cosine == -1.0  # and not the cosine 0 of item 2
+    found = nearest_history(4, np.array([2, 1]), vectors)
+    assert found == [(1, -1.0)]  # and not the cosine 0 of item 2
     for item, history in ((2, [1, 3]), (4, [2, 2])):
-        place, cosine = nearest(item, np.array(history), vectors)
-        assert place is None and np.isnan(cosine)
+        assert nearest_history(item, np.array(history), vectors) == []
 
 
 def test_an_explanation_says_that_a_text_is_missing(tiny_model, tiny_data):

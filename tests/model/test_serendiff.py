@@ -14,7 +14,7 @@ from serendifflib.errors import (
     UnknownItemError,
     UnknownUserError,
 )
-from serendifflib.model import serendiff
+from serendifflib.model import fitting
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.model.settings import PRESETS, make_settings
 from serendifflib.portrait.fold import prepare_fold
@@ -180,7 +180,7 @@ def test_an_interrupted_fit_leaves_no_model(tiny_fold, monkeypatch, request_):
         raise KeyboardInterrupt
 
     model = fitted(tiny_fold)
-    monkeypatch.setattr(serendiff, "train", stop)
+    monkeypatch.setattr(fitting, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         model.fit(tiny_fold)
     with pytest.raises(ModelError, match="fit it"):
@@ -229,14 +229,14 @@ def test_pretraining_comes_first_and_is_reported(tiny_fold):
 def test_pretraining_of_the_head_is_not_thrown_away(tiny_fold, monkeypatch):
     """The regression from labels once overwrote what 12 steps had learned."""
     heads = {}
-    real = serendiff.train
+    real = fitting.train
 
     def spy(network, *arguments, **options):
         if options["stage"] == "serendipity":
             heads[len(heads)] = network.point.vector.weight.detach().clone()
         return real(network, *arguments, **options)
 
-    monkeypatch.setattr(serendiff, "train", spy)
+    monkeypatch.setattr(fitting, "train", spy)
     for steps in (0, 12):
         fitted(tiny_fold, pretrain_steps=steps, steps=1)
     assert not torch.allclose(heads[0], heads[1], atol=1e-4)

@@ -9,12 +9,12 @@ from hypothesis.extra import numpy as hnp
 
 from serendifflib.errors import ConfigError
 from serendifflib.portrait.encoding import unit_rows
+from serendifflib.portrait.grid import place_training
 from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.portrait import (
     Portraits,
     PortraitSpace,
     cell_of,
-    place_training,
     rasterise,
 )
 from serendifflib.portrait.quantiles import QuantileMap, item_keys

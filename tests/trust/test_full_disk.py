@@ -19,7 +19,7 @@ from serendifflib.diffusion.training import train
 from serendifflib.errors import CacheError
 from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import runner as runs
-from serendifflib.model import serendiff
+from serendifflib.model import fitting
 from serendifflib.portrait import encoding
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
@@ -128,7 +128,7 @@ def left(folder):
 def test_a_full_disk(disk, works, name, monkeypatch):
     monkeypatch.setenv("SERENDIFF_CACHE", str(disk / "cache"))
     monkeypatch.setattr(
-        serendiff, "train", functools.partial(train, checkpoint_seconds=0.0)
+        fitting, "train", functools.partial(train, checkpoint_seconds=0.0)
     )
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(63 * 1024))

@@ -30,7 +30,7 @@ from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import provenance
 from serendifflib.experiments import runner as runs
 from serendifflib.io import content_hash
-from serendifflib.model import serendiff
+from serendifflib.model import fitting
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding
@@ -86,7 +86,7 @@ def check_candidates(folder):
 
 
 def fit(folder, fold, settings):
-    serendiff.train = functools.partial(train, checkpoint_seconds=0.0)
+    fitting.train = functools.partial(train, checkpoint_seconds=0.0)
     changes = {**settings, "pretrain_steps": 8, "steps": 12, "patience": 9}
     workbench._load_or_fit(
         fold, PROFILES["smoke"], "tuned", 0, False, "cpu", changes
@@ -349,7 +349,7 @@ def test_a_killed_pre_training_is_not_done_again(
     whole = fit()
     (folder,) = empty_cache.glob("models/*")
     shutil.rmtree(folder)
-    monkeypatch.setattr(serendiff, "train", stopping)
+    monkeypatch.setattr(fitting, "train", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit()
     left = sorted(p.name for p in folder.glob("*.safetensors"))
@@ -367,7 +367,7 @@ def test_a_killed_pre_training_is_not_done_again(
 def count_steps(monkeypatch):
     from serendifflib.diffusion import training
 
-    monkeypatch.setattr(serendiff, "train", train)
+    monkeypatch.setattr(fitting, "train", train)
     original, steps = training._train_step, []
 
     def counted(*arguments, **options):

@@ -16,7 +16,7 @@ from serendifflib.diffusion.checkpoints import read_state
 from serendifflib.diffusion.training import train
 from serendifflib.experiments import prepared as workbench
 from serendifflib.experiments import runner as runs
-from serendifflib.model import serendiff
+from serendifflib.model import fitting
 from serendifflib.model.storage import FILE
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import PROFILES
@@ -76,7 +76,7 @@ def test_one_model_is_trained_once(tiny_fold, tiny_settings, tmp_path):
         return train(*arguments, **options)
 
     def fit():
-        serendiff.train = counted  # in this process alone
+        fitting.train = counted  # in this process alone
         changes = {**tiny_settings, "steps": 6}
         workbench._load_or_fit(
             tiny_fold, PROFILES["smoke"], "tuned", 0, False, "cpu", changes

@@ -5,14 +5,15 @@ import io
 import re
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from ipywidgets.embed import embed_data
 from PIL import Image
 
 from serendifflib.errors import ConfigError
+from serendifflib.portrait.picture import new_figure
 from serendifflib.viz.frames import frame_slider
-from serendifflib.viz.plots import new_figure, plt
 
 matplotlib.use("agg")
 

@@ -3,11 +3,12 @@
 import math
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from serendifflib.viz import plots, result_plots
+from serendifflib.viz import result_plots
 
 matplotlib.use("agg")
 
@@ -15,7 +16,7 @@ matplotlib.use("agg")
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
-    plots.plt.close("all")
+    plt.close("all")
 
 
 def frame(**values):
@@ -69,9 +70,9 @@ def test_bands_are_shaded_on_the_line_of_their_label():
     figure = result_plots.plot_dots(
         {"one": frame(a=0.2, b=0.4)}, xlabel="H@10", bands=bands
     )
-    (band, _) = figure.axes[0].collections
-    box = band.get_paths()[0].get_extents()
-    assert (box.x0, box.x1) == (0.1, 0.3)
+    (band,) = figure.axes[0].patches
+    box = band.get_bbox()
+    assert (box.x0, box.x1) == pytest.approx((0.1, 0.3))
     assert (box.y0, box.y1) == pytest.approx((0.6, 1.4))
 
 

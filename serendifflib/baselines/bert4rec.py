@@ -169,16 +169,11 @@ class BERT4Rec(TorchRival):
 def hide(
     items: Tensor, share: float, last_only: float, generator: torch.Generator
 ) -> Tensor:
-    """Which places of each row to replace by MASK.
+    """Which places of each row to replace by MASK, bool [B, n].
 
-    Args:
-        items: [B, n], left-padded, at least one item in each row.
-        share: rho; max(1, round(rho * length)) places are hidden.
-        last_only: share of rows where only the last item is hidden.
-        generator: the source of randomness.
-
-    Returns:
-        bool [B, n]; at least one place per row, never padding.
+    Of left-padded items [B, n] max(1, round(``share`` * length)) places are
+    hidden, in the share ``last_only`` of the rows the last one alone; never
+    padding.
     """
     real = items != 0
     lengths = real.sum(1)

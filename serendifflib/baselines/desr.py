@@ -98,18 +98,11 @@ def squash(x: Tensor) -> Tensor:
 
 
 def direction(demand: Tensor, long_term: Tensor, elasticity: Tensor) -> Tensor:
-    """s_u: the demand with part of its long-term component removed.
+    """s_u: the demand with part of its long-term component removed, [B, d].
 
-    ``s = d / |d| - rho <d, p> p / (|d| |p|^2)``: with rho = 0 the demand's own
-    direction, with rho = 1 what is new in it.
-
-    Args:
-        demand: d_u, [B, d].
-        long_term: p_u, [B, d].
-        elasticity: rho in [0, 1], [B].
-
-    Returns:
-        [B, d].
+    ``s = d / |d| - rho <d, p> p / (|d| |p|^2)`` of demand d [B, d], long-term
+    vector p [B, d] and elasticity rho [B] in [0, 1]: with rho = 0 the
+    demand's own direction, with rho = 1 what is new in it.
     """
     unit = F.normalize(demand, dim=1)
     along = F.normalize(long_term, dim=1)

@@ -30,14 +30,11 @@ class Positions(nn.Module):
 
 
 def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
-    """Who may look at whom, bool [B, 1, n, n], True = may.
+    """Who may look at whom, bool [B, 1, n, n], by what is real, [B, n].
 
-    Padding is never looked at, except by itself: a row with nothing to
-    look at would be NaN.
-
-    Args:
-        real: True where there is an item, [B, n].
-        causal: whether a position sees only itself and what is before it.
+    A causal position sees only itself and what is before it. Padding is
+    never looked at, except by itself: a row with nothing to look at would
+    be NaN.
     """
     n = real.shape[1]
     own = torch.eye(n, dtype=torch.bool, device=real.device)

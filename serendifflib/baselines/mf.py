@@ -249,20 +249,12 @@ def solve_implicit(
     confidence: float,
     regularization: float,
 ) -> np.ndarray:
-    """Implicit ALS, one side: row factors given column factors.
+    """Implicit ALS, one side: x of every row, [rows, k].
 
     Minimises ``sum_i c_i (r_i - x'y_i)^2 + lambda |x|^2`` per row, over ALL
-    columns, with r = 1, c = 1 + confidence on entries and r = 0, c = 1
-    elsewhere: x = (Y'Y + conf Y_s'Y_s + lambda I)^-1 (1 + conf) Y_s'1.
-
-    Args:
-        matrix: rows x columns, 1 on entries.
-        factors: Y, [columns, k].
-        confidence: conf.
-        regularization: lambda.
-
-    Returns:
-        x of every row, [rows, k].
+    columns with factors Y [columns, k], with r = 1, c = 1 + conf on entries
+    of ``matrix`` and r = 0, c = 1 elsewhere:
+    x = (Y'Y + conf Y_s'Y_s + lambda I)^-1 (1 + conf) Y_s'1.
     """
     k = factors.shape[1]
     common = factors.T @ factors + regularization * np.eye(k)
@@ -283,19 +275,11 @@ def solve_rows(
     offsets: np.ndarray,
     regularization: float,
 ) -> np.ndarray:
-    """Explicit ALS, one side: a bias and factors of each row.
+    """Explicit ALS, one side: (b, x) of every row, [rows, 1 + k].
 
-    Minimises, per row, the sum over entries of ``(r_i - o_i - b -
-    x'y_i)^2``, plus ``lambda (b^2 + |x|^2)``.
-
-    Args:
-        matrix: ratings r, rows x columns.
-        factors: Y, [columns, k].
-        offsets: o, [columns].
-        regularization: lambda.
-
-    Returns:
-        (b, x) of every row, [rows, 1 + k].
+    Minimises, per row, the sum over the ratings r of ``(r_i - o_i - b -
+    x'y_i)^2``, plus ``lambda (b^2 + |x|^2)``, for column factors Y
+    [columns, k] and offsets o [columns].
     """
     extended = np.concatenate([np.ones((len(factors), 1)), factors], axis=1)
     k = extended.shape[1]

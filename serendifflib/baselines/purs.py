@@ -171,19 +171,12 @@ class PURS(TorchRival):
 def cluster_centres(
     points: Tensor, real: Tensor, *, tolerance: float = 1e-5
 ) -> Tensor:
-    """Mean-shift: the mode that each item of a history climbs to.
+    """Mean-shift: the mode that each item of a history climbs to, [B, n, d].
 
-    Repeats ``c_j <- sum_l G_jl e_l / sum_l G_jl`` with the kernel
-    ``G_jl = exp(-|c_j - e_l|^2 / r^2)``; r is half the median distance
-    between two items of the history.
-
-    Args:
-        points: item vectors e, [B, n, d].
-        real: which of them are items, [B, n].
-        tolerance: stop when no share of a point in a centre moves more.
-
-    Returns:
-        centres [B, n, d]; items of one cluster share theirs.
+    Repeats ``c_j <- sum_l G_jl e_l / sum_l G_jl`` over the ``real`` [B, n]
+    of the points e [B, n, d], with ``G_jl = exp(-|c_j - e_l|^2 / r^2)``; r is
+    half the median distance between two items. Stops when no share of a
+    point in a centre moves by more than ``tolerance``.
     """
     # every centre is a mixture A of the points, so all distances follow
     # from the points' inner products: n x n numbers instead of n x d
@@ -212,18 +205,11 @@ def cluster_centres(
 
 
 def distances(centres: Tensor, real: Tensor, candidates: Tensor) -> Tensor:
-    """Distance of candidates from a user's clusters.
+    """Distance of candidates from a user's clusters, [B, C].
 
-    The mean over clusters weighted by their size is the mean over items of
-    the distance to the item's own centre.
-
-    Args:
-        centres: centre of each history item, [B, n, d].
-        real: which are items, [B, n].
-        candidates: vectors, [B, C, d].
-
-    Returns:
-        [B, C].
+    The mean over clusters weighted by their size is the mean over the
+    ``real`` [B, n] items of the distance to the item's own centre; centres
+    [B, n, d] and candidates [B, C, d].
     """
     weight = real.to(centres.dtype)
     weight = weight / weight.sum(1, keepdim=True)

@@ -87,15 +87,10 @@ class PortraitEncoder(nn.Module):
     def encode(
         self, items: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Read portraits.
+        """Mean token [B, width] and mean item vector [B, d] of portraits.
 
-        Args:
-            items: histories [B, n], left-padded with 0.
-            positions: (expectedness, relevance) in [0, 1], [B, n, 2].
-
-        Returns:
-            mean token [B, width] and mean item vector [B, d], which a
-            linear map may use.
+        ``items`` are histories [B, n], left-padded with 0, at positions
+        (expectedness, relevance) in [0, 1], [B, n, 2].
         """
         real = items != 0
         cells = cell_of(positions, self.side)

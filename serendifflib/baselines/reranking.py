@@ -73,13 +73,10 @@ class Reranker(SetRanker):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Facts and state of lists without any item.
 
-        Args:
-            histories: LongTensor [B, n].
-            items: LongTensor [B, L].
-
         Returns:
-            what is known of each item [B, L, D]; what it gains whatever is
-            listed, [B, L]; the state, what the list has already.
+            of histories [B, n] and items [B, L]: what is known of each item
+            [B, L, D]; what it gains whatever is listed [B, L]; the state,
+            what the list has already.
         """
 
     @abstractmethod

@@ -132,32 +132,19 @@ def expected_share(
     *,
     own: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Share of the catalogue that is less expected than each item.
+    """Share of the pool that is less expected than each item, [K], 0 to 1.
 
-    Args:
-        counts: co-occurrence of the training users.
-        history: item numbers, [n].
-        items: item numbers, [K].
-        pool: item numbers that are the catalogue, [P].
-        own: all items of a training user, whose rows are then not counted.
-
-    Returns:
-        float64 [K], 0 (nothing is less expected) to below 1.
+    Item numbers: history [n], items [K], pool [P]; ``own`` are all items of
+    a training user, whose rows are then not counted.
     """
     scores = counts.log_catalogue(history, own=own)
     return np.searchsorted(np.sort(scores[pool]), scores[items]) / len(pool)
 
 
 def pick(table: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` items of each row, with replacement; padding is skipped.
+    """``count`` items of each row [B, n], with replacement; [B, count].
 
-    Args:
-        table: item numbers, 0 = nothing, at least one item per row, [B, n].
-        count: how many to draw.
-        generator: the source of randomness.
-
-    Returns:
-        LongTensor [B, count].
+    0 is padding and skipped; each row needs an item.
     """
     place = torch.multinomial(
         (table != 0).float(), count, replacement=True, generator=generator
@@ -221,16 +208,9 @@ class Cases:
     def draw(
         self, index: Tensor, negatives: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Histories and items, the target first, of some cases.
+        """Histories [B, n] and items [B, 1 + K] of cases, the target first.
 
-        Args:
-            index: cases, [B].
-            negatives: uniform items per case that the user does not have.
-            generator: the source of randomness.
-
-        Returns:
-            histories [B, n] without empty columns and items
-            [B, 1 + negatives].
+        The K ``negatives`` are uniform items that the user does not have.
         """
         targets = self.targets[index].unsqueeze(1)
         seen = torch.cat([self.own[self.owner[index]], targets], dim=1)

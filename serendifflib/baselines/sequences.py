@@ -69,13 +69,7 @@ def windows(sequences: Sequence[np.ndarray], length: int) -> Tensor:
 def draw_unseen(
     seen: Tensor, count: int, pool: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Uniform items of ``pool`` outside each row of ``seen``.
-
-    Args:
-        seen: item numbers the negatives must avoid, [B, n] (0 = nothing).
-        count: negatives per row.
-        pool: item numbers to draw from, [P].
-        generator: the source of randomness.
+    """Uniform items of ``pool`` [P] outside each row of ``seen`` [B, n].
 
     Returns:
         LongTensor [B, count]. After 20 rounds of redrawing a collision

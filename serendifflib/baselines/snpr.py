@@ -173,16 +173,11 @@ class SNPR(TorchRival):
     def lesson(
         self, history: np.ndarray, own: np.ndarray, items: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Relevance and unexpectedness of items, both in [0, 1], [K].
+        """Relevance and unexpectedness of items [K], both in [0, 1].
 
-        Relevance is the largest cosine to the history, mapped from [-1, 1].
-        Unexpectedness is 1 minus the share of the catalogue that is less
-        expected.
-
-        Args:
-            history: item numbers, [n].
-            own: all items of the user, whose own rows are not counted.
-            items: item numbers, [K].
+        Relevance is the largest cosine to the history [n], mapped from
+        [-1, 1]. Unexpectedness is 1 minus the share of the catalogue that is
+        less expected, the rows of the user's ``own`` items not counted.
         """
         cosine = (self.vectors[items] @ self.vectors[history].T).max(axis=1)
         below = expected_share(self.counts, history, items, self.pool, own=own)

@@ -39,16 +39,9 @@ Matcher = Callable[[Tensor, Tensor, Tensor], Tensor]
 def point_grid(
     targets: Tensor, cells: Tensor, vectors: Tensor, side: int
 ) -> Tensor:
-    """M_seren: the target's vector in its cell, zero elsewhere.
+    """M_seren [B, d, L, L]: the target's vector in its cell, zero elsewhere.
 
-    Args:
-        targets: item numbers, [B].
-        cells: grid indices, [B, 2].
-        vectors: item vectors, [N + 1, d].
-        side: L.
-
-    Returns:
-        [B, d, L, L].
+    Of targets [B] in cells [B, 2] with item vectors [N + 1, d].
     """
     grid = vectors.new_zeros(len(targets), vectors.shape[1], side, side)
     rows = torch.arange(len(targets), device=targets.device)

@@ -28,18 +28,11 @@ def history_means(histories: Tensor, vectors: Tensor) -> Tensor:
 def typical_means(
     histories: Tensor, vectors: Tensor, points: Tensor
 ) -> Tensor:
-    """Mean of the history's points, typical items weighing more.
+    """Mean of the history's points, typical items weighing more, [B, D].
 
     An item's weight is exp(cosine to the plain mean / 0.1), as for the cells
-    in :func:`serendifflib.diffusion.unet.typical_mean`.
-
-    Args:
-        histories: item numbers, left-padded with 0, [B, n].
-        vectors: unit item vectors, [N + 1, d].
-        points: what is averaged, [N + 1, D].
-
-    Returns:
-        [B, D].
+    in :func:`serendifflib.diffusion.unet.typical_mean`. Histories [B, n] are
+    left-padded with 0; unit item vectors [N + 1, d]; points [N + 1, D].
     """
     mean = F.normalize(history_means(histories, vectors), dim=1)
     cosines = torch.einsum("bnd,bd->bn", vectors[histories], mean)
@@ -48,17 +41,11 @@ def typical_means(
 
 
 def reaches(histories: Tensor, vectors: Tensor) -> Tensor:
-    """How far each user goes: mean radius of an item from those before it.
+    """How far users go: mean radius of an item from those before it, [B].
 
-    The radius is 1 - cosine to the mean of the earlier items. Padding and
-    the first item have none; a history of one item has reach 1.
-
-    Args:
-        histories: LongTensor [B, n], left-padded.
-        vectors: unit item vectors [N + 1, d].
-
-    Returns:
-        [B].
+    The radius is 1 - cosine to the mean of the earlier items, by unit item
+    vectors [N + 1, d]. Padding and the first item of a history [B, n] have
+    none; a history of one item has reach 1.
     """
     known = vectors[histories]
     before = known.cumsum(1)[:, :-1]

@@ -252,17 +252,11 @@ class GlobalPoint(nn.Module):
 
 
 def typical_mean(portrait: Tensor, counts: Tensor):
-    """Mean of the occupied cells, weighted by how typical each one is.
+    """Mean of the occupied cells, weighted by how typical each is, [B, d].
 
-    The weight is the number of items of a cell times exp(cosine / 0.1), the
-    cosine being that of the cell to the plain mean of the history.
-
-    Args:
-        portrait: [B, d, L, L].
-        counts: [B, L, L].
-
-    Returns:
-        [B, d].
+    The weight is the number of items of a cell (counts [B, L, L]) times
+    exp(cosine / 0.1), the cosine being that of the cell of the portrait
+    [B, d, L, L] to the plain mean of the history.
     """
     cells = portrait.flatten(2)
     items = counts.flatten(1)

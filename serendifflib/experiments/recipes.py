@@ -23,8 +23,6 @@ from serendifflib.baselines.controls import CONTROLS
 from serendifflib.baselines.modes import MODES
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.baselines.registry import (
-    ABLATIONS,
-    MAKERS,
     Budget,
     make_model,
 )
@@ -349,8 +347,6 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
     budget = Budget(**recipe.budget)
     if recipe.model == "ranker":
         return RANKERS[recipe.name](budget=budget, grid=grid, **options)
-    if recipe.name in ABLATIONS:  # their preset is SerenDiff's
-        return MAKERS[recipe.name](budget=budget, **options)
     return make_model(recipe.name, budget, **options)
 
 

@@ -316,12 +316,9 @@ class SerenDiff:
         name: str = "somebody new",
         own: np.ndarray | None = None,
     ) -> explaining.UserPortrait:
-        """Portrait of somebody known by item numbers alone.
+        """Portrait of somebody known by item numbers in time order, [n].
 
-        Args:
-            history: item numbers in time order, [n], n >= 1.
-            name: how the portrait calls the user.
-            own: items of a training user, whose rows are then not counted.
+        ``own`` are items of a training user, whose rows are not counted.
         """
         self._require_fit()
         return explaining.UserPortrait.of(
@@ -368,12 +365,8 @@ class SerenDiff:
     ) -> pd.DataFrame:
         """The ``k`` best new items of every user, one below the other.
 
-        Returns:
-            columns user and rank (1 is best), then those of
-            :meth:`recommend`.
-
-        Raises:
-            see :meth:`recommend`.
+        Columns are user and rank (1 is best), then those of
+        :meth:`recommend`, which also says what is raised.
         """
         k = _at_least_one("k", k)
         users = self._require_fit().catalogue.users

@@ -397,14 +397,10 @@ class _HiddenStates(torch.nn.Module):
 
 
 def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows grouped by length, longest first; little is padded.
+    """Rows grouped by the length [K] of their texts, longest first.
 
-    Args:
-        lengths: tokens of each text, [K], at least 1.
-
-    Yields:
-        numbers of rows; a batch holds at most :data:`BATCH_TOKENS` tokens,
-        or one text.
+    Little is padded; a batch holds at most :data:`BATCH_TOKENS` tokens, or
+    one text.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

@@ -186,14 +186,9 @@ def shares(vectors: Tensor, count: int) -> Tensor:
 
 
 def centred(shares: Tensor) -> Tensor:
-    """Shares minus their mean over the catalogue, as inputs of a network.
+    """Shares [N + 1, P] minus their mean over the catalogue, for a network.
 
-    Args:
-        shares: see :func:`shares`, [N + 1, P].
-
-    Returns:
-        [N + 1, P] with rows of mean square length 1; what is no item has
-        zeros.
+    Rows have mean square length 1; what is no item has zeros.
     """
     real = shares.sum(dim=1) > 0
     known = shares[real]

@@ -38,14 +38,9 @@ CHAIN = 32  # histories that are placed in one pass, at most
 
 
 def cell_of(positions, side: int):
-    """Grid indices of positions in [0, 1]; position 1 is in the last cell.
+    """Grid indices 0..L-1 of positions in [0, 1], arrays or tensors [...].
 
-    Args:
-        positions: array or tensor, [..., 2] or any shape.
-        side: L.
-
-    Returns:
-        int64 of the same kind and shape, values 0..L-1.
+    Position 1 is in the last cell.
     """
     if isinstance(positions, Tensor):
         return (positions * side).floor().long().clamp(0, side - 1)
@@ -54,15 +49,7 @@ def cell_of(positions, side: int):
 
 
 def cell_number(cells, side: int):
-    """One number per cell: expectedness index times L plus relevance index.
-
-    Args:
-        cells: grid indices of :func:`cell_of`, [..., 2].
-        side: L.
-
-    Returns:
-        [...], values 0..L^2-1.
-    """
+    """Cells [..., 2] as one number: expectedness index * L + relevance."""
     return cells[..., 0] * side + cells[..., 1]
 
 

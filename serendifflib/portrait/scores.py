@@ -333,15 +333,10 @@ def history_cosines(history: np.ndarray, vectors: Tensor) -> np.ndarray:
 
 
 def relevance_catalogue(history: np.ndarray, vectors: Tensor) -> np.ndarray:
-    """Largest cosine of every catalogue item to a history (Eq. 8).
+    """Largest cosine of every catalogue item to a history [n] (Eq. 8).
 
-    Args:
-        history: item numbers, shape [n], n >= 1.
-        vectors: unit item vectors, shape [N + 1, d].
-
-    Returns:
-        float64, shape [N + 1], in [-1, 1]; NaN for items without a vector
-        (padding has -inf).
+    Of unit vectors [N + 1, d]; float64 [N + 1], in [-1, 1]; NaN for items
+    without a vector (padding has -inf).
     """
     given = vectors[torch.as_tensor(np.asarray(history), dtype=torch.long)]
     scores = largest_cosines(given, [len(given)], vectors)[0]

@@ -27,14 +27,10 @@ SPREAD = 2.5  # a channel's value of +-SPREAD has full or no colour
 def as_picture(
     grid: torch.Tensor, channels: Sequence[int] = CHANNELS
 ) -> np.ndarray:
-    """Three channels of a portrait as red, green and blue.
+    """Three channels of a portrait [d, L, L] as red, green and blue.
 
-    Args:
-        grid: [d, L, L], at the scale where a coordinate has variance 1.
-        channels: which three of the d.
-
-    Returns:
-        float [L, L, 3] in [0, 1], rows = relevance; zero is mid grey.
+    At the scale where a coordinate has variance 1; [L, L, 3] in [0, 1], rows
+    = relevance; zero is mid grey.
     """
     chosen = grid[list(channels)].permute(2, 1, 0).double().numpy()
     return np.clip(0.5 + chosen / (2 * SPREAD), 0.0, 1.0)

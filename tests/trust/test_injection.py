@@ -1,7 +1,7 @@
 """Markup, scripts and commands in the data stay text, wherever they go.
 
 Hostile ids, titles and reviews go the whole way: a CSV file, a model, its
-portrait, recommendations, explanation, pictures, tables, frames, explorer,
+portrait, recommendations, explanation, pictures, tables, frames, playground,
 the terminal, and a page that Sphinx builds from a notebook's outputs.
 """
 
@@ -29,8 +29,7 @@ from serendifflib.data.splits import user_folds
 from serendifflib.evaluation import tables
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.portrait.fold import prepare_fold
-from serendifflib.viz import explorer as explorer_module
-from serendifflib.viz.explorer import explore
+from serendifflib.viz.browser_model import file_text, play
 from serendifflib.viz.frames import frame_slider
 
 matplotlib.use("agg")
@@ -55,8 +54,8 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, word_encoder, tiny_settings):
-    """Fitted on a file whose every user, item and review is hostile."""
+def fold(tmp_path_factory, word_encoder):
+    """Of a file whose every user, item and review is hostile."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("hostile") / "<b onclick=hit()>.csv"
     with open(path, "w", newline="", encoding="utf-8") as stream:
@@ -81,16 +80,36 @@ def model(tmp_path_factory, word_encoder, tiny_settings):
     titles = {item: f"title {item}" for item in data.items}
     data = replace(data, titles=titles)
     split = user_folds(data, 3, seed=0)[0]
-    fold = prepare_fold(data, split, encoder=word_encoder)
-    fitted = SerenDiff("tuned", device="cpu", progress=False, **tiny_settings)
-    return fitted.fit(fold, generator=torch.Generator().manual_seed(0))
+    return prepare_fold(data, split, encoder=word_encoder)
+
+
+def fitted(fold, preset, **settings):
+    model = SerenDiff(preset, device="cpu", progress=False, **settings)
+    return model.fit(fold, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def model(fold, tiny_settings):
+    return fitted(fold, "tuned", **tiny_settings)
+
+
+@pytest.fixture(scope="module")
+def playground(fold, tiny_settings):
+    model = fitted(fold, "tokens", popularity_bins=0, **tiny_settings)
+    shelves = {
+        name: model.catalogue.items[n :: len(HOSTILE)]
+        for n, name in enumerate(HOSTILE)
+    }
+    return play(model, shelves, {HOSTILE[1]: model.catalogue.items[:3]})
 
 
 def plain(html):
     """Parse as a browser would; every hostile string must be text."""
     page = BeautifulSoup(html, "html.parser")
     for tag in page.find_all(True):
-        assert tag.name not in ("iframe", "svg", "object", "embed", "base")
+        assert tag.name not in ("iframe", "object", "embed", "base")
+        if tag.name == "svg":  # ours is empty until the script draws in it
+            assert tag["class"] == ["sdp-plane"] and not tag.contents
         for name, value in tag.attrs.items():
             assert not name.startswith("on"), (name, value)
             if name in ("href", "src", "action"):
@@ -103,7 +122,7 @@ def plain(html):
 
 def test_the_check_finds_what_it_is_for():
     for bad in ("<p onclick=x>", "<a href='javascript:hit()'>", "<svg>"):
-        with pytest.raises(AssertionError):
+        with pytest.raises((AssertionError, KeyError)):
             plain(bad)
     with pytest.raises(AssertionError):
         plain(HOSTILE[0])
@@ -154,14 +173,12 @@ def test_pictures(model):
             assert not any(key.startswith("on") for key in part.attrib)
 
 
-def test_explorer(model):
-    people = [model.portrait(user) for user in users(model)]
-    shown = explore(model, people, k=3)
-    page = plain(shown.html())
+def test_playground(playground):
+    page = plain(playground.html())
     data = page.find("script", type="application/json")
     assert "hit()" in data.text  # it is there, as data
-    assert len(page.find_all("script")) == 2
-    source = explorer_module._asset("explorer.js")
+    assert len(page.find_all("script")) == 3
+    source = file_text("browser_model.js") + file_text("playground.js")
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("):
         assert way not in source
     assert "document.write" not in source and "new Function" not in source
@@ -192,12 +209,11 @@ def test_the_terminal_gets_no_commands(model, capsys):
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
 
 
-def test_a_built_page(model, tmp_path):
+def test_a_built_page(model, playground, tmp_path):
     """Outputs as a notebook shows them, through MyST-NB and Sphinx."""
     sphinx = pytest.importorskip("sphinx.application")
     pytest.importorskip("myst_nb")
     user = users(model)[1]
-    people = [model.portrait(one) for one in users(model)]
     item = model.recommend(user, k=1)["item"].iloc[0]
     notebook = nbformat.v4.new_notebook()
     notebook.cells.append(nbformat.v4.new_markdown_cell("# Outputs"))
@@ -218,8 +234,8 @@ def test_a_built_page(model, tmp_path):
             nbformat.v4.new_output("stream", name="stdout", text=str(thing))
         )
         notebook.cells.append(cell)
-    cell = nbformat.v4.new_code_cell("explorer")
-    html = explore(model, people, k=2).html()
+    cell = nbformat.v4.new_code_cell("playground")
+    html = playground.html()
     cell.outputs.append(
         nbformat.v4.new_output("display_data", {"text/html": html})
     )

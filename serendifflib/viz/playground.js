@@ -1,0 +1,375 @@
+// The playground: a reader edits a history, `serenDiff` (browser_model.js)
+// answers, and everything is drawn again. Titles come from data, so all of
+// it is set as text, never as markup.
+(() => {
+  const fill = (node, attributes, children) => {
+    for (const [name, value] of Object.entries(attributes)) {
+      node.setAttribute(name, value);
+    }
+    node.append(...children);
+    return node;
+  };
+  const make = (tag, attributes = {}, ...children) =>
+    fill(document.createElement(tag), attributes, children);
+  const button = (words, attributes, act) => {
+    const node = make("button", { type: "button", ...attributes }, words);
+    node.addEventListener("click", act);
+    return node;
+  };
+  const quoted = (title) => `“${title}”`;
+  const head = (words) => make("p", { class: "sdp-head" }, words);
+  const BEST = 5;
+
+  function start(root) {
+    const asset = JSON.parse(root.querySelector("script").textContent);
+    const model = window.serenDiff(asset);
+    const plane = root.querySelector("svg");
+    const draw = (tag, attributes = {}, ...children) =>
+      fill(
+        document.createElementNS(plane.namespaceURI, tag),
+        attributes,
+        children,
+      );
+    const { titles, side } = model;
+    const shelfOf = [];
+    asset.shelves.forEach(([name, items]) => {
+      for (const item of items) shelfOf[item] = name;
+    });
+    let history = [...asset.starts[0].history];
+    let lots; // of the draws; undefined is those of the page
+    let found = null; // what the model says about the history
+    let chosen = null; // the item that is explained
+
+    // ----------------------------------------------------------- the frame
+    const status = make("p", { class: "sdp-status", role: "status" });
+    const list = make("ol", { class: "sdp-history" });
+    const shelf = make("select", {});
+    asset.shelves.forEach(([name], n) => {
+      shelf.append(make("option", { value: n }, name));
+    });
+    const onShelf = make("div", {
+      class: "sdp-shelf",
+      role: "group",
+      "aria-label": "Items of the shelf; a pressed one is in the history",
+    });
+    const starts = make("p", { class: "sdp-bar" }, "Begin with ");
+    asset.starts.forEach(({ name, history: given }) => {
+      starts.append(
+        button(name, {}, () => {
+          history = [...given];
+          shelf.value = asset.shelves.findIndex(
+            ([one]) => one === shelfOf[given[0]],
+          );
+          update(`History of ${history.length}.`);
+        }),
+      );
+    });
+    const again = button("Draw again", {}, () => {
+      const length = asset.lots.shape[1];
+      lots = Array.from(
+        { length: asset.lots.shape[0] },
+        () => Array.from({ length }, Math.random),
+      );
+      update("Drawn again.");
+    });
+    const best = make("ol", { class: "sdp-five" });
+    const sentence = make("p", { class: "sdp-why" });
+    const compared = make("span", { role: "status" });
+    const compare = button("Compare with Python", {}, () => {
+      const worst = model.difference();
+      compared.textContent =
+        ` Positions, zone and scores of ${asset.starts.length} histories ` +
+        `differ from Python's by at most ${worst.toExponential(1)}.`;
+      root.dataset.difference = worst;
+    });
+
+    // ---------------------------------------------------------- the history
+    const place = (item) => history.indexOf(item);
+    const add = (item) => {
+      history = [...history, item];
+      update(`Added ${quoted(titles[item])} at place ${history.length}.`);
+    };
+    const remove = (item) => {
+      history = history.filter((other) => other !== item);
+      update(`Removed ${quoted(titles[item])}.`);
+    };
+    const move = (item, step) => {
+      const from = place(item);
+      history.splice(from, 1);
+      history.splice(from + step, 0, item);
+      update(`${quoted(titles[item])} is now at place ${from + step + 1}.`);
+    };
+    const focusOn = (n, kind) => {
+      const row = list.children[Math.min(n, history.length - 1)];
+      const wanted = row?.querySelector(`[data-do=${kind}]:enabled`);
+      (wanted ?? row?.querySelector("[data-do]:enabled") ?? shelf).focus();
+    };
+    const showHistory = () => {
+      const rows = history.map((item, n) => {
+        const title = titles[item];
+        const tool = (sign, kind, words, off, act) => {
+          const node = button(
+            sign,
+            { "data-do": kind, "aria-label": `${words} ${quoted(title)}` },
+            () => {
+              act();
+              focusOn(kind === "remove" ? n : place(item), kind);
+            },
+          );
+          node.disabled = off;
+          return node;
+        };
+        return make(
+          "li",
+          {},
+          make("span", { class: "sdp-number" }, `${n + 1}`),
+          make("span", { class: "sdp-title" }, title),
+          tool("↑", "up", "Move up", n === 0, () => move(item, -1)),
+          tool("↓", "down", "Move down", n === history.length - 1, () =>
+            move(item, 1),
+          ),
+          tool("×", "remove", "Remove", false, () => remove(item)),
+        );
+      });
+      list.replaceChildren(...rows);
+    };
+    const showShelf = () => {
+      const [, items] = asset.shelves[Number(shelf.value)];
+      const had = [...onShelf.children].indexOf(document.activeElement);
+      onShelf.replaceChildren(
+        ...items.map((item) => {
+          const there = history.includes(item);
+          return button(titles[item], { "aria-pressed": there }, () =>
+            there ? remove(item) : add(item),
+          );
+        }),
+      );
+      if (had >= 0) onShelf.children[had].focus();
+    };
+
+    // --------------------------------------------------------- the portrait
+    const size = 100 / side;
+    const cells = [];
+    const drawCells = () => {
+      for (let x = 0; x < side; x += 1) {
+        cells.push([]);
+        for (let y = 0; y < side; y += 1) {
+          const box = { x: x * size, y: 100 - (y + 1) * size };
+          const tip = draw("title");
+          const shape = draw(
+            "rect",
+            { ...box, width: size, height: size, class: "sdp-cell" },
+            tip,
+          );
+          cells[x].push({ shape, tip });
+          plane.append(shape);
+        }
+      }
+      const words = { x: 50, y: 105.5, class: "sdp-axis" };
+      plane.append(
+        draw("text", words, "expectedness →"),
+        draw(
+          "text",
+          { ...words, transform: "rotate(-90)", x: -50, y: -2.5 },
+          "relevance →",
+        ),
+      );
+    };
+    // Marks keep their element, so that they glide to their new place.
+    const marks = new Map();
+    const mark = (name, kind, [x, y], words, item) => {
+      let node = marks.get(name);
+      if (!node) {
+        const shape =
+          kind === "draw"
+            ? draw("circle", { r: 1.1 })
+            : draw("path", {
+                d: {
+                  first: "M-3-3H3V3H-3Z",
+                  past: "M0-3.2A3.2 3.2 0 1 1 0 3.2A3.2 3.2 0 1 1 0-3.2Z",
+                  best: "M0-4.2L4.2 0L0 4.2L-4.2 0Z",
+                }[kind],
+              });
+        node = draw("g", {}, shape, draw("text", { y: 1.3 }));
+        if (kind === "best") node.addEventListener("click", () => choose(item));
+        marks.set(name, node);
+        plane.append(node);
+      }
+      node.setAttribute("class", `sdp-mark sdp-${kind}`);
+      node.classList.toggle("sdp-chosen", item === chosen);
+      node.style.transform = `translate(${100 * x}px, ${100 - 100 * y}px)`;
+      node.lastChild.textContent = words;
+      return name;
+    };
+    // Where in its cell the dot of draw n stands: a spiral, so that dots of
+    // one cell do not hide each other.
+    const spread = (n, axis) =>
+      0.5 + 0.1 * Math.sqrt(n + 1) * (axis ? Math.sin : Math.cos)(2.4 * n);
+    const showPlane = () => {
+      const zone = found?.zone ?? cells.map((row) => row.map(() => 0));
+      const top = Math.max(...zone.flat(), 1e-9);
+      cells.forEach((row, x) =>
+        row.forEach(({ shape, tip }, y) => {
+          const share = zone[x][y];
+          shape.style.setProperty("--zone", share / top);
+          tip.textContent =
+            `Cell (${x + 1}, ${y + 1}): ${(100 * share).toFixed(1)}% ` +
+            "of the zone";
+        }),
+      );
+      const shown = new Set();
+      found?.draws.forEach((cell, n) => {
+        const spot = cell.map((c, axis) => (c + spread(n, axis)) / side);
+        shown.add(mark(`draw ${n}`, "draw", spot, ""));
+      });
+      history.forEach((item, n) => {
+        const kind = n ? "past" : "first";
+        shown.add(
+          mark(`${kind} ${item}`, kind, found.past[n], `${n + 1}`, item),
+        );
+      });
+      found?.order.slice(0, BEST).forEach((item, n) => {
+        const spot = found.positions[item];
+        shown.add(mark(`best ${item}`, "best", spot, `${n + 1}`, item));
+      });
+      for (const [name, node] of marks) {
+        if (shown.has(name)) continue;
+        node.remove();
+        marks.delete(name);
+      }
+      plane.setAttribute("aria-label", spoken(zone, top));
+    };
+    const cellName = (cell) => `(${cell.map((c) => c + 1).join(", ")})`;
+    const spoken = (zone, top) => {
+      if (!found) return "An empty portrait.";
+      const x = zone.findIndex((row) => row.includes(top));
+      const where = (items) =>
+        items
+          .map((item) => cellName(model.cellOf(found.positions[item])))
+          .join(", ");
+      return (
+        "Portrait; cells are (expectedness, relevance), 1 to " +
+        `${side}. The history lies in ` +
+        `${found.past.map((p) => cellName(model.cellOf(p))).join(", ")}; ` +
+        `the zone is strongest in ${cellName([x, zone[x].indexOf(top)])}, ` +
+        `${(100 * top).toFixed(0)}%; the draws lie in ` +
+        `${found.draws.map(cellName).join(", ")}; the recommendations in ` +
+        `${where(found.order.slice(0, BEST))}.`
+      );
+    };
+
+    // -------------------------------------------------------------- the list
+    const choose = (item) => {
+      chosen = item;
+      showPlane();
+      showBest();
+    };
+    const showBest = () => {
+      const had = document.activeElement?.dataset?.best;
+      const items = found ? found.order.slice(0, BEST) : [];
+      best.replaceChildren(
+        ...items.map((item, n) =>
+          make(
+            "li",
+            {},
+            make("span", { class: "sdp-number" }, `${n + 1}`),
+            button(
+              titles[item],
+              {
+                class: "sdp-title",
+                "aria-pressed": item === chosen,
+                "data-best": n,
+                title: "Explain this one",
+              },
+              () => choose(item),
+            ),
+            make("span", { class: "sdp-of" }, shelfOf[item]),
+            make(
+              "span",
+              { class: "sdp-score" },
+              make("span", { class: "sdp-hidden" }, "score "),
+              found.scores[item].toFixed(2).replace("-", "−"),
+            ),
+            button(
+              "+",
+              { "aria-label": `Add ${quoted(titles[item])}`, "data-best": -n - 1 },
+              () => add(item),
+            ),
+          ),
+        ),
+      );
+      if (had !== undefined) best.querySelector(`[data-best="${had}"]`)?.focus();
+      sentence.textContent =
+        chosen === null
+          ? "Add an item: a portrait begins with the first one."
+          : model.why(chosen, found);
+    };
+
+    function update(words) {
+      found = history.length ? model.look(history, lots) : null;
+      chosen = found?.order[0] ?? null;
+      showHistory();
+      showShelf();
+      showPlane();
+      showBest();
+      if (words) {
+        status.textContent =
+          words +
+          (found ? ` First is now ${quoted(titles[chosen])}.` : " It is empty.");
+      }
+    }
+
+    shelf.addEventListener("change", showShelf);
+    root.addEventListener("keydown", (event) => {
+      // the page turns its leaves by arrow keys
+      if (event.key.startsWith("Arrow")) event.stopPropagation();
+    });
+    const legend = make("p", { class: "sdp-legend" });
+    for (const [sign, kind, words] of [
+      ["■", "first", "first item"],
+      ["●", "past", "history"],
+      ["◆", "best", "recommended"],
+      ["•", "draw", `${asset.lots.shape[0]} draws`],
+    ]) {
+      legend.append(
+        make("span", { class: `sdp-${kind}`, "aria-hidden": "true" }, sign),
+        ` ${words}, `,
+      );
+    }
+    legend.append("shaded: the zone.");
+    drawCells();
+    plane.removeAttribute("hidden");
+    root.querySelector(".sdp-fallback").remove();
+    root.append(
+      starts,
+      make(
+        "div",
+        { class: "sdp-body" },
+        make(
+          "div",
+          { class: "sdp-edit" },
+          head("The history, oldest first"),
+          list,
+          make("label", { class: "sdp-head" }, "Shelf ", shelf),
+          onShelf,
+        ),
+        make("div", { class: "sdp-picture" }, plane, legend, again),
+      ),
+      head("Recommended, with scores"),
+      best,
+      sentence,
+      make("p", { class: "sdp-compare" }, compare, compared),
+      status,
+    );
+    shelf.value = asset.shelves.findIndex(
+      ([name]) => name === shelfOf[history[0]],
+    );
+    update("");
+  }
+
+  const waiting = ".sd-play:not([data-ready])";
+  for (const root of document.querySelectorAll(waiting)) {
+    root.setAttribute("data-ready", "");
+    start(root);
+  }
+})();

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,17 @@ class Catalogue:
     def is_training(self) -> np.ndarray:
         """Users with rows in the co-occurrence counts, bool, [U]."""
         return self.counted > 0
+
+    def part(self, items: Sequence[int]) -> Catalogue:
+        """Some items, by ascending numbers; nothing of any user."""
+        return replace(
+            self,
+            users=[],
+            items=[self.items[item - 1] for item in items],
+            titles=[self.title(item) for item in items],
+            histories=[],
+            counted=self.counted[:0],
+        )
 
     def title(self, item: int) -> str:
         """Title of item number ``item``."""

@@ -89,6 +89,10 @@ class CoOccurrence:
             mu,
         )
 
+    def part(self, rows: np.ndarray) -> CoOccurrence:
+        """The counts among some items: ascending numbers, first the 0."""
+        return self.from_matrix(self.matrix[:, rows], self.mu)
+
     @property
     def n_items(self) -> int:
         """Number of items N."""

@@ -16,7 +16,7 @@ import base64
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -24,15 +24,18 @@ import numpy as np
 import torch
 
 from serendifflib.diffusion.masking import draw
-from serendifflib.diffusion.tokens import TokenDiffusion
 from serendifflib.errors import ConfigError
-from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.explain import Explanation
 from serendifflib.model.serendiff import TOLD, SerenDiff
-from serendifflib.portrait.portrait import Portraits, PortraitSpace
-from serendifflib.portrait.scores import CoOccurrence, has_vector
+from serendifflib.portrait.scores import has_vector
 
 FOLDED = ("content.", "mean.")  # layers that the items go through beforehand
+SETTINGS = {
+    "diffuse": "tokens",
+    "popularity_bins": 0,
+    "bins": "catalogue",
+    "weights": "uniform",
+}
 
 
 def play(
@@ -43,7 +46,7 @@ def play(
     """Put a model into a page in which a reader edits a history.
 
     Args:
-        model: fitted, of tokens without the token of popularity.
+        model: fitted, with :data:`SETTINGS`.
         shelves: item ids of the page's catalogue by the name of their shelf.
         starts: histories to begin with, as item ids, by name; the first is
             shown. Python answers them all, for comparison.
@@ -57,21 +60,19 @@ def play(
             stand on none.
         UnknownItemError: no such id.
     """
-    if not isinstance(model.diffusion, TokenDiffusion):
-        raise ConfigError(
-            f"{model.name} cannot run in a page: fit SerenDiff('tokens')"
-        )
-    if model.settings.popularity_bins:
-        raise ConfigError(
-            "a page holds no token of popularity: fit with popularity_bins=0"
-        )
-    listed = [str(item) for shelf in shelves.values() for item in shelf]
+    for name, value in SETTINGS.items():
+        if getattr(model.settings, name) != value:
+            raise ConfigError(
+                f"{model.name} cannot run in a page: fit SerenDiff('tokens', "
+                f"popularity_bins=0), here {name} must be {value!r}"
+            )
+    listed = [item for shelf in shelves.values() for item in shelf]
     if not listed or not starts:
         raise ConfigError("a playground needs items on shelves and a start")
     if len(set(listed)) < len(listed):
         raise ConfigError("an item stands on two shelves: name each once")
     for name, history in starts.items():
-        if not history or not {str(item) for item in history} <= set(listed):
+        if not len(history) or not set(history) <= set(listed):
             raise ConfigError(
                 f"start {name!r}: name at least one item, all on shelves"
             )
@@ -85,41 +86,25 @@ def part_of(model: SerenDiff, items: Sequence[int]) -> SerenDiff:
     """The same network for a part of the catalogue.
 
     The network knows vectors and cells but no item numbers, so it can serve
-    another shop. Expectedness, relevance and their quantiles are those of
-    the shop's own catalogue, the counts those of all training users.
+    another shop. Quantiles are those of the shop's own items, counts those
+    of all training users.
 
     Args:
         model: fitted, of tokens.
         items: item numbers 1..N that stay, ascending.
     """
-    rows = np.concatenate([[0], np.asarray(items, dtype=np.int64)])
-    space, known = model.space, model.catalogue
-    counts = CoOccurrence.from_matrix(
-        space.co_occurrence.matrix[:, rows], space.co_occurrence.mu
-    )
+    rows, space = np.array([0, *items]), model.space
     part = copy.copy(model)
     part.prepare(
-        PortraitSpace(
-            counts,
-            space.vectors[rows],
-            "catalogue",
-            "uniform",
-            space.relevance_range,
-            space.expectedness_map,
-            space.relevance_map,
+        replace(
+            space,
+            co_occurrence=space.co_occurrence.part(rows),
+            vectors=space.vectors[rows],
         ),
         model.memberships[rows],
-        Catalogue(
-            name=known.name,
-            source=known.source,
-            users=[],
-            items=[known.items[row - 1] for row in rows[1:]],
-            titles=[known.title(row) for row in rows[1:]],
-            histories=[],
-            counted=np.zeros(0, dtype=np.int64),
-        ),
+        model.catalogue.part(items),
     )
-    # what the network sees of an item is what it saw in training
+    # the network sees of an item what it saw in training
     part.points = model.points[rows]
     part.diffusion = part.make_diffusion()
     return part
@@ -139,13 +124,14 @@ class Playground:
     shelves: Mapping[str, Sequence[object]]
     starts: Mapping[str, Sequence[object]]
 
+    @torch.no_grad()
     def answer(self, history: Sequence[object]) -> dict[str, Any]:
         """What Python says about a history of item ids.
 
         Returns:
             ``past`` [n, 2] and ``positions`` [N, 2] in [0, 1]; ``zone``
             [L, L], sums to one; ``draws``, cells [S, 2]; ``scores`` [N],
-            also of what the reader has; ``order``, the new items from best
+            None of what the reader has; ``order``, the new items from best
             to worst, numbered from 0; ``why``, the sentences of the best.
         """
         model = self.model
@@ -153,32 +139,21 @@ class Playground:
         scores, zone = model.rank(portrait), model.zone(portrait)
         order = np.argsort(-scores, kind="stable")
         order = order[np.isfinite(scores[order])]
-        cells = self._draws(portrait)
-        best = Explanation.of(
-            portrait,
-            int(order[0]),
-            scores,
-            zone,
-            model.space,
-            model.catalogue,
-            cells,
+        memory = model.diffusion.remember(
+            model.network, portrait.placed(model.space).portraits
         )
+        lots = self.lots[None].to(model.device)
+        cells = draw(model.network, memory, lots)[0, :, :2].cpu().numpy()
+        known = (scores, zone, model.space, model.catalogue, cells)
         return {
             "past": portrait.positions.tolist(),
             "positions": portrait.catalogue_positions[1:].tolist(),
             "zone": zone.tolist(),
             "draws": cells.tolist(),
-            "scores": [
-                float(s) if np.isfinite(s) else None for s in scores[1:]
-            ],
+            "scores": [s if np.isfinite(s) else None for s in scores[1:]],
             "order": (order - 1).tolist(),
-            "why": best.text,
+            "why": Explanation.of(portrait, int(order[0]), *known).text,
         }
-
-    @property
-    def listed(self) -> list[object]:
-        """All item ids, shelf by shelf."""
-        return [item for shelf in self.shelves.values() for item in shelf]
 
     @property
     def lots(self) -> torch.Tensor:
@@ -191,17 +166,6 @@ class Playground:
         return torch.rand(TOLD, length, generator=generator)
 
     @torch.no_grad()
-    def _draws(self, portrait) -> np.ndarray:
-        diffusion, network = self.model.diffusion, self.model.network
-        portraits = Portraits(
-            torch.from_numpy(portrait.items)[None],
-            torch.from_numpy(portrait.positions)[None],
-        )
-        memory = diffusion.remember(network, portraits)
-        lots = self.lots[None].to(diffusion.device)
-        return draw(network, memory, lots)[0, :, :2].cpu().numpy()
-
-    @torch.no_grad()
     def asset(self) -> dict[str, Any]:
         """Everything that the script needs, as plain values.
 
@@ -209,45 +173,42 @@ class Playground:
         applied here: ``content`` and ``mean`` of each item are [N, w].
         """
         model, network = self.model, self.model.network
-        diffusion, space = model.diffusion, model.space
-        counts = space.co_occurrence
-        width = model.points.shape[1]
-        seen = (model.points[1:] * width**0.5).to(diffusion.device)
-        together = (counts.owners @ counts.matrix).toarray()
-        np.fill_diagonal(together, 0.0)
-        number = model.catalogue.item_number
-        weights = {
-            name: pack(values)
-            for name, values in network.state_dict().items()
-            if not name.startswith(FOLDED)
+        diffusion, counts = model.diffusion, model.space.co_occurrence
+        vectors, width = model.space.vectors[1:], model.points.shape[1]
+        seen = (model.points[1:] * width**0.5).to(model.device)
+        together = (counts.owners @ counts.matrix).toarray()[1:, 1:]
+        np.fill_diagonal(together, 0.0)  # no item occurs with itself
+        items = {
+            "content": network.content(seen),
+            "mean": network.mean(seen),
+            "cosines": vectors @ vectors.T,
+            "together": together,
+            "pairs": counts.pairs[1:],
+            "popularity": counts.users_of[1:] + 1.0,
+            "ratios": diffusion.shares[1:] / diffusion.prior,
         }
+        weights = network.state_dict()
+        kept = [name for name in weights if not name.startswith(FOLDED)]
+
+        def numbers(ids: Sequence[object]) -> list[int]:
+            return [model.catalogue.item_number(item) - 1 for item in ids]
+
         return {
             "side": model.settings.side,
             "heads": network.attention.num_heads,
             "mu": counts.mu,
-            "weights": weights,
-            "items": {
-                "content": pack(network.content(seen)),
-                "mean": pack(network.mean(seen)),
-                "cosines": pack(space.vectors[1:] @ space.vectors[1:].T),
-                "together": pack(together[1:, 1:]),
-                "pairs": pack(counts.pairs[1:]),
-                "popularity": pack(counts.users_of[1:] + 1.0),
-                "ratios": pack(diffusion.shares[1:] / diffusion.prior),
-            },
+            "weights": {name: pack(weights[name]) for name in kept},
+            "items": {name: pack(values) for name, values in items.items()},
             "lots": pack(self.lots),
             "titles": list(model.catalogue.titles),
-            "shelves": [
-                [name, [number(item) - 1 for item in shelf]]
-                for name, shelf in self.shelves.items()
-            ],
+            "shelves": [[n, numbers(ids)] for n, ids in self.shelves.items()],
             "starts": [
                 {
-                    "name": name,
-                    "history": [number(item) - 1 for item in history],
-                    "python": self.answer(history),
+                    "name": n,
+                    "history": numbers(ids),
+                    "python": self.answer(ids),
                 }
-                for name, history in self.starts.items()
+                for n, ids in self.starts.items()
             ],
         }
 

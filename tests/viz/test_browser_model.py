@@ -72,8 +72,8 @@ def test_the_draws_follow_the_zone_and_the_stored_numbers(playground):
 def test_a_part_of_the_catalogue_is_placed_as_if_it_were_all(
     token_model, playground, tiny_fold
 ):
-    rows = [token_model.catalogue.item_number(i) for i in playground.listed]
-    rows = np.sort(rows)
+    items = playground.model.catalogue.items
+    rows = np.sort([token_model.catalogue.item_number(i) for i in items])
     histories = [
         np.searchsorted(rows, history[np.isin(history, rows)]) + 1
         for history in tiny_fold.training_histories()

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from serendifflib.diffusion.masking import draw
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, ModelError
 from serendifflib.model.explain import Explanation
 from serendifflib.model.serendiff import TOLD, SerenDiff
 from serendifflib.portrait.scores import has_vector
@@ -59,6 +59,7 @@ def play(
             without a vector or on two shelves, or a history of items that
             stand on none.
         UnknownItemError: no such id.
+        ModelError: not fitted.
     """
     for name, value in SETTINGS.items():
         if getattr(model.settings, name) != value:
@@ -76,10 +77,13 @@ def play(
             raise ConfigError(
                 f"start {name!r}: name at least one item, all on shelves"
             )
+    if model.catalogue is None:
+        raise ModelError(f"{model.name}: fit it before use")
     numbers = sorted(model.catalogue.item_number(item) for item in listed)
-    if not has_vector(model.space.vectors[numbers]).all():
+    part = part_of(model, numbers)
+    if not has_vector(part.points[1:]).all():
         raise ConfigError("an item without text has no place: leave it out")
-    return Playground(part_of(model, numbers), dict(shelves), dict(starts))
+    return Playground(part, dict(shelves), dict(starts))
 
 
 def part_of(model: SerenDiff, items: Sequence[int]) -> SerenDiff:
@@ -92,8 +96,13 @@ def part_of(model: SerenDiff, items: Sequence[int]) -> SerenDiff:
     Args:
         model: fitted, of tokens.
         items: item numbers 1..N that stay, ascending.
+
+    Raises:
+        ModelError: not fitted.
     """
     rows, space = np.array([0, *items]), model.space
+    if space is None:
+        raise ModelError(f"{model.name}: fit it before use")
     part = copy.copy(model)
     part.prepare(
         replace(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.errors import ConfigError, UnknownItemError
+from serendifflib.errors import ConfigError, ModelError, UnknownItemError
 from serendifflib.model.explain import Explanation
+from serendifflib.model.serendiff import SerenDiff
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.viz import browser_model as module
 from serendifflib.viz.browser_model import pack, part_of, play, script_safe
@@ -192,6 +193,8 @@ def test_what_cannot_be_played_is_refused(tiny_model, token_model, playground):
         play(token_model, shelves, {"other": ["i00002"]})
     with pytest.raises(UnknownItemError):
         play(token_model, {"a": ["nothing"]}, {"a": ["nothing"]})
+    with pytest.raises(ModelError, match="fit it before"):
+        play(SerenDiff("tokens", popularity_bins=0), shelves, starts)
     popular = token_model.with_sampling()
     popular.settings = replace(token_model.settings, popularity_bins=10)
     with pytest.raises(ConfigError, match="popularity_bins=0"):

@@ -23,6 +23,7 @@ PAGES = [*build_book.toc_pages(TOC), "search", "genindex"]
 LIMIT = 3_000_000  # bytes that a page loads, shared scripts aside
 SHARED = ("/vendor/", "/mathjax/")  # the browser keeps them for all pages
 SECONDS = 2.0
+HEIGHT = 12_000  # pixels of a page that is read from its top to its end
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,6 +145,19 @@ def test_no_equation_is_cut_and_no_line_too_long(page, server, browser):
         web.visit(browser, f"{server[0]}/{page}.html")
         assert browser.execute_script(CLIPPED) == [], device
         assert browser.execute_script(TOO_LONG) == [], device
+
+
+@pytest.mark.parametrize(
+    "page",
+    # the reference and the index are looked up, not read
+    [p for p in PAGES if not p.startswith("book/api/") and p != "genindex"],
+)
+def test_a_page_is_not_too_long(page, server, browser):
+    web.resize(browser, web.WIDTHS["desktop"])
+    web.visit(browser, f"{server[0]}/{page}.html")
+    script = "return document.documentElement.scrollHeight"
+    height = browser.execute_script(script)
+    assert height <= HEIGHT, "fold what reports, or cut"
 
 
 def with_term(page):

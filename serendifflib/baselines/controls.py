@@ -11,7 +11,6 @@ M training examples, K negatives, L side of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,7 +44,7 @@ from serendifflib.diffusion.validation import Validation
 from serendifflib.errors import check_choice
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.items import with_memberships
 from serendifflib.portrait.scores import has_vector
 
 ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -240,8 +239,7 @@ class LinearMap(Control):
 
     def learn_map(self, fold: FoldData, validation: Validation | None) -> None:
         """Choose the regression; without validation the middle strength."""
-        belonging = memberships(self.vectors, self.prototypes)
-        self.points = join(self.vectors, belonging)
+        self.points = with_memberships(self.vectors, self.prototypes)
         inputs = history_means(fold.train.histories, self.points).numpy()
         outputs = self.points[fold.train.targets].numpy()
         outputs = outputs.astype(np.float64)
@@ -251,29 +249,27 @@ class LinearMap(Control):
         best = -np.inf
         for alpha in alphas:
             fitted = Ridge.fit(inputs, outputs, alpha)
-            weights = torch.from_numpy(fitted.weights).float()
+            self.weights = torch.from_numpy(fitted.weights).float()
             value = 0.0
             if validation is not None:
-                value = validation.ndcg(_linear(weights, self.points))
+                value = validation.ndcg(self._linear)
             if value > best:
-                best = value
-                self.weights, self.left_out = weights, fitted.left_out
-                self.chosen["alpha"] = alpha
+                best, kept = value, (alpha, self.weights, fitted.left_out)
+        self.chosen["alpha"], self.weights, self.left_out = kept
         self.parameters = self.weights.numel()
 
     def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner products with the prediction."""
-        return _linear(self.weights, self.points)(histories, candidates)
+        return self._linear(histories, candidates)
 
+    def _linear(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        predicted = self._predicted(histories)
+        return inner(predicted, candidates, self.points)
 
-def _linear(
-    weights: Tensor, vectors: Tensor
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def score(histories: Tensor, candidates: Tensor):
-        wanted = history_means(histories, vectors) @ weights[:-1]
-        return inner(wanted + weights[-1], candidates, vectors)
-
-    return score
+    def _predicted(self, histories: Tensor) -> Tensor:
+        """The regression's points of users, [B, D]."""
+        means = history_means(histories, self.points)
+        return means @ self.weights[:-1] + self.weights[-1]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -373,11 +369,10 @@ class LinearRadius(LinearMap):
 
     def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Utilities of the logit."""
-        means = history_means(histories, self.points)
         features = self._features(
             histories,
             candidates,
-            means @ self.weights[:-1] + self.weights[-1],
+            self._predicted(histories),
             self.log_frequency[self.grid.cells(histories, candidates)],
             self.chosen["match"],
         )

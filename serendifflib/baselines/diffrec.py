@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from serendifflib.baselines.item_encoder import ItemEncoder
 from serendifflib.baselines.sequences import windows
 from serendifflib.baselines.trainer import Stage, TorchRival
+from serendifflib.diffusion.unet import sinusoid
 from serendifflib.errors import ConfigError, check_choice
 
 if TYPE_CHECKING:
@@ -155,17 +156,11 @@ class DiffRecNetwork(nn.Module):
         shown = self.drop(x)
         if self.by_text:
             shown = self.norm(shown @ self.vectors)
-        state = torch.cat([shown, self.time(time_vector(t))], dim=1)
+        # cosines, then sines, as released
+        time = sinusoid(t, TIME_WIDTH).roll(TIME_WIDTH // 2, dims=1)
+        state = torch.cat([shown, self.time(time)], dim=1)
         out = self.outer(torch.tanh(self.inner(state)))
         return out @ self.encoder.table().T if self.by_text else out
-
-
-def time_vector(t: Tensor) -> Tensor:
-    """Cosines, then sines of t [B] at five frequencies; [B, 10]."""
-    half = TIME_WIDTH // 2
-    steps = torch.arange(half, device=t.device)
-    angle = t.unsqueeze(1) * torch.exp(-np.log(10_000.0) * steps / half)
-    return torch.cat([angle.cos(), angle.sin()], dim=1).float()
 
 
 @dataclass(eq=False, kw_only=True)

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from serendifflib.baselines.item_encoder import ItemEncoder, inner_products
 from serendifflib.baselines.layers import SequenceEncoder
 from serendifflib.baselines.sequences import windows
-from serendifflib.baselines.serenenhance import sinusoids
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.sampling import SAMPLERS, draw_vectors
 from serendifflib.diffusion.schedule import DDPMSchedule
+from serendifflib.diffusion.unet import sinusoid
 from serendifflib.errors import check_choice
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class DreamRecNetwork(nn.Module):
         width, d = guide.encoder.width, targets.shape[1]
         self.guide = guide
         self.register_buffer("targets", targets, persistent=False)
-        times = sinusoids(steps, width, targets.device)
+        times = sinusoid(torch.arange(steps), width)
         self.register_buffer("times", times, persistent=False)
         self.null = nn.Parameter(torch.randn(width) * 0.02)
         self.time = nn.Sequential(

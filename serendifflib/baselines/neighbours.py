@@ -22,7 +22,7 @@ from serendifflib.baselines.base import UserControl
 from serendifflib.diffusion.linear import history_means
 from serendifflib.diffusion.validation import Validation, mean_ndcg
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.items import with_memberships
 
 
 @dataclass(eq=False, kw_only=True)
@@ -55,12 +55,8 @@ class NearestUsers(UserControl):
     def learn(self, fold: FoldData, generator: torch.Generator) -> None:
         """Keep the labelled users; choose S, tau and h."""
         train = fold.train
-        self.points = F.normalize(
-            join(
-                self.vectors, memberships(self.vectors, self.prototypes)
-            ).float(),
-            dim=1,
-        )
+        points = with_memberships(self.vectors, self.prototypes)
+        self.points = F.normalize(points.float(), dim=1)
         self.known = self._users(train.histories)
         self.targets = train.targets
         placed = self.grid.place_training(

@@ -32,7 +32,7 @@ from serendifflib.diffusion.base import PlacedItems, training_placement
 from serendifflib.diffusion.linear import history_means
 from serendifflib.errors import check_choice
 from serendifflib.portrait.grid import Grid
-from serendifflib.portrait.items import join, memberships
+from serendifflib.portrait.items import with_memberships
 from serendifflib.portrait.portrait import cell_number, cell_of
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class SetRanker(PortraitRival):
 
     def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`SetRankerNetwork`."""
-        points = join(vectors, memberships(vectors, self.prototypes))
+        points = with_memberships(vectors, self.prototypes)
         return SetRankerNetwork(points, self.answers, **self.encoder(fold))
 
     def stages(

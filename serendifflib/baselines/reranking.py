@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.ranker import SetRanker
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.items import join, memberships, shares
+from serendifflib.portrait.items import shares, with_memberships
 
 
 @dataclass(eq=False, kw_only=True)
@@ -134,8 +134,8 @@ class MMR(Reranker):
 
     def prepare(self, vectors: Tensor) -> None:
         """Unit points of the items."""
-        belonging = memberships(vectors, self.prototypes)
-        self.points = F.normalize(join(vectors, belonging).float(), dim=1)
+        points = with_memberships(vectors, self.prototypes)
+        self.points = F.normalize(points.float(), dim=1)
 
     def begin(
         self, histories: Tensor, items: Tensor

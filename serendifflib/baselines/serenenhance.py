@@ -9,7 +9,6 @@ with a negative.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,6 +26,7 @@ from serendifflib.baselines.sampling import (
 )
 from serendifflib.baselines.sequences import draw_unseen
 from serendifflib.baselines.trainer import Stage, TorchRival
+from serendifflib.diffusion.unet import sinusoid
 from serendifflib.portrait.scores import CoOccurrence
 
 if TYPE_CHECKING:
@@ -72,16 +72,9 @@ class SerenEnhanceNetwork(nn.Module):
         real = histories != 0
         n, width = histories.shape[1], self.encoder.width
         x = self.encoder(histories) * width**0.5
-        x = x + sinusoids(n, width, x.device).flip(0)
+        places = torch.arange(n, device=x.device).flip(0)
+        x = x + sinusoid(places, width)
         return {name: tower(x, real) for name, tower in self.towers.items()}
-
-
-def sinusoids(n: int, width: int, device: torch.device) -> Tensor:
-    """Fixed position vectors of Vaswani et al., [n, d]."""
-    place = torch.arange(n, device=device).unsqueeze(1)
-    even = torch.arange(0, width, 2, device=device)
-    angle = place * torch.exp(even * (-math.log(10_000.0) / width))
-    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width]
 
 
 @dataclass(eq=False, kw_only=True)

@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -219,11 +218,6 @@ def draw_masks(
     size = torch.randint(1, length + 1, (count, 1), generator=generator)
     place = torch.rand(count, length, generator=generator).argsort(dim=1)
     return place.argsort(dim=1) < size
-
-
-def all_orders(length: int) -> tuple[Order, ...]:
-    """Every order in which tokens 0..R-1 can be unmasked."""
-    return tuple(permutations(range(length)))
 
 
 def log_table(

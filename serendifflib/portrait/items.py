@@ -204,6 +204,11 @@ def memberships(vectors: Tensor, count: int) -> Tensor:
     return centred(shares(vectors, count))
 
 
+def with_memberships(vectors: Tensor, count: int) -> Tensor:
+    """Item vectors and their memberships in prototypes, [N + 1, d + P]."""
+    return join(vectors, memberships(vectors, count))
+
+
 def join(vectors: Tensor, shares: Tensor) -> Tensor:
     """Item vectors [N + 1, d] and memberships [N + 1, P] side by side.
 

@@ -14,7 +14,6 @@ import torch
 from serendifflib.diffusion.masking import (
     Memory,
     TokenNetwork,
-    all_orders,
     draw,
     draw_masks,
     log_table,
@@ -24,6 +23,10 @@ from serendifflib.diffusion.masking import (
 
 SIZES = (4, 4, 3)
 ANSWERS = torch.tensor([[0, 0, 1], [3, 3, 2]])
+
+
+def all_orders(length):
+    return tuple(itertools.permutations(range(length)))
 
 
 def seeded(seed=0):

@@ -81,14 +81,13 @@ def catalogue_loss(
     *,
     generator: torch.Generator,
     bias: Tensor | None = None,
-    full_up_to: int = FULL_SOFTMAX,
-    sampled: int = SAMPLED,
 ) -> Tensor:
-    """Softmax cross-entropy of targets against the catalogue.
+    """Mean softmax cross-entropy of targets [M] against the catalogue.
 
-    With more than ``full_up_to`` items the denominator is a sample: the
-    target and ``sampled`` uniform negatives, shared by the batch (uniform
-    proposals need no correction; negatives that are the target are masked).
+    With more than :data:`FULL_SOFTMAX` items the denominator is a sample:
+    the target and :data:`SAMPLED` uniform negatives, shared by the batch
+    (uniform proposals need no correction; negatives that are the target are
+    masked).
 
     Args:
         queries: [M, d].
@@ -97,21 +96,16 @@ def catalogue_loss(
         n_items: N.
         generator: draws the negatives.
         bias: per item [N + 1], or None.
-        full_up_to: largest catalogue for the exact loss.
-        sampled: number of negatives above that.
-
-    Returns:
-        mean loss, scalar.
     """
     device = queries.device
-    if n_items <= full_up_to:
+    if n_items <= FULL_SOFTMAX:
         catalogue = torch.arange(1, n_items + 1, device=device)
         logits = queries @ items(catalogue).T
         if bias is not None:
             logits = logits + bias[1:]
         return F.cross_entropy(logits, targets - 1)
     negatives = torch.randint(
-        1, n_items + 1, (sampled,), generator=generator
+        1, n_items + 1, (SAMPLED,), generator=generator
     ).to(device)
     positive = (queries * items(targets)).sum(dim=1, keepdim=True)
     others = queries @ items(negatives).T

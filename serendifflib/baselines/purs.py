@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHORT = 3  # items of the short window
 NEGATIVES = 4  # per positive
+TOLERANCE = 1e-5  # of mean-shift
 ITERATIONS = 50  # of mean-shift, at most
 
 
@@ -168,15 +169,13 @@ class PURS(TorchRival):
         )
 
 
-def cluster_centres(
-    points: Tensor, real: Tensor, *, tolerance: float = 1e-5
-) -> Tensor:
+def cluster_centres(points: Tensor, real: Tensor) -> Tensor:
     """Mean-shift: the mode that each item of a history climbs to, [B, n, d].
 
     Repeats ``c_j <- sum_l G_jl e_l / sum_l G_jl`` over the ``real`` [B, n]
     of the points e [B, n, d], with ``G_jl = exp(-|c_j - e_l|^2 / r^2)``; r is
     half the median distance between two items. Stops when no share of a
-    point in a centre moves by more than ``tolerance``.
+    point in a centre moves by more than 1e-5.
     """
     # every centre is a mixture A of the points, so all distances follow
     # from the points' inner products: n x n numbers instead of n x d
@@ -199,7 +198,7 @@ def cluster_centres(
         moved = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
         move = ((moved - mixture) * real.unsqueeze(2)).abs().max()
         mixture = moved
-        if float(move) < tolerance:
+        if float(move) < TOLERANCE:
             break
     return mixture @ points
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from serendifflib.diffusion.unet import TYPICAL
 
+PENALTY = 1e-3  # of standardised weights of a logit
 ROWS = 32  # users whose candidates' vectors are gathered at a time
 
 
@@ -107,18 +108,12 @@ class Ridge:
         return inputs @ self.weights[:-1] + self.weights[-1]
 
 
-def conditional_logit(features: Tensor, *, penalty: float = 1e-3) -> Tensor:
-    """Weights of McFadden's conditional logit; column 0 is chosen.
+def conditional_logit(features: Tensor) -> Tensor:
+    """Weights [F] of McFadden's conditional logit; column 0 is chosen.
 
-    Minimises the mean of -log softmax(f w)[0] plus ``penalty / 2 |w|^2`` on
-    standardised features: convex, so L-BFGS finds the one minimum.
-
-    Args:
-        features: [M, 1 + K, F].
-        penalty: of the standardised weights.
-
-    Returns:
-        weights [F] for the features as they came.
+    Minimises the mean of -log softmax(f w)[0] plus ``1e-3 / 2 |w|^2`` on
+    standardised features: convex, so L-BFGS finds the one minimum. Features
+    are [M, 1 + K, F]; the weights are for them as they came.
     """
     x = features.double()
     spread = x.flatten(0, 1).std(dim=0).clamp(min=1e-9)
@@ -131,7 +126,7 @@ def conditional_logit(features: Tensor, *, penalty: float = 1e-3) -> Tensor:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = -(x @ weights).log_softmax(dim=1)[:, 0].mean()
-        loss = loss + 0.5 * penalty * weights.square().sum()
+        loss = loss + 0.5 * PENALTY * weights.square().sum()
         loss.backward()
         return loss
 

@@ -21,6 +21,7 @@ from serendifflib.errors import ModelError
 from serendifflib.portrait.fold import FoldData
 
 K = 10  # of NDCG@k
+BATCH = 64  # users that are scored at a time
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,10 @@ class Validation:
         kind: str | None = None,
         n_cases: int = 0,
         n_candidates: int = 1_000,
-        seed: int = 0,
     ) -> Self | None:
         """Each target among uniform items that the user does not have.
 
-        The same for every model of a fold: it depends on the fold and the
-        seed only.
+        The same for every model of a fold.
 
         Args:
             fold: its validation users are the cases.
@@ -62,12 +61,11 @@ class Validation:
                 serendipity, to stop pre-training on; None the fold's own.
             n_cases: at most so many of them; 0 takes all.
             n_candidates: C, where the catalogue has as many.
-            seed: of the draw.
 
         Returns:
             None where the fold has no validation case.
         """
-        drawn = np.random.default_rng(seed)
+        drawn = np.random.default_rng(0)
         valid = _examples(fold, kind)
         chosen = np.arange(len(valid))
         if 0 < n_cases < len(chosen):
@@ -93,28 +91,22 @@ class Validation:
             torch.from_numpy(candidates),
         )
 
-    def ndcg(
-        self, score: Callable[[Tensor, Tensor], Tensor], *, batch: int = 64
-    ) -> float:
+    def ndcg(self, score: Callable[[Tensor, Tensor], Tensor]) -> float:
         """:func:`mean_ndcg` of ``score(histories, candidates)`` [B, C]."""
         parts = zip(
-            self.histories.split(batch),
-            self.candidates.split(batch),
+            self.histories.split(BATCH),
+            self.candidates.split(BATCH),
             strict=True,
         )
         return mean_ndcg(torch.cat([score(h, c).cpu() for h, c in parts]))
 
 
-def mean_ndcg(scores: Tensor, k: int = K) -> float:
-    """Mean NDCG@k (Eq. 12) of scores whose column 0 is the target's.
+def mean_ndcg(scores: Tensor) -> float:
+    """Mean NDCG@10 (Eq. 12) of scores [V, C]; column 0 is the target's.
 
     Ties are ranked in the middle, so that a constant scorer stands at
     chance. A thousandth of the untruncated gain is added: with few cases
     NDCG@10 alone ties all the time.
-
-    Args:
-        scores: [V, C].
-        k: where the list ends.
 
     Raises:
         ModelError: a score is not a number.
@@ -129,7 +121,7 @@ def mean_ndcg(scores: Tensor, k: int = K) -> float:
     tied = (scores == own).sum(dim=1) - 1
     rank = 1.0 + better + 0.5 * tied
     gain = 1.0 / torch.log2(1.0 + rank)
-    return float((gain * ((rank <= k) + 1e-3)).mean())
+    return float((gain * ((rank <= K) + 1e-3)).mean())
 
 
 def _examples(fold: FoldData, kind: str | None) -> Examples:

@@ -29,7 +29,6 @@ POINT = "#b3257a"  # what is serendipitous, or generated
 EXPECTED = "#1f6fb2"  # the axis of expectedness
 RELEVANT = "#0b7d5b"  # the axis of relevance
 ANCHOR = RELEVANT
-CANDIDATE = MUTED  # everything else of the catalogue
 PALETTE = (EXPECTED, HISTORY, RELEVANT, POINT, MUTED, "#56b4e9")
 ZONE = LinearSegmentedColormap.from_list("zone", ["#ffffff", "#e39ac4"])
 SHADE = LinearSegmentedColormap.from_list("shade", ["#ffffff", "#9cc3e6"])

@@ -87,7 +87,6 @@ def plot_law(
     label: int,
     reach: float,
     stretch: float,
-    title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """What the law of the label says about every item for one user.
@@ -99,7 +98,6 @@ def plot_law(
         label: place of the item that was drawn.
         reach: the user's usual radius.
         stretch: how far beyond it the law puts its summit.
-        title: above the plot.
         ax: where to draw; None makes a figure.
     """
     if ax is None:
@@ -127,7 +125,6 @@ def plot_law(
             path_effects=HALO,
         )
     ax.set(
-        title=title,
         xlabel="radius (1 − cosine to the taste)",
         ylabel="log-probability + constant",
         xlim=(-0.02, 1.04),
@@ -258,7 +255,6 @@ def plot_matrix(
     frames: Sequence[tuple[int, int]] = (),
     hide: np.ndarray | None = None,
     title: str = "",
-    ax: Axes | None = None,
 ) -> Axes:
     """A small square matrix with its numbers written in.
 
@@ -270,11 +266,9 @@ def plot_matrix(
         frames: (row, column) of cells to frame.
         hide: bool [n, n], cells that the text does not use: left grey.
         title: above the matrix.
-        ax: where to draw; None makes a figure.
     """
     n = len(values)
-    if ax is None:
-        ax = new_figure(1.9 + 0.62 * n, 1.0 + 0.5 * n)[1][0, 0]
+    _, ((ax,),) = new_figure(1.9 + 0.62 * n, 1.0 + 0.5 * n)
     shown = values if hide is None else np.where(hide, np.nan, values)
     ax.set_facecolor("#f1f3f5")
     sns.heatmap(
@@ -302,7 +296,6 @@ def plot_histograms(
     *,
     xlabel: str,
     bins: int = 40,
-    sharey: bool = False,
     mark_zero: bool = False,
 ) -> Figure:
     """Distributions, outlined, one panel beside the other.
@@ -312,7 +305,6 @@ def plot_histograms(
             panels have the same groups.
         xlabel: of all panels.
         bins: of each panel, over its own range.
-        sharey: the same scale in all panels.
         mark_zero: draw a line at zero.
     """
     width = 6.2 if len(panels) == 1 else 7.2
@@ -336,10 +328,6 @@ def plot_histograms(
     axes[0, 0].set_ylabel("density")
     if len(groups) > 1:
         one_legend(figure, axes[0, 0])
-    if sharey:
-        top = max(ax.get_ylim()[1] for ax in axes[0])
-        for ax in axes[0]:
-            ax.set_ylim(0, top)
     return figure
 
 

@@ -7,6 +7,7 @@ runs to the right and relevance upwards.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,15 +25,13 @@ CHANNELS = (0, 1, 2)  # shown as red, green, blue
 SPREAD = 2.5  # a channel's value of +-SPREAD has full or no colour
 
 
-def as_picture(
-    grid: torch.Tensor, channels: Sequence[int] = CHANNELS
-) -> np.ndarray:
+def as_picture(grid: torch.Tensor) -> np.ndarray:
     """Three channels of a portrait [d, L, L] as red, green and blue.
 
     At the scale where a coordinate has variance 1; [L, L, 3] in [0, 1], rows
     = relevance; zero is mid grey.
     """
-    chosen = grid[list(channels)].permute(2, 1, 0).double().numpy()
+    chosen = grid[list(CHANNELS)].permute(2, 1, 0).double().numpy()
     return np.clip(0.5 + chosen / (2 * SPREAD), 0.0, 1.0)
 
 
@@ -82,17 +81,12 @@ def show_cells(
 def plot_noised(
     states: Sequence[torch.Tensor],
     titles: Sequence[str],
-    *,
-    cells: Mapping[tuple[int, int], str] | None = None,
-    arrow: str = "->",
 ) -> Figure:
     """A row of portraits, twice: as a picture and as vector lengths.
 
     Args:
         states: K portraits [d, L, L].
         titles: K short titles.
-        cells: cells to outline, see :func:`show_cells`.
-        arrow: between neighbours: ``->``, ``<-`` or nothing.
     """
     width = 1.7 * len(states) + 0.6
     fig, axes = plt.subplots(
@@ -103,23 +97,18 @@ def plot_noised(
         squeeze=False,
     )
     for column, (state, title) in enumerate(zip(states, titles, strict=True)):
-        show_cells(
-            axes[0, column], as_picture(state), title=title, cells=cells
-        )
-        show_cells(axes[1, column], lengths(state), top=1.3, cells=cells)
+        show_cells(axes[0, column], as_picture(state), title=title)
+        show_cells(axes[1, column], lengths(state), top=1.3)
     fig.get_layout_engine().set(wspace=0.12)
     axes[0, 0].set_ylabel("three channels", fontsize=9)
     axes[1, 0].set_ylabel("vector length", fontsize=9)
-    if arrow:
-        for row in axes:
-            for left, right in zip(row[:-1], row[1:], strict=True):
-                join(left, right, arrow=arrow)
+    for row in axes:
+        for left, right in itertools.pairwise(row):
+            join(left, right)
     return fig
 
 
-def join(
-    first: Axes, second: Axes, *, arrow: str = "->", down: bool = False
-) -> None:
+def join(first: Axes, second: Axes, *, down: bool = False) -> None:
     """An arrow from one panel to the next one on the right, or below."""
     start, end = (1.02, 0.5), (-0.02, 0.5)
     if down:
@@ -129,7 +118,7 @@ def join(
         xyB=end,
         coordsA=first.transAxes,
         coordsB=second.transAxes,
-        arrowstyle=arrow,
+        arrowstyle="->",
         color=INK,
         lw=1.0,
         mutation_scale=9,
@@ -339,7 +328,6 @@ def plot_process(
     estimates: Sequence[torch.Tensor],
     titles: Sequence[str],
     *,
-    arrow: str = "->",
     cells: Mapping[tuple[int, int], str] | None = None,
     items: np.ndarray | None = None,
 ) -> Figure:
@@ -353,7 +341,6 @@ def plot_process(
         states: K noisy grids [d, L, L], at variance 1 per coordinate.
         estimates: K estimates of x_0, [d, L, L]; each has its own colours.
         titles: of the states.
-        arrow: between states: ``->`` for adding, also for removing noise.
         cells: cells to outline, see :func:`show_cells`.
         items: positions of matched items, [k, 2]; adds a panel with the
             last estimate and the items.
@@ -376,9 +363,9 @@ def plot_process(
             state, lengths(states[k]), title=title, top=1.3, cells=cells
         )
         show_cells(guess, lengths(estimates[k]), cells=cells)
-        join(state, guess, arrow="->", down=True)
+        join(state, guess, down=True)
         if k:
-            join(axes[f"state {k - 1}"], state, arrow=arrow)
+            join(axes[f"state {k - 1}"], state)
     axes["state 0"].set_ylabel("state", fontsize=9)
     axes["guess 0"].set_ylabel("estimate of $x_0$", fontsize=9)
     if items is not None:

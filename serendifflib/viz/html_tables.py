@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
 
 import pandas as pd
 
@@ -20,7 +19,6 @@ def dot_table(
     frame: pd.DataFrame,
     *,
     caption: str,
-    name: str = "H@10",
     reference: float | None = None,
 ) -> str:
     """One line per row: its name, its kind, its value, a dot with interval.
@@ -29,7 +27,6 @@ def dot_table(
         frame: columns ``label, kind, value, low, high``, all shares in
             [0, 1]; rows in the order of the lines.
         caption: what it shows and where the numbers come from.
-        name: of the value.
         reference: a share to mark in every line, e.g. chance.
     """
     top = max(float(frame["high"].max()), reference or 0.0, 1e-9)
@@ -37,7 +34,12 @@ def dot_table(
     lines = [
         _line(row, top, reference) for row in frame.itertuples(index=False)
     ]
-    heads = {"Row": "", "Kind": "dots-kind", name: "", f"0% to {top:.0%}": ""}
+    heads = {
+        "Row": "",
+        "Kind": "dots-kind",
+        "H@10": "",
+        f"0% to {top:.0%}": "",
+    }
     head = "".join(
         f'<th scope="col" class="{kind}">{html.escape(text)}</th>'
         for text, kind in heads.items()
@@ -75,7 +77,6 @@ def sortable_table(
     values: pd.DataFrame,
     *,
     caption: str,
-    descriptions: Mapping[str, str] | None = None,
 ) -> str:
     """A table whose columns a reader can sort by a click or by Enter.
 
@@ -84,16 +85,12 @@ def sortable_table(
         values: what columns are sorted by, in the order of ``texts``; a
             column that is missing here is sorted by its text.
         caption: what it shows and where the numbers come from.
-        descriptions: column -> what it means, shown on hover.
     """
-    notes = descriptions or {}
     head = []
     for column in texts:
-        note = notes.get(str(column), "")
-        title = f' title="{html.escape(note)}"' if note else ""
         kind = "number" if column in values else "text"
         head.append(
-            f'<th scope="col" data-sort="{kind}"{title}>'
+            f'<th scope="col" data-sort="{kind}">'
             f"{html.escape(str(column))}</th>"
         )
     lines = []

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -88,56 +87,6 @@ def plot_dots(
     return figure
 
 
-def plot_forest(
-    worlds: Mapping[str, pd.DataFrame],
-    *,
-    xlabel: str = "H@10",
-    reference: float | None = None,
-    empty: str = NOTHING,
-) -> Figure:
-    """The same rows in several worlds, one panel beside the other.
-
-    Args:
-        worlds: title -> frame with ``label, value, low, high`` and, if rows
-            are of several kinds, ``kind`` (colour and marker); the first
-            world gives the order of the rows.
-        xlabel: of the values, which are shares.
-        reference: a value to mark in each panel, e.g. chance.
-        empty: what to write when there is nothing to draw.
-    """
-    drawn = {name: frame for name, frame in worlds.items() if len(frame)}
-    if not drawn:
-        return _empty(empty)
-    every = pd.concat(drawn, names=["world"]).reset_index("world")
-    every = every.assign(kind=every.get("kind", "model"))
-    labels = list(dict.fromkeys(every["label"]))
-    kinds = list(dict.fromkeys(every["kind"]))
-    every["y"] = every["label"].map({row: n for n, row in enumerate(labels)})
-    height = 1.2 + 0.27 * len(labels)
-    figure, axes = new_figure(7.4, height, columns=len(drawn))
-    for ax, (world, part) in zip(
-        axes[0], every.groupby("world", sort=False), strict=True
-    ):
-        ax.hlines(part["y"], part["low"], part["high"], color=MUTED, lw=1.4)
-        sns.scatterplot(
-            part, x="value", y="y", hue="kind", style="kind",
-            hue_order=kinds, style_order=kinds, s=55, zorder=3, ax=ax,
-            palette=_cycle(PALETTE)[: len(kinds)],
-            markers=_cycle(MARKERS[:7])[: len(kinds)],
-        )  # fmt: skip
-        names = labels if ax is axes[0, 0] else [""] * len(labels)
-        _rows(ax, names, reference)
-        ax.set(title=world, xlabel=xlabel, ylabel="", xlim=(0, None))
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        handles = ax.get_legend_handles_labels()
-        ax.get_legend().remove()
-    if len(kinds) > 1:
-        figure.legend(
-            *handles, loc="outside lower center", ncols=4, frameon=False
-        )
-    return figure
-
-
 def plot_sizes(
     series: Mapping[str, pd.DataFrame],
     *,
@@ -147,7 +96,6 @@ def plot_sizes(
     marks: Mapping[str, float] | None = None,
     percent: bool = False,
     log_y: bool = False,
-    empty: str = NOTHING,
 ) -> Figure:
     """Curves with intervals over a size on a logarithmic axis.
 
@@ -160,11 +108,10 @@ def plot_sizes(
         marks: name -> size, dotted lines upwards, e.g. a data set's size.
         percent: values are shares.
         log_y: a logarithmic axis for the values too.
-        empty: what to write when there is nothing to draw.
     """
     drawn = {name: f.sort_values("x") for name, f in series.items() if len(f)}
     if not drawn:
-        return _empty(empty)
+        return _empty(NOTHING)
     figure, ((ax,),) = new_figure(7.2, 4.0)
     # more bands than three cover each other: bars side by side instead
     bars = len(drawn) > 3
@@ -221,17 +168,16 @@ def _curve(
         ax.fill_between(frame["x"], *bounds, color=colour, alpha=0.12, lw=0)
 
 
-def plot_bump(values: pd.DataFrame, *, empty: str = NOTHING) -> Figure:
+def plot_bump(values: pd.DataFrame) -> Figure:
     """Places of the models under several protocols, joined by lines.
 
     Args:
         values: rows are models, columns protocols; higher is better. Models
             that a protocol lacks are left out.
-        empty: what to write when there is nothing to draw.
     """
     whole = values.dropna()
     if whole.empty:
-        return _empty(empty)
+        return _empty(NOTHING)
     places = whole.rank(ascending=False, method="first").astype(int)
     figure, ((ax,),) = new_figure(7.2, 1.0 + 0.33 * len(places))
     columns = range(places.shape[1])

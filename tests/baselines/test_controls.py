@@ -38,6 +38,7 @@ from serendifflib.baselines.controls import (
 from serendifflib.data.law import pair_cosines
 from serendifflib.data.splits import Examples
 from serendifflib.data.world import World
+from serendifflib.diffusion import linear
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.candidates import draw_candidates
 from serendifflib.evaluation.metrics import ranks, summary
@@ -324,11 +325,14 @@ def test_reach_by_hand():
     assert reaches(histories, COMPASS).tolist() == pytest.approx(expected)
 
 
-def test_conditional_logit_with_one_rival_is_logistic_regression():
+def test_conditional_logit_with_one_rival_is_logistic_regression(
+    monkeypatch,
+):
     random = np.random.default_rng(3)
     x = random.normal(size=(60, 2, 3)) * [1.0, 5.0, 0.2]
     x[:, 0] += [0.5, -1.0, 0.1]
-    found = conditional_logit(torch.from_numpy(x), penalty=0.05).numpy()
+    monkeypatch.setattr(linear, "PENALTY", 0.05)
+    found = conditional_logit(torch.from_numpy(x)).numpy()
     spread = x.reshape(-1, 3).std(axis=0, ddof=1)
     difference = (x[:, 0] - x[:, 1]) / spread
     both = np.concatenate([difference, -difference])
@@ -380,7 +384,7 @@ def test_linear_radius_does_not_count_a_row_for_itself(monkeypatch):
     assert own == pytest.approx(expected)
 
 
-def test_linear_radius_finds_a_radius_that_follows_the_reach():
+def test_linear_radius_finds_a_radius_that_follows_the_reach(monkeypatch):
     """Targets at the user's own radius; no direction helps."""
     random = np.random.default_rng(5)
     n = 400
@@ -405,7 +409,8 @@ def test_linear_radius_finds_a_radius_that_follows_the_reach():
         features[rows, nearest],
         features[rows, 0],
     )
-    weights = conditional_logit(swapped, penalty=1e-6)
+    monkeypatch.setattr(linear, "PENALTY", 1e-6)
+    weights = conditional_logit(swapped)
     best = (swapped @ weights).argmax(dim=1)
     assert (best == 0).float().mean() > 0.5
     # utility -r^2 + 2 r reach: bent down, and turning with the reach

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from serendifflib.baselines import item_encoder
 from serendifflib.baselines.item_encoder import (
     ItemEncoder,
     catalogue_loss,
@@ -165,7 +166,7 @@ def test_the_encoder_is_layer_norm_then_a_map():
         ItemEncoder(vectors, 3, "image")
 
 
-def test_the_sampled_softmax_with_all_items_is_the_full_one():
+def test_the_sampled_softmax_with_all_items_is_the_full_one(monkeypatch):
     table = torch.randn(4, 5)
     queries, targets = torch.randn(6, 5), torch.tensor([1, 2, 3, 1, 2, 3])
     generator = torch.Generator().manual_seed(0)
@@ -177,14 +178,10 @@ def test_the_sampled_softmax_with_all_items_is_the_full_one():
     assert torch.allclose(full, expected)
     # a huge sample: every item is drawn equally often, so the loss is the
     # full one over a catalogue that is repeated sampled / N times
+    monkeypatch.setattr(item_encoder, "FULL_SOFTMAX", 0)
+    monkeypatch.setattr(item_encoder, "SAMPLED", 30_000)
     sampled = catalogue_loss(
-        queries,
-        targets,
-        lambda i: table[i],
-        3,
-        generator=generator,
-        full_up_to=0,
-        sampled=30_000,
+        queries, targets, lambda i: table[i], 3, generator=generator
     )
     own = logits.gather(1, (targets - 1).unsqueeze(1))
     rest = logits.exp().sum(1, keepdim=True) - own.exp()

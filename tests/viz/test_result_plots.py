@@ -76,25 +76,6 @@ def test_bands_are_shaded_on_the_line_of_their_label():
     assert (box.y0, box.y1) == pytest.approx((0.6, 1.4))
 
 
-def test_a_forest_has_a_panel_per_world_and_one_order_of_rows():
-    kinds = ["ceiling", "model"]
-    strong = frame(oracle=0.6, ours=0.4).assign(kind=kinds)
-    forked = frame(ours=0.3, oracle=0.5).assign(kind=kinds[::-1])
-    figure = result_plots.plot_forest(
-        {"strong": strong, "forked": forked, "gone": frame()}, reference=0.01
-    )
-    assert [ax.get_title() for ax in figure.axes] == ["strong", "forked"]
-    first, second = figure.axes
-    names = [t.get_text() for t in first.get_yticklabels()]
-    assert names == ["oracle", "ours"]
-    spots = [ax.collections[-1].get_offsets().tolist() for ax in figure.axes]
-    assert sorted(spots[0]) == [[0.4, 1], [0.6, 0]]
-    assert sorted(spots[1]) == [[0.3, 1], [0.5, 0]]
-    bars = second.collections[0].get_segments()
-    assert bars[0][:, 0].tolist() == pytest.approx([0.2, 0.4])
-    assert len(figure.legends) == 1
-
-
 def test_sizes_are_drawn_in_order_with_levels_and_marks():
     curve = frame(a=0.3, b=0.2).assign(x=[1000, 500])
     figure = result_plots.plot_sizes(
@@ -155,7 +136,6 @@ def test_a_bump_chart_gives_places():
     [
         lambda: result_plots.plot_dots({"one": frame()}, xlabel="x"),
         lambda: result_plots.plot_sizes({}, xlabel="x", ylabel="y"),
-        lambda: result_plots.plot_forest({"strong": frame()}),
         lambda: result_plots.plot_bump(pd.DataFrame()),
     ],
 )

@@ -261,8 +261,7 @@ class ImageDiffusion(Diffusion):
             each: return all of them instead of their mean.
 
         Returns:
-            on the scale of ``points``, [M, D, L, L]; with ``each``
-            [M, S, D, L, L].
+            like ``points``, [M, D, L, L]; with ``each`` [M, S, D, L, L].
         """
         samples, calls = samples or self.samples, calls or self.calls
         told = self.represent(portraits)
@@ -271,9 +270,8 @@ class ImageDiffusion(Diffusion):
         view = compiled(network, samples * calls * len(batches))
         parts = []
         for rows in batches:
-            noise = sampling.user_noise(
-                portraits.items[rows], self.seed, self.device
-            )
+            users = portraits.items[rows]
+            noise = sampling.user_noise(users, self.seed, self.device)
             grid, counts = told.part(rows, self.device).dense(
                 torch.arange(len(rows)), points, self.side
             )
@@ -282,22 +280,18 @@ class ImageDiffusion(Diffusion):
             def denoise(x, t, told=(grid, counts)):
                 return view(x, t, *told)
 
-            made = [
-                sampling.sample(
-                    denoise,
-                    noise(grid.shape),
-                    self.schedule,
-                    sampler=sampler or self.sampler,
-                    predict=self.predict,
-                    calls=calls,
-                    noise=noise,
-                )
-                for _ in range(samples)
-            ]
-            if each:
-                result = torch.stack(made, dim=1)
-            else:
-                result = functools.reduce(torch.add, made) / samples
+            run = functools.partial(
+                sampling.sample,
+                denoise,
+                schedule=self.schedule,
+                sampler=sampler or self.sampler,
+                predict=self.predict,
+                calls=calls,
+                noise=noise,
+            )
+            made = [run(noise(grid.shape)) for _ in range(samples)]
+            mean = functools.reduce(torch.add, made) / samples
+            result = torch.stack(made, dim=1) if each else mean
             parts.append((result / self.data_scale).cpu())
         return torch.cat(parts)
 

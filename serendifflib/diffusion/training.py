@@ -112,8 +112,7 @@ def train(
 
     Args:
         network: what is trained.
-        loss: of a batch; it calls the network that it is given, a view of
-            ``network`` that may be compiled or shared.
+        loss: of a batch, by the view of ``network`` that it is given.
         examples: M.
         settings: how to train.
         seed: of all random choices.
@@ -124,10 +123,8 @@ def train(
         checkpoint: file to resume from, and to save to so often.
         checkpoint_seconds: time between two saves.
         keep_checkpoint: leave the finished run there, for later calls.
-        origin: hash of what else decides: data, loss, first weights. A
-            checkpoint of another origin is refused.
-        team: processes that train together; None are those that
-            :func:`serendifflib.diffusion.distributed.together` started.
+        origin: hash of what else decides; another's checkpoint is refused.
+        team: processes that train together; None is the current team.
         progress: show a bar.
 
     Raises:
@@ -135,17 +132,10 @@ def train(
         CheckpointError: the checkpoint is damaged or of another run.
         ModelError: loss or validation score is not a number.
     """
-    if not examples:
-        raise ConfigError(
-            f"{_words(name, stage)}: no training example: the training users "
-            "have no target with an item before it"
-        )
     keep_large_blocks()
     team = team or current_team()
     team.check(settings.batch_size)
-    run = _Run(
-        network.to(device), settings, examples, name, stage, validate
-    )  # fmt: skip
+    run = _Run(network.to(device), settings, examples, name, stage, validate)
     saver = _Saver(run, checkpoint, checkpoint_seconds, team)
     saver.load(content_hash(dataclasses.asdict(settings), seed, origin))
     with _seeded_apart(), _patient_interrupt() as interrupted:
@@ -277,7 +267,13 @@ class _Run:
 
     def __init__(self, network, settings, examples, name, stage, validate):
         self.network, self.settings = network.train(), settings
-        self.words, self.validate = _words(name, stage), validate
+        self.words = f"{name}: stage {stage!r}" if stage else name
+        if not examples:
+            raise ConfigError(
+                f"{self.words}: no training example: the training users have "
+                "no target with an item before it"
+            )
+        self.validate = validate
         self.optimizer = _optimizer(network, settings)
         self.average = AveragedModel(
             # without averaging there is nothing to copy
@@ -354,10 +350,6 @@ class _Run:
 def count_parameters(network: nn.Module) -> int:
     """Numbers that training changes."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def _words(name: str, stage: str) -> str:
-    return f"{name}: stage {stage!r}" if stage else name
 
 
 class _Saver:

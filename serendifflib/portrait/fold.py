@@ -178,38 +178,43 @@ def plan_fold(
         kind = "serendipity" if interactions.has_labels else "next-item"
     check_choice("kind", kind, KINDS)
     check_choice("reviews", reviews, REVIEWS)
-    parts = {
-        part: make_examples(interactions, users, kind, max_history=max_history)
-        for part, users in (
-            ("valid", split.valid_users), ("test", split.test_users),
-        )
-    }  # fmt: skip
-    labels = kind == "serendipity"
-    parts["train"] = make_examples(
-        interactions,
-        split.train_users,
-        "serendipity" if labels else "all-next",
-        max_history=max_history,
-        per_user=None if labels else train_per_user,
-        seed=seed,
-    )
-    training_rows = training_rows_of(interactions, split)
-    if split.cutoff is not None:
-        in_time = np.isin(parts["train"].rows, training_rows)
-        parts["train"] = parts["train"].subset(in_time)
+    rows = training_rows_of(interactions, split)
+    per_user = None if kind == "serendipity" else train_per_user
+    options = {"max_history": max_history, "per_user": per_user, "seed": seed}
+    parts = _parts(interactions, split, kind, options)
+    in_time = np.isin(parts["train"].rows, rows)
+    parts["train"] = parts["train"].subset(in_time)
     held_out = np.concatenate([parts["valid"].rows, parts["test"].rows])
     allowed = allowed_reviews(interactions, held_out, reviews)
     _check_texts(interactions, allowed)
     everything = np.arange(1, interactions.n_items + 1)
     missing = np.setdiff1d(everything, interactions.item_index[allowed])
-    dropped = {}
-    for part, examples in parts.items():
-        has_text = ~np.isin(examples.targets.numpy(), missing)
-        dropped[part] = int((~has_text).sum())
-        parts[part] = examples.subset(has_text)
-    plan = FoldPlan(kind, parts, dropped, allowed, missing, training_rows)
+    kept = {
+        part: one.subset(~np.isin(one.targets.numpy(), missing))
+        for part, one in parts.items()
+    }
+    dropped = {part: len(one) - len(kept[part]) for part, one in parts.items()}
+    plan = FoldPlan(kind, kept, dropped, allowed, missing, rows)
     _check_parts(interactions, split, plan)
     return plan
+
+
+def _parts(
+    interactions: Interactions, split: Split, kind: str, options: dict
+) -> dict[str, Examples]:
+    """The examples of all parts; ``options`` are those of training."""
+    parts = {
+        part: make_examples(
+            interactions, users, kind, max_history=options["max_history"]
+        )
+        for part, users in (
+            ("valid", split.valid_users), ("test", split.test_users),
+        )
+    }  # fmt: skip
+    trained = kind if kind == "serendipity" else "all-next"
+    users = split.train_users
+    parts["train"] = make_examples(interactions, users, trained, **options)
+    return parts
 
 
 def _check_parts(

@@ -93,9 +93,6 @@ def draw_plane(
         zone: a value per cell to shade, [L, L].
         numbers: write each item's place in the history beside it.
         ax: where to draw; None makes a figure.
-
-    Returns:
-        the axes.
     """
     if ax is None:
         ax = new_figure(5.0, 4.8)[1][0, 0]

@@ -207,3 +207,17 @@ def test_arrow_keys_move_a_slider_and_its_name_is_told(page, server, browser):
         after = shown()
         assert len(after) == 1 and after != first
         assert handle.get_attribute("aria-valuetext") == after[0]
+
+
+def with_playground(page):
+    path = HTML / f"{page}.html"
+    return path.is_file() and 'class="sd-play"' in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", filter(with_playground, PAGES))
+def test_the_model_in_a_page_agrees_with_python(page, server, browser):
+    web.resize(browser, web.WIDTHS["desktop"])
+    web.visit(browser, f"{server[0]}/{page}.html")
+    browser.find_element("css selector", ".sdp-compare button").click()
+    root = browser.find_element("css selector", ".sd-play")
+    assert 0 < float(root.get_attribute("data-difference")) < 1e-4

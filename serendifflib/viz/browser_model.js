@@ -28,7 +28,7 @@ window.serenDiff = (asset) => {
   const { popularity, pairs, together, cosines } = items;
   const allPopularity = popularity.reduce((a, b) => a + b, 0);
 
-  // ------------------------------- the portrait: chapters on both axes, cells
+  // ------------------------------- the portrait: positions on both axes
   // log p(i | T), Eq. 14: how often i occurs with what has been read
   const expectedness = (item, past) => {
     const background = (mu * popularity[item]) / allPopularity;

@@ -241,7 +241,7 @@ PAGE = """<style>{style}</style>
 <p class="sdp-fallback">Here a history can be edited and a trained model
 answers at once. It runs in your browser and needs JavaScript, but no kernel.
 </p>
-<svg class="sdp-plane" viewBox="-7 -1 108 108" role="img" hidden
+<svg class="sdp-plane" viewBox="-7 -4 112 111" role="img" hidden
 aria-label="A portrait."></svg>
 </div>
 <script>{model}</script>

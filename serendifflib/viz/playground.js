@@ -273,17 +273,21 @@
             "li",
             {},
             make("span", { class: "sdp-number" }, `${n + 1}`),
-            button(
-              titles[item],
-              {
-                class: "sdp-title",
-                "aria-pressed": item === chosen,
-                "data-best": n,
-                title: "Explain this one",
-              },
-              () => choose(item),
+            make(
+              "span",
+              { class: "sdp-words" },
+              button(
+                titles[item],
+                {
+                  class: "sdp-title",
+                  "aria-pressed": item === chosen,
+                  "data-best": n,
+                  title: `Explain ${quoted(titles[item])}`,
+                },
+                () => choose(item),
+              ),
+              make("span", { class: "sdp-of" }, shelfOf[item]),
             ),
-            make("span", { class: "sdp-of" }, shelfOf[item]),
             make(
               "span",
               { class: "sdp-score" },

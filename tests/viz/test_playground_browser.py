@@ -213,8 +213,10 @@ def test_nothing_jumps_and_everybody_can_use_it(page, device):
 
     before = places()
     find(page, "[data-do=remove]")[0].click()
-    find(page, ".sdp-shelf button")[3].click()
     assert places() == before
+    for _ in range(6):  # the list goes through many titles
+        find(page, ".sdp-five li button:last-child")[0].click()
+        assert places() == before
     assert web.violations(page) == []
     assert web.pixels_too_wide(page) <= 0
     for button in find(page, ".sd-play button"):

@@ -12,7 +12,7 @@ import torch
 from benchmarks.measure import once
 from serendifflib.baselines.registry import RIVALS, Budget, make_model
 from serendifflib.errors import ConfigError
-from serendifflib.experiments.prepared import Bench
+from serendifflib.experiments.prepared import PreparedFold
 from serendifflib.model.serendiff import SerenDiff
 
 SYSTEMS = (*RIVALS, "SerenDiff")
@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def time_system(
-    name: str, bench: Bench, *, steps: int = 4, users: int = 16
+    name: str, bench: PreparedFold, *, steps: int = 4, users: int = 16
 ) -> dict[str, float]:
     """A short training, and the scores of a few test users.
 

@@ -24,8 +24,10 @@ from serendifflib.errors import CacheError, DataError, DownloadError
 from serendifflib.io import atomic_path, locked, sha256_file
 
 BLOCK = 1 << 18  # bytes read from a disk at a time
-RECEIVED = 1 << 14  # bytes from the net that are written at a time
-REDIRECTS = 10
+RECEIVED = 1 << 14  # bytes from the net, which a kill loses at most
+ATTEMPTS = 3
+WAIT_S = 1.0  # before the second attempt; it doubles each time
+TIMEOUT_S = 30.0  # longest silence of the server
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TRY_AGAIN = (429, 500, 502, 503, 504)
 
@@ -41,10 +43,6 @@ def download(
     limit: int,
     size: int | None = None,
     sha256: str | None = None,
-    attempts: int = 3,
-    wait_s: float = 1.0,
-    timeout_s: float = 30.0,
-    local_http: bool = False,
     progress: bool = True,
 ) -> Path:
     """Download ``url`` to ``path`` unless it is there already.
@@ -53,16 +51,12 @@ def download(
     the other waits and finds it.
 
     Args:
-        url: an https address.
+        url: an https address, or http to this very machine.
         path: the file to write.
         limit: most bytes to accept.
         size: expected bytes, where they are known.
         sha256: expected checksum, where it is known. A name that ends in
             ``.zip`` is also tested as an archive.
-        attempts: how often a broken connection is tried, at least once.
-        wait_s: pause before the second attempt; it doubles each time.
-        timeout_s: longest silence of the server.
-        local_http: also accept plain http from this very machine.
         progress: show a progress bar.
 
     Returns:
@@ -74,26 +68,15 @@ def download(
         CacheError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    check_address(url, local_http=local_http)
+    session = _session(url)
     part = path.with_name(path.name + ".part")
     with _on_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if path.exists():
             return path
-        for attempt in range(attempts):
-            if attempt:
-                time.sleep(wait_s * 2 ** (attempt - 1))
-            try:
-                if size is None or _length(part) != size:
-                    with _answer(
-                        url, _length(part), timeout_s, local_http
-                    ) as answer:
-                        _receive(answer, url, part, limit, progress)
-                break
-            except _TryAgain as error:
-                if attempt == attempts - 1:
-                    raise _broken_off(url, part, error) from error
+        if size is None or _length(part) != size:
+            _fetch(session, url, part, limit, progress)
         try:
             verify(part, size=size, sha256=sha256)
             if path.suffix == ".zip":
@@ -110,52 +93,62 @@ def download(
     return path
 
 
-def check_address(url: str, *, local_http: bool = False) -> None:
-    """Refuse every address that is not https.
+def _session(url: str) -> requests.Session:
+    """A session that no redirect leads away from https.
 
     Raises:
-        DownloadError: another scheme, unless it is http to this very machine
-            and ``local_http`` allows that.
+        DownloadError: the address is not https, nor this very machine.
     """
     address = urllib.parse.urlsplit(url)
-    if address.scheme == "https" and address.hostname:
-        return
-    is_local = address.scheme == "http" and address.hostname in LOCAL_HOSTS
-    if not (local_http and is_local):
+    local = address.scheme == "http" and address.hostname in LOCAL_HOSTS
+    if not local and not (address.scheme == "https" and address.hostname):
         raise DownloadError(f"{url}: only https addresses are fetched")
+    session = requests.Session()
+    plain = session.adapters.pop("http://")
+    if local:
+        session.mount(f"http://{address.netloc}/", plain)
+    session.headers["Accept-Encoding"] = "identity"
+    session.headers["User-Agent"] = "serendifflib"
+    return session
+
+
+def _fetch(
+    session: requests.Session, url: str, part: Path, limit: int, progress: bool
+) -> None:
+    """Bring the rest of a file to ``part``, in several attempts."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(WAIT_S * 2 ** (attempt - 1))
+        try:
+            with _answer(session, url, _length(part)) as answer:
+                return _receive(answer, url, part, limit, progress)
+        except _TryAgain as error:
+            last = error
+    kept = _length(part)
+    again = f"; {kept:,} bytes are kept, try again to go on" if kept else ""
+    raise DownloadError(f"{url}: cannot be fetched: {last}{again}") from last
 
 
 def _answer(
-    url: str, have: int, timeout_s: float, local_http: bool
+    session: requests.Session, url: str, have: int
 ) -> requests.Response:
     """What the server says when asked for all but the first bytes.
-
-    Redirects are followed, but never away from https.
 
     Raises:
         DownloadError: a status that another attempt will not change.
         _TryAgain: anything else that is no file.
     """
-    headers = {"Accept-Encoding": "identity", "User-Agent": "serendifflib"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    place = url
-    for _ in range(REDIRECTS):
-        try:
-            answer = requests.get(
-                place,
-                headers=headers,
-                stream=True,
-                timeout=timeout_s,
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise _TryAgain(_reason(error)) from error
-        if not answer.is_redirect:
-            break
-        place = urllib.parse.urljoin(place, answer.headers["Location"])
-        answer.close()
-        check_address(place, local_http=local_http)
+    wanted = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        answer = session.get(
+            url, headers=wanted, stream=True, timeout=TIMEOUT_S
+        )
+    except requests.exceptions.InvalidSchema as error:
+        raise DownloadError(
+            f"{url}: only https addresses are fetched: {error}"
+        ) from error
+    except requests.RequestException as error:
+        raise _TryAgain(_reason(error)) from error
     beyond = requests.codes.requested_range_not_satisfiable
     if answer.ok or answer.status_code == beyond:
         return answer
@@ -190,37 +183,32 @@ def _receive(
         have = 0  # the server sends the whole file
     length = answer.headers.get("Content-Length", "")
     total = have + int(length) if length.isdecimal() else None
-    if total is not None and total > limit:
-        raise _too_large(url, total, limit)
-    with _on_disk(part):
-        stream = open(part, "ab" if have else "wb")
-    with (
-        stream,
-        tqdm(
-            desc=part.stem,
-            total=total,
-            initial=have,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-        ) as bar,
-    ):
+    bar = tqdm(
+        desc=part.stem,
+        total=total,
+        initial=have,
+        unit="B",
+        unit_scale=True,
+        disable=not progress,
+    )
+    with _on_disk(part), open(part, "ab" if have else "wb") as stream, bar:
         for block in _blocks(answer):
             have += len(block)
-            if have > limit:
+            if max(have, total or 0) > limit:
                 stream.close()
                 part.unlink()
-                raise _too_large(url, have, limit)
-            with _on_disk(part):
-                stream.write(block)
-                stream.flush()
+                raise DownloadError(
+                    f"{url}: {max(have, total or 0):,} bytes or more, above "
+                    f"the limit of {limit:,}"
+                )
+            stream.write(block)
+            stream.flush()
             bar.update(len(block))
     if total is not None and have < total:
         raise _TryAgain(f"it ended at {have:,} of {total:,} bytes")
 
 
 def _blocks(answer: requests.Response) -> Iterator[bytes]:
-    """The bytes of an answer; a block is what a kill loses at most."""
     try:
         yield from answer.iter_content(RECEIVED)
     except (requests.RequestException, OSError) as error:
@@ -229,31 +217,22 @@ def _blocks(answer: requests.Response) -> Iterator[bytes]:
 
 def _reason(error: Exception) -> str:
     """What happened, shorter than requests says it."""
-    if isinstance(error, requests.Timeout):
-        return "the server is silent"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not accepted"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
-    if isinstance(error, requests.ConnectionError):
-        return "there is no connection"
+    for kind, words in (
+        (requests.Timeout, "the server is silent"),
+        (requests.exceptions.SSLError, "its certificate is not accepted"),
+        (
+            requests.exceptions.ChunkedEncodingError,
+            "the connection broke off",
+        ),
+        (requests.ConnectionError, "there is no connection"),
+    ):
+        if isinstance(error, kind):
+            return words
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _too_large(url: str, size: int, limit: int) -> DownloadError:
-    return DownloadError(
-        f"{url}: {size:,} bytes or more, above the limit of {limit:,}"
-    )
-
-
-def _broken_off(url: str, part: Path, error: Exception) -> DownloadError:
-    kept = _length(part)
-    again = f"; {kept:,} bytes are kept, try again to go on" if kept else ""
-    return DownloadError(f"{url}: cannot be fetched: {error}{again}")
 
 
 @contextlib.contextmanager
@@ -302,21 +281,6 @@ def verify(
         ) from error
 
 
-# whatever one wrong byte makes of an archive
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OSError,
-    IndexError,
-    KeyError,
-    OverflowError,
-)
-
-
 @contextlib.contextmanager
 def _whole(archive: Path) -> Iterator[None]:
     """Turn whatever reading an archive raises into one line."""
@@ -324,7 +288,7 @@ def _whole(archive: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(f"{archive}: cannot be read: no such file") from error
-    except _ZIP_ERRORS as error:
+    except Exception as error:  # one wrong byte can raise anything
         raise DataError(f"{archive}: no whole zip file: {error}") from error
 
 
@@ -377,8 +341,6 @@ def unpack(
             if name not in members:
                 raise DataError(f"{archive}: holds no file {name!r}")
         for name, info in members.items():
-            if info.flag_bits & 1:
-                raise DataError(f"{archive}: the member {name!r} is encrypted")
             if info.file_size > limit:
                 raise DataError(
                     f"{archive}: {name!r} unpacks to {info.file_size:,} "
@@ -412,28 +374,28 @@ def _members(
     archive: Path, stored: zipfile.ZipFile, names: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
     """Regular files by last name; the one nearest the top wins."""
-    members: dict[str, tuple[int, zipfile.ZipInfo]] = {}
+    members: dict[str, zipfile.ZipInfo] = {}
+    depths: dict[str, int] = {}
     for info in stored.infolist():
         # Windows writes other slashes
         place = PurePosixPath(info.filename.replace("\\", "/"))
-        if not place.parts:
-            continue
-        if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
+        name, depth = place.name, len(place.parts)
+        drive = ":" in "".join(place.parts[:1])
+        if place.is_absolute() or ".." in place.parts or drive:
             raise DataError(
                 f"{archive}: holds the unsafe path {info.filename!r}"
             )
         is_link = stat.S_ISLNK(info.external_attr >> 16)
-        if info.is_dir() or is_link or place.name not in names:
+        if info.is_dir() or is_link or name not in names:
             continue
-        depth, _ = members.get(place.name, (1 << 30, info))
-        if len(place.parts) == depth:
+        if depth == depths.get(name):
             raise DataError(
-                f"{archive}: holds {place.name!r} twice; unpack it and keep "
-                "one of them"
+                f"{archive}: holds {name!r} twice; unpack it and keep one of "
+                "them"
             )
-        if len(place.parts) < depth:
-            members[place.name] = len(place.parts), info
-    return {name: info for name, (_, info) in members.items()}
+        if depth < depths.get(name, depth + 1):
+            members[name], depths[name] = info, depth
+    return members
 
 
 def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:

@@ -17,46 +17,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from pandera.errors import SchemaErrors
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.reading import read_columns
-from serendifflib.data.schema import row_error, validate
+from serendifflib.data.schema import (
+    check_schema,
+    read_numbers,
+    row_error,
+    validate,
+)
 from serendifflib.errors import DataError
 from serendifflib.io import is_stream
 
-# Taobao, Wang et al. (2020), as `serendipity_counts` counts them: people,
-# and those of them who call the recommendation a pleasant surprise (4 or 5),
-# by relevance 1..5 (rows) and unexpectedness 1..5 (columns).
-TAOBAO_PEOPLE = np.array(
-    [
-        [692, 229, 237, 396, 789],
-        [472, 468, 242, 416, 320],
-        [180, 203, 266, 236, 187],
-        [602, 918, 576, 1106, 540],
-        [254, 252, 238, 748, 816],
-    ]
-)
-TAOBAO_SURPRISED = np.array(
-    [
-        [11, 8, 12, 33, 48],
-        [18, 26, 15, 75, 53],
-        [14, 16, 38, 86, 53],
-        [122, 231, 194, 756, 386],
-        [112, 141, 136, 676, 767],
-    ]
-)
-
 ASKED = (
-    "relevance",
-    "novelty",
-    "pur_diversity",
-    "rec_diversity",
-    "unexpectedness",
-    "serendipity",
-    "timeliness",
-    "satisfaction",
-    "purchase_intention",
+    *("relevance", "novelty", "pur_diversity", "rec_diversity"),
+    *("unexpectedness", "serendipity", "timeliness"),
+    *("satisfaction", "purchase_intention"),
 )
 _CURIOSITY = tuple(f"c{k}" for k in range(1, 11))
 _PERSONALITY = tuple(f"p{k}" for k in range(1, 11))
@@ -92,6 +68,12 @@ def _scale(low: float, high: float, *, whole: bool = True) -> pa.Column:
     return pa.Column("float64", checks, nullable=not whole)
 
 
+def _words(*known: str) -> pa.Column:
+    """A column of words of the publisher's readme."""
+    check = pa.Check.isin(known, error="is not a word of the readme")
+    return pa.Column(object, check)
+
+
 TAOBAO = pa.DataFrameSchema(
     {name: pa.Column(object) for name in ("user_id", "item_id", "category_id")}
     | {name: _scale(0, 1) for name in ("clicked", "purchased")}
@@ -99,38 +81,27 @@ TAOBAO = pa.DataFrameSchema(
     | {name: _scale(1, 7) for name in _PERSONALITY}
 )
 BELIEFS = pa.DataFrameSchema(
-    {name: pa.Column(object) for name in ("userId", "movieId")}
-    | {"isSeen": _scale(-1, 1)}
-    | {
-        name: _scale(0.5, 5.0, whole=False)
-        for name in ("userElicitRating", "userPredictRating")
+    {
+        "userId": pa.Column(object),
+        "movieId": pa.Column(object),
+        "isSeen": _scale(-1, 1),
+        "userElicitRating": _scale(0.5, 5.0, whole=False),
+        "userPredictRating": _scale(0.5, 5.0, whole=False),
+        "userCertainty": _scale(1.0, 5.0, whole=False),
+        "tstamp": pa.Column("float64", nullable=True),
+        "systemPredictRating": _scale(-1.0, 6.0, whole=False),
     }
-    | {"userCertainty": _scale(1.0, 5.0, whole=False)}
-    | {"tstamp": pa.Column("float64", nullable=True)}
-    | {"systemPredictRating": _scale(-1.0, 6.0, whole=False)}
 )
 PERSONALITY = pa.DataFrameSchema(
     {"userid": pa.Column(object)}
     | {name: _scale(1, 7, whole=False) for name in TRAITS}
     | {
-        "assigned metric": pa.Column(
-            object,
-            pa.Check.isin(
-                ["serendipity", "popularity", "diversity", "all"],
-                error="is no metric of the readme",
-            ),
+        "assigned metric": _words(
+            "serendipity", "popularity", "diversity", "all"
         ),
-        "assigned condition": pa.Column(
-            object,
-            pa.Check.isin(
-                ["high", "medium", "low", "default"],
-                error="is no condition of the readme",
-            ),
-        ),
-    }
-    | {
-        name: _scale(1, 5, whole=False)
-        for name in ("is_personalized", "enjoy_watching")
+        "assigned condition": _words("high", "medium", "low", "default"),
+        "is_personalized": _scale(1, 5, whole=False),
+        "enjoy_watching": _scale(1, 5, whole=False),
     }
 )
 
@@ -234,32 +205,14 @@ def _typed(
     table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path | str
 ) -> pd.DataFrame:
     """Typed and checked columns of a table of texts."""
-    table = table.copy()
+    typed = table.astype(object)
     for name, column in schema.columns.items():
         if str(column.dtype) == "float64":
-            table[name] = _numbers(table[name], path)
-        else:
-            table[name] = table[name].astype(object)
-    try:
-        return schema.validate(table, lazy=True)
-    except SchemaErrors as error:
-        first = error.failure_cases.sort_values("index").iloc[0]
-        problem = str(first["check"]).replace("not_nullable", "is empty")
-        bad = table.index == first["index"]
-        raise row_error(
-            str(path), table[first["column"]], bad, problem
-        ) from error
-
-
-def _numbers(values: pd.Series, path: Path | str) -> pd.Series:
-    """Texts as float64; an empty one is NaN."""
-    texts = values.fillna("").str.strip()
-    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
-    silent = texts.str.lower().isin(["", "na", "nan", "null"])
-    strange = (numbers.isna() & ~silent).to_numpy()
-    if strange.any():
-        raise row_error(str(path), texts, strange, "is no number")
-    return numbers
+            typed[name] = read_numbers(
+                table[name], str(path), "is no number", may_miss=True
+            )
+    check_schema(schema, typed, table, str(path))
+    return typed
 
 
 # ------------------------------------------------- readers of Goodreads
@@ -315,7 +268,9 @@ def verdict(written: str) -> float:
 
 
 def _books(folder: Path, reader: int) -> pd.DataFrame:
-    path = reader_file(folder, reader)
+    path = folder / f"User {reader}.txt"
+    if not path.is_file():
+        path = folder / f"User{reader}.txt"
     if is_stream(path):
         raise DataError(f"{path}: is a pipe or a device, not a file")
     try:
@@ -331,10 +286,8 @@ def _books(folder: Path, reader: int) -> pd.DataFrame:
             raise DataError(
                 f"{path}: book {number} stands where book {len(rows)} should"
             )
-        row: dict[str, Any] = {
-            "user_id": f"reader {reader}",
-            "position": number,
-        }
+        row: dict[str, Any] = {"user_id": f"reader {reader}"}
+        row["position"] = number
         for name, pattern in _FIELD.items():
             found = pattern.search(block)
             row[name] = found[1].strip() if found else ""
@@ -347,12 +300,6 @@ def _books(folder: Path, reader: int) -> pd.DataFrame:
     if not rows:
         raise DataError(f"{path}: holds no line 'Book_number'")
     return pd.DataFrame(rows)
-
-
-def reader_file(folder: Path, reader: int) -> Path:
-    """The file of a reader, whose name is written in two ways."""
-    spaced = folder / f"User {reader}.txt"
-    return spaced if spaced.is_file() else folder / f"User{reader}.txt"
 
 
 def read_goodreads_surprise(folder: Path | str) -> Interactions:

@@ -1,7 +1,10 @@
 """Label laws: which item becomes a user's serendipitous one.
 
-**One bridge** (:class:`Law`). With the radius ``rho(i, u) = 1 - cos(z_i,
-p_u)`` of item i and the user's usual radius ``reach_u`` (module ``world``)::
+**One bridge** (:class:`Law`). Let ``p_u`` be the mean of ``z`` over the user's
+rows before the label, ``rho(i, u) = 1 - cos(z_i, p_u)`` the radius of item
+i, and ``reach_u`` the mean, over the history rows m >= 2, of the radius of
+row m as seen from the rows before it. Over all items that are not in the
+history before the label::
 
     logit(i | u) = - zone (rho(i, u) - reach_u - stretch)^2 / (2 width^2)
                    + content cos(z_i, e(bridge(niche_u)))
@@ -42,8 +45,8 @@ deviation 1::
 
 The three weights belong to 11,383 people, who said of one recommendation
 each how relevant, how unexpected and how pleasant a surprise it was: the
-logistic regression on their standardised answers, whose totals stand in
-:mod:`serendifflib.data.human`. With ``zone = 1`` the odds of two items have
+logistic regression on their standardised answers (Taobao, see
+:func:`serendifflib.data.human.read_taobao`). With ``zone = 1`` the odds of two items have
 the ratio that people gave them. Only the weights are people's: what they call
 relevant or unexpected is a perception, r and x are computed.
 """

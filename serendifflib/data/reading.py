@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import csv
 import gzip
 import io
 import itertools
@@ -49,7 +48,13 @@ STRANGERS = {
     b"\x89PNG": "a PNG picture",
 }
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+DAMAGE = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise _not_utf8(path) from error
     except DAMAGE as error:
         raise DataError(f"{path}: is damaged or cut short: {error}") from error
-    except gzip.BadGzipFile as error:
-        raise DataError(f"{path}: is damaged: {error}") from error
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be read: {reason}") from error
@@ -208,9 +211,9 @@ class _Text(io.TextIOWrapper):
 
 def _not_utf8(path: Path) -> DataError:
     """Say where a file stops being UTF-8."""
-    offset = lines = 0
+    offset = 0
     with _opener(path)() as stream:
-        for line in stream:
+        for number, line in enumerate(stream, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -220,12 +223,11 @@ def _not_utf8(path: Path) -> DataError:
                         f"{offset + len(line)}); the file may be incomplete"
                     )
                 return DataError(
-                    f"{path}: line {lines + 1} is not UTF-8 (byte "
+                    f"{path}: line {number} is not UTF-8 (byte "
                     f"{offset + error.start} of the file is "
                     f"0x{line[error.start]:02x}); save the file as UTF-8"
                 )
             offset += len(line)
-            lines += 1
     return DataError(f"{path}: is not UTF-8; save the file as UTF-8")
 
 
@@ -234,12 +236,12 @@ def _not_utf8(path: Path) -> DataError:
 
 def _separated(path: Path, text: Callable[[], _Text]) -> Table:
     """CSV and its relatives; the header tells what separates them."""
-    line, separator = _first_line(path, text), ","
-    if len(_fields(path, line, separator)) < 3:
-        counts = {mark: len(_fields(path, line, mark)) for mark in SEPARATORS}
-        best = max(counts, key=counts.__getitem__)
-        separator = best if counts[best] >= 3 else ","
-    header = _fields(path, line, separator)
+    header, separator = _fields(path, text, ","), ","
+    if len(header) < 3:
+        found = {mark: _fields(path, text, mark) for mark in SEPARATORS}
+        best = max(found, key=lambda mark: len(found[mark]))
+        if len(found[best]) >= 3:
+            header, separator = found[best], best
 
     def parts(columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         places = [header.index(column) for column in columns]
@@ -260,30 +262,23 @@ def _separated(path: Path, text: Callable[[], _Text]) -> Table:
     return Table(path, header, kind, parts)
 
 
-def _first_line(path: Path, text: Callable[[], _Text]) -> str:
-    """The first record that is not blank; a name may hold a line break."""
-    with text() as stream:
-        line = next((line for line in stream if line.strip()), "")
-        while line.count('"') % 2:
-            more = next(stream, "")
-            if not more:
-                break
-            line += more
-    if not line:
-        raise DataError(f"{path}: the file holds no header row")
-    return line.replace("\x00", NO_TEXT)
-
-
-def _fields(path: Path, line: str, separator: str) -> list[str]:
-    try:
-        records = csv.reader(
-            io.StringIO(line, newline=""), delimiter=separator
-        )
-        return [field.strip() for field in next(records, [])]
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: the header row cannot be read as CSV: {error}"
-        ) from error
+def _fields(
+    path: Path, text: Callable[[], _Text], separator: str
+) -> list[str]:
+    """Fields of the first row that is not blank."""
+    with text() as stream, _parsing(path):
+        try:
+            row = pd.read_csv(
+                stream,
+                sep=separator,
+                header=None,
+                nrows=1,
+                dtype=object,
+                na_filter=False,
+            )
+        except pd.errors.EmptyDataError as error:
+            raise DataError(f"{path}: the file holds no header row") from error
+    return [str(field).strip() for field in row.iloc[0]]
 
 
 @contextlib.contextmanager
@@ -294,11 +289,7 @@ def _parsing(path: Path) -> Iterator[None]:
             # pandas only warns where it cuts fields off the first rows.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield
-    except (
-        pd.errors.ParserError,
-        pd.errors.ParserWarning,
-        pd.errors.EmptyDataError,
-    ) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise _parser_error(path, error) from error
 
 

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from serendifflib.data import vocabulary as words
 from serendifflib.data.law import NORM, PRIMARY, SECONDARY, THEMES_PER_GENRE
-from serendifflib.data.population import Population
+from serendifflib.data.population import Population, stream
 
 START = 1_262_304_000  # 2010-01-01
 DAY = 86_400
 TOUCH_SHARE = 0.03
+
+
+def draw_frame(people: Population) -> pd.DataFrame:
+    """All rows of a world in the schema's columns, [R]."""
+    seed, digits = people.seed, max(5, len(str(people.n_items)))
+    users, items = (
+        np.array([f"{kind}{k:0{digits}d}" for k in range(n)], dtype=object)
+        for kind, n in (("u", people.n_users), ("i", people.n_items + 1))
+    )
+    rating = draw_ratings(people, stream(seed, 6))
+    return pd.DataFrame(
+        {
+            "user_id": users[people.row_user],
+            "item_id": items[people.row_item],
+            "timestamp": draw_times(people, stream(seed, 7)),
+            "review": draw_reviews(people, stream(seed, 8), rating),
+            "rating": rating,
+            "label": people.row_label,
+        }
+    )
 
 
 def draw_times(people: Population, rng: np.random.Generator) -> np.ndarray:

@@ -145,7 +145,7 @@ def check_rows(
             for column, values in clean.items()
         }
     )
-    _check_schema(table, original, where)
+    check_schema(SCHEMA, table, original, where)
     return table.astype({"label": "int8"})
 
 
@@ -233,7 +233,7 @@ def _reviews(values: pd.Series) -> np.ndarray:
     return texts
 
 
-def _numbers(
+def read_numbers(
     values: pd.Series, where: str, problem: str, may_miss: bool = False
 ) -> np.ndarray:
     """Finite numbers, float64, [R]; NaN for what may be missing.
@@ -242,10 +242,9 @@ def _numbers(
         DataError: a value that is no finite number, or is missing.
     """
     found = pd.to_numeric(values, errors="coerce").astype("float64")
-    numbers = found.to_numpy(copy=True)
-    bad = ~np.isfinite(numbers)
+    bad = ~np.isfinite(found.to_numpy())
     if bad.any():
-        missing = np.zeros(len(bad), dtype=bool)
+        missing = bad.copy()
         missing[bad] = _is_missing(values[bad])
         if (bad & ~missing).any():
             raise row_error(where, values, bad & ~missing, problem)
@@ -253,7 +252,7 @@ def _numbers(
             raise row_error(
                 where, values, missing, "stands where a number is needed"
             )
-    return numbers
+    return found.to_numpy(copy=True)
 
 
 def _seconds(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
@@ -267,7 +266,7 @@ def _seconds(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
         remarks["dates"] += len(read)
         values = values.copy()
         values[read.index] = read
-    numbers = _numbers(
+    numbers = read_numbers(
         values.rename(given.name),
         where,
         "is not a number of seconds since 1970, nor a date such as "
@@ -304,7 +303,7 @@ def _dates(values: pd.Series) -> pd.Series:
 
 def _ratings(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
     """Ratings, float64, [R]; NaN where nobody rated."""
-    numbers = _numbers(values, where, "is not a number", may_miss=True)
+    numbers = read_numbers(values, where, "is not a number", may_miss=True)
     remarks["zeros"] += int((numbers == 0).sum())
     numbers[numbers == 0] = np.nan
     return numbers
@@ -316,25 +315,39 @@ def _labels(values: pd.Series, where: str) -> np.ndarray:
         words = values.astype(str).str.strip().str.lower()
         truth = words.map({"true": 1.0, "false": 0.0})
         values = values.astype(object).where(truth.isna(), truth)
-    return _numbers(values, where, "is not a number")
+    return read_numbers(values, where, "is not a number")
 
 
-def _check_schema(
-    table: pd.DataFrame, original: pd.DataFrame, where: str
+def check_schema(
+    schema: pa.DataFrameSchema,
+    table: pd.DataFrame,
+    original: pd.DataFrame,
+    where: str,
 ) -> None:
-    """Run the pandera schema; report the first row that breaks it."""
+    """Run a pandera schema.
+
+    Args:
+        schema: what to check.
+        table: typed columns.
+        original: the same as they were read, for the message.
+        where: file or source.
+
+    Raises:
+        DataError: names the first row that breaks it.
+    """
     try:
-        SCHEMA.validate(table, lazy=True)
+        schema.validate(table, lazy=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
-        rows = cases["index"].to_numpy().astype(np.int64)
         # the first row counts, wherever pandera lists it
-        first = cases.iloc[int(np.argmin(rows))]
+        first = cases.sort_values("index", kind="stable").iloc[0]
+        column = str(first["column"])
+        same = cases[cases["column"] == column]
         raise row_error(
             where,
-            original[str(first["column"])],
-            original.index.isin(rows),
-            str(first["check"]),
+            original[column],
+            original.index.isin(same["index"].astype(np.int64)),
+            str(first["check"]).replace("not_nullable", "is empty"),
         ) from errors
 
 

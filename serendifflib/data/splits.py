@@ -18,6 +18,8 @@ from serendifflib.errors import ConfigError, DataError
 
 TARGETS = ("serendipity", "next-item", "all-next")
 LIKED = 4.0  # a rating from which on an item counts as relevant
+VALID_SHARE = 0.125  # of the training users of a fold: one tenth of all
+TEST_LATEST, VALID_LATEST = 0.2, 0.1  # shares of a split by time
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,8 @@ class Examples:
 
     def subset(self, index: np.ndarray | list[int] | slice) -> Examples:
         """The examples at ``index`` (numbers, a slice, or a mask)."""
-        if not isinstance(index, slice):
-            index = np.asarray(index)
-            if index.dtype != bool:
-                index = index.astype(np.int64)
+        if isinstance(index, list):
+            index = np.asarray(index, dtype=np.int64)
         return Examples(
             users=self.users[index],
             histories=self.histories[index],
@@ -74,28 +74,19 @@ class Examples:
 
 
 def user_folds(
-    interactions: Interactions,
-    n_folds: int = 5,
-    *,
-    seed: int = 0,
-    valid_share: float = 0.125,
+    interactions: Interactions, n_folds: int = 5, *, seed: int = 0
 ) -> list[Split]:
     """Cross-validation over users: each user is tested in exactly one fold.
 
-    Args:
-        interactions: the data.
-        n_folds: number of folds, at least 2.
-        seed: the same seed gives the same folds.
-        valid_share: part of the training users, 0 to below 1, that is set
-            aside to tune on (at least one user unless the share is 0).
+    The share :data:`VALID_SHARE` of the other users, at least one of them,
+    is set aside to tune on; the rest train.
 
     Raises:
-        ConfigError: a number of folds or a share that makes no sense.
+        ConfigError: fewer than two folds.
         DataError: fewer users than folds.
     """
     if n_folds < 2:
         raise ConfigError(f"n_folds is {n_folds}: choose at least 2")
-    _check_share("valid_share", valid_share)
     if interactions.n_users < n_folds:
         raise DataError(
             f"{interactions.name} has {interactions.n_users} users, too few "
@@ -106,7 +97,7 @@ def user_folds(
     splits = []
     for number, (rest, test) in enumerate(folds):
         shuffled = np.random.default_rng([seed, number]).permutation(rest)
-        n_valid = _count(valid_share, len(rest))
+        n_valid = _count(VALID_SHARE, len(rest))
         splits.append(
             Split(
                 name=f"fold {number + 1} of {n_folds}",
@@ -118,12 +109,7 @@ def user_folds(
     return splits
 
 
-def temporal_split(
-    interactions: Interactions,
-    *,
-    test_share: float = 0.2,
-    valid_share: float = 0.1,
-) -> Split:
+def temporal_split(interactions: Interactions) -> Split:
     """Split users by the time of their target: the latest are tested.
 
     A user's target is the last row with label 1, or the last row where there
@@ -132,22 +118,9 @@ def temporal_split(
     happened yet. (Item vectors are content; they follow the rule for reviews
     of :func:`prepare_fold` alone.)
 
-    Args:
-        interactions: the data.
-        test_share: share of the users to test on, above 0.
-        valid_share: share of the users to tune on; the rest train.
-
     Raises:
-        ConfigError: shares that leave nobody to train on.
         DataError: fewer than three users.
     """
-    _check_share("test_share", test_share)
-    _check_share("valid_share", valid_share)
-    if test_share == 0 or test_share + valid_share >= 1:
-        raise ConfigError(
-            f"test_share {test_share} and valid_share {valid_share} must be "
-            "above 0 and leave users to train on"
-        )
     n_users = interactions.n_users
     if n_users < 3:
         raise DataError(
@@ -162,7 +135,7 @@ def temporal_split(
     target_row[interactions.user_index[positive]] = positive
     times = seconds[target_row]
     order = np.argsort(times, kind="stable")
-    n_test, n_valid = _count(test_share, n_users), _count(valid_share, n_users)
+    n_test, n_valid = (_count(s, n_users) for s in (TEST_LATEST, VALID_LATEST))
     held_out = order[n_users - n_test - n_valid :]
     return Split(
         name="temporal",
@@ -180,14 +153,9 @@ def whole_split(interactions: Interactions) -> Split:
     return Split("all users", users[~valid], users[valid], users[:0])
 
 
-def _check_share(name: str, share: float) -> None:
-    if not 0 <= share < 1:
-        raise ConfigError(f"{name} is {share}: choose 0 to below 1")
-
-
 def _count(share: float, total: int) -> int:
-    """``share`` of ``total``, rounded, but not nobody unless share is 0."""
-    return min(max(1, round(share * total)), total - 1) if share else 0
+    """``share`` of ``total``, rounded, but neither nobody nor all."""
+    return min(max(1, round(share * total)), total - 1)
 
 
 def training_rows_of(interactions: Interactions, split: Split) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -14,11 +12,8 @@ from serendifflib.io import project_root, read_json
 PER_USER = "Labels per labelled user"
 
 
-def paper_table1(path: Path | str | None = None) -> pd.DataFrame:
+def paper_table1() -> pd.DataFrame:
     """Table 1 as the paper prints it.
-
-    Args:
-        path: the JSON file; the project's own if None.
 
     Returns:
         One row per line of the table, indexed by a short name, with columns
@@ -28,7 +23,7 @@ def paper_table1(path: Path | str | None = None) -> pd.DataFrame:
         DataError: the file is not there (an installation without the
             project's ``results/`` folder).
     """
-    path = Path(path or project_root() / "results" / "paper" / "table1.json")
+    path = project_root() / "results" / "paper" / "table1.json"
     if not path.is_file():
         raise DataError(f"{path}: the paper's Table 1 is not there")
     stored = read_json(path)
@@ -113,21 +108,15 @@ def paper_shape(paper: pd.DataFrame) -> pd.DataFrame:
     ).T
 
 
-def statistics(
-    interactions: Interactions, *, paper: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Table 1 recomputed, beside the paper's two columns.
-
-    Args:
-        interactions: any data set.
-        paper: the paper's table; read from the project if None.
+def statistics(interactions: Interactions) -> pd.DataFrame:
+    """Table 1 recomputed for any data set, beside the paper's two columns.
 
     Returns:
         Columns ``group``, ``statistic``, ``recomputed`` (missing where rows
         cannot tell), ``SerenLens-Books`` and ``SerenLens-Movies`` (missing
         in the last rows, which the paper does not have).
     """
-    paper = paper_table1() if paper is None else paper
+    paper = paper_table1()
     found = pd.Series(counts(interactions), dtype="Float64")
     table = pd.DataFrame(
         {
@@ -140,19 +129,14 @@ def statistics(
         }
     )
     rows_per_user = interactions.frame.groupby("user_id").size()
-    more = {
-        "users": ("Users in all", interactions.n_users),
-        "per_user": ("Reviews per user, median", rows_per_user.median()),
-        "per_item": (
-            "Reviews per item, mean",
-            len(interactions.frame) / interactions.n_items,
-        ),
-    }
-    table = table.reindex([*table.index, *more])
-    for name, (label, value) in more.items():
-        table.loc[name, "group"] = "Not in the paper"
-        table.loc[name, "statistic"] = label
-        table.loc[name, "recomputed"] = float(value)
+    per_item = len(interactions.frame) / interactions.n_items
+    for name, label, value in (
+        ("users", "Users in all", interactions.n_users),
+        ("per_user", "Reviews per user, median", rows_per_user.median()),
+        ("per_item", "Reviews per item, mean", per_item),
+    ):
+        found = ["Not in the paper", label, float(value), pd.NA, pd.NA]
+        table.loc[name] = found
     return table
 
 

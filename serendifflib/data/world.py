@@ -2,20 +2,8 @@
 
 The items, the users and their ordinary rows are drawn in
 :mod:`serendifflib.data.population`, the words and ratings in
-:mod:`serendifflib.data.reviews`; here are the labels.
-
-**The law of the label.** Let ``p_u`` be the mean of ``z`` over the user's
-rows before the label, ``rho(i, u) = 1 - cos(z_i, p_u)`` the radius of item
-i, and ``reach_u`` the mean, over the history rows m >= 2, of the radius of
-row m as seen from the rows before it. Over all items that are not in the
-history before the label::
-
-    logit(i | u) = - zone (rho(i, u) - reach_u - stretch)^2 / (2 width^2)
-                   + content cos(z_i, e(bridge(niche_u)))
-                   + popularity log pop_i.
-
-The presets ``forked`` and ``forked-null`` have K bridges instead of one, and
-``human`` and ``human-null`` have none; see :mod:`serendifflib.data.law`.
+:mod:`serendifflib.data.reviews`; here are the labels. Their laws are written
+out in :mod:`serendifflib.data.law`.
 
 The label stands at a uniform position in the last 40% of the sequence; the
 rows after it are ordinary. ``LAWS`` holds the presets as data; their dials
@@ -37,7 +25,6 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import (
@@ -60,10 +47,11 @@ from serendifflib.data.population import (
     shuffled,
     stream,
 )
-from serendifflib.data.reviews import draw_ratings, draw_reviews, draw_times
+from serendifflib.data.reviews import draw_frame
 from serendifflib.errors import ConfigError, UnknownUserError
 
 WEIGHT_SCALE = 2.0**40
+ZONE_MASS = 0.8
 
 LAWS: dict[str, AnyLaw] = {
     "strong": Law(zone=1.0, content=6.0, popularity=0.3),
@@ -78,6 +66,11 @@ LAWS: dict[str, AnyLaw] = {
 
 def _law(preset: str, bridges: int | None) -> AnyLaw:
     """Law of a preset, with another number of bridges where it has one."""
+    if preset not in LAWS:
+        raise ConfigError(
+            f"world preset {preset!r} is not known; use one of "
+            f"{', '.join(LAWS)}"
+        )
     law = LAWS[preset]
     if bridges is None:
         return law
@@ -134,11 +127,6 @@ class World(Population):
         name: str | None = None,
         bridges: int | None = None,
     ) -> None:
-        if preset not in LAWS:
-            raise ConfigError(
-                f"world preset {preset!r} is not known; "
-                f"use one of {', '.join(LAWS)}"
-            )
         self.preset = preset
         super().__init__(
             _law(preset, bridges),
@@ -196,12 +184,9 @@ class World(Population):
             f"popularity {law.popularity:g}."
         )
 
-    # -- the law -----------------------------------------------------------
-
     def _reach(self, items: np.ndarray) -> float:
         """Mean radius of each item (from the second) from those before."""
-        n = len(items)
-        n_themes = len(self.theme_names)
+        n, n_themes = len(items), len(self.theme_names)
         one = np.zeros((n, n_themes), np.int64)
         np.add.at(one, (np.arange(n), self.primary[items]), PRIMARY)
         np.add.at(one, (np.arange(n), self.secondary[items]), SECONDARY)
@@ -362,22 +347,12 @@ class World(Population):
         self.row_item[one], self.row_item[two] = y, x
         return True
 
-    # -- what the world tells ----------------------------------------------
-
-    def reach(self, user: int, *, which: int = 0) -> float:
-        """Reach of a user: mean radius of the history before a label.
-
-        Raises:
-            UnknownUserError: no such user, or no such label of the user.
-        """
-        return self._reach(self.before(self._row_of_label(user, which)))
+    def reach(self, user: int) -> float:
+        """Reach of a user: mean radius of the history before the label."""
+        return self._reach(self.before(self._row_of_label(user, 0)))
 
     def label_rows(self, user: int) -> np.ndarray:
-        """Row numbers of the user's labels, in time order.
-
-        Raises:
-            UnknownUserError: no such user number.
-        """
+        """Row numbers of the user's labels; refuses an unknown number."""
         if not 0 <= user < self.n_users:
             raise UnknownUserError(
                 f"user number {user} does not occur in {self.name}; "
@@ -398,11 +373,7 @@ class World(Population):
         return int(rows[which])
 
     def oracle_scores(
-        self,
-        user: int,
-        items: np.ndarray | None = None,
-        *,
-        which: int = 0,
+        self, user: int, items: np.ndarray | None = None, *, which: int = 0
     ) -> np.ndarray:
         """True log-probability, up to a constant, of each item as the label.
 
@@ -429,45 +400,38 @@ class World(Population):
         scores[history] = -np.inf
         return scores if items is None else scores[np.asarray(items)]
 
-    def true_zone(
-        self, user: int, cells: np.ndarray, side: int, *, which: int = 0
-    ) -> np.ndarray:
-        """Where the law puts the label on a plane: the zone to be found.
+    def true_zone(self, user: int, cells: np.ndarray, side: int) -> np.ndarray:
+        """Where the law puts the first label on a plane.
 
         Args:
             user: user number.
             cells: grid indices of every item, padding included, in the
                 plane of the model under study, int [N + 1, 2].
             side: L.
-            which: see :meth:`oracle_scores`.
 
         Returns:
             Probability of every cell, float64 [L, L], sum 1; a model's zone
             is compared with it cell by cell.
-
-        Raises:
-            UnknownUserError: no such user, or no such label of the user.
         """
-        scores = self.oracle_scores(user, which=which)
+        scores = self.oracle_scores(user)
         chance = np.exp(scores - scores.max())
         zone = np.zeros((side, side))
         cells = np.asarray(cells)
         np.add.at(zone, (cells[1:, 0], cells[1:, 1]), chance[1:])
         return zone / chance.sum()
 
-    def zone_items(self, user: int, *, mass: float = 0.8) -> np.ndarray:
+    def zone_items(self, user: int) -> np.ndarray:
         """Bridge that each item answers to: coverage of a list counts them.
 
         The items of bridge k are the likeliest ones that together hold the
-        share ``mass`` of its probability; an item of several bridges belongs
-        to the one under which it is likeliest.
+        share :data:`ZONE_MASS` of its probability; an item of several
+        bridges belongs to the one under which it is likeliest.
 
         Returns:
             Bridge number 0..K-1, or -1, of every item, int64 [N + 1].
 
         Raises:
             ConfigError: a world with one bridge by a radius has no such law.
-            UnknownUserError: no such user.
         """
         if not isinstance(self.law, ForkedLaw):
             raise ConfigError(
@@ -480,15 +444,13 @@ class World(Population):
         chances = np.exp(np.take_along_axis(log_chances, order, axis=1))
         before = np.cumsum(chances, axis=1) - chances
         inside = np.zeros(log_chances.shape, bool)
-        np.put_along_axis(inside, order, before < mass, axis=1)
+        np.put_along_axis(inside, order, before < ZONE_MASS, axis=1)
         best = np.where(inside, log_chances, -np.inf)
         zones = np.full(self.n_items + 1, -1)
         zones[1:] = np.where(inside.any(axis=0), best.argmax(axis=0), -1)
         return zones
 
-    def oracle_ranks(
-        self, *, n_candidates: int = 1000, seed: int = 0
-    ) -> np.ndarray:
+    def oracle_ranks(self, *, n_candidates: int = 1000) -> np.ndarray:
         """Rank of each user's first label under the oracle, int64 [U].
 
         Candidates are the label and ``n_candidates - 1`` random items that
@@ -497,14 +459,11 @@ class World(Population):
         Raises:
             ConfigError: a user has too few items left for the candidates.
         """
-        rng = stream(seed, 99)
+        rng = stream(0, 99)
+        everything = np.arange(1, self.n_items + 1)
         ranks = np.empty(self.n_users, np.int64)
         for user in range(self.n_users):
-            mine = self.items_of(user)
-            others = np.ones(self.n_items + 1, bool)
-            others[0] = False
-            others[mine] = False
-            pool = np.flatnonzero(others)
+            pool = np.setdiff1d(everything, self.items_of(user))
             if len(pool) < n_candidates - 1:
                 raise ConfigError(
                     f"user number {user} has {len(pool)} items left, "
@@ -520,28 +479,9 @@ class World(Population):
 
     @cached_property
     def _interactions(self) -> Interactions:
-        rating = draw_ratings(self, stream(self.seed, 6))
-        times = draw_times(self, stream(self.seed, 7))
-        reviews = draw_reviews(self, stream(self.seed, 8), rating)
-        digits = max(5, len(str(self.n_items)))
-        users = np.array(
-            [f"u{n:0{digits}d}" for n in range(self.n_users)], dtype=object
-        )
-        items = np.array(
-            [f"i{n:0{digits}d}" for n in range(self.n_items + 1)],
-            dtype=object,
-        )
-        frame = pd.DataFrame(
-            {
-                "user_id": users[self.row_user],
-                "item_id": items[self.row_item],
-                "timestamp": times,
-                "review": reviews,
-                "rating": rating,
-                "label": self.row_label,
-            }
-        )
-        titles = dict(zip(items[1:].tolist(), self.titles[1:], strict=True))
+        frame = draw_frame(self)
+        items = np.unique(frame["item_id"]).tolist()  # all of them occur
+        titles = dict(zip(items, self.titles[1:], strict=True))
         return Interactions(
             name=self.name,
             frame=frame,

@@ -42,7 +42,7 @@ from serendifflib.profiles import Profile, current_profile
 
 
 @dataclass(frozen=True)
-class Bench:
+class PreparedFold:
     """One fold of one data set with everything that a table needs.
 
     Attributes:
@@ -77,7 +77,7 @@ def open_bench(
     encoder: Encoder | None = None,
     reviews: str = "unlabelled",
     n_candidates: int = 1000,
-) -> Bench:
+) -> PreparedFold:
     """Load data, make the fold, draw (or load) its candidates.
 
     Args:
@@ -118,7 +118,7 @@ def open_bench(
                 np.arange(len(examples))
             ),
         )
-    return Bench(
+    return PreparedFold(
         data,
         prepared,
         space,
@@ -131,7 +131,7 @@ def open_bench(
 
 
 def load_or_fit(
-    bench: Bench,
+    bench: PreparedFold,
     preset: str = "tuned",
     *,
     seed: int = 0,

@@ -35,7 +35,11 @@ from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.evaluation.candidates import Candidates, draw_candidates
 from serendifflib.evaluation.lists import TOP, ListMeasures
 from serendifflib.evaluation.protocol import evaluate
-from serendifflib.experiments.prepared import Bench, load_or_fit, open_bench
+from serendifflib.experiments.prepared import (
+    PreparedFold,
+    load_or_fit,
+    open_bench,
+)
 from serendifflib.experiments.provenance import device_name
 from serendifflib.experiments.records import Cases, Outcome, Unit
 from serendifflib.io import cache_dir
@@ -195,7 +199,7 @@ def _open(
     kind: str,
     profile: Profile,
     n_candidates: int,
-) -> tuple[Bench, Grid, ListMeasures]:
+) -> tuple[PreparedFold, Grid, ListMeasures]:
     """The bench, a grid and measures for it, made once per process.
 
     Fold, candidates and world do not follow the unit's seed: other seeds
@@ -211,7 +215,7 @@ def _open(
     return bench, Grid(bench.space), ListMeasures.of(bench.fold)
 
 
-def _changed(bench: Bench, recipe: Recipe) -> Bench:
+def _changed(bench: PreparedFold, recipe: Recipe) -> PreparedFold:
     """The bench with the recipe's candidates, vectors and labels."""
     if recipe.candidates != "cells":
         lists = other_candidates(
@@ -309,7 +313,7 @@ def _with_tfidf(fold: FoldData) -> FoldData:
 
 
 def _fit(
-    recipe: Recipe, bench: Bench, grid: Grid, seed: int, folder: Path
+    recipe: Recipe, bench: PreparedFold, grid: Grid, seed: int, folder: Path
 ) -> tuple[Recommender, dict[str, float]]:
     """The fitted model and what fitting took; ``folder`` outlives a stop."""
     if recipe.model == "serendiff":
@@ -351,7 +355,7 @@ def _make(recipe: Recipe, grid: Grid) -> Recommender:
 
 
 def _serendiff(
-    recipe: Recipe, bench: Bench, seed: int
+    recipe: Recipe, bench: PreparedFold, seed: int
 ) -> tuple[Recommender, dict[str, float]]:
     model = load_or_fit(
         bench, recipe.name, seed=seed, progress=False, **recipe.options

@@ -70,20 +70,12 @@ def test_same_seed_same_folds_other_seed_others(make_data):
     assert flat(1) != flat(2)
 
 
-def test_no_validation_users_on_request(make_data):
-    data = make_data([(f"u{k}", "i", 1, 0) for k in range(6)])
-    for split in user_folds(data, 2, valid_share=0):
-        assert len(split.valid_users) == 0
-
-
 def test_bad_folds_are_refused(make_data):
     data = make_data([(f"u{k}", "i", 1, 0) for k in range(3)])
     with pytest.raises(DataError, match="3 users, too few for 5 folds"):
         user_folds(data)
     with pytest.raises(ConfigError, match="n_folds is 1"):
         user_folds(data, 1)
-    with pytest.raises(ConfigError, match="valid_share"):
-        user_folds(data, 2, valid_share=1.0)
 
 
 # --- temporal_split ------------------------------------------------------
@@ -103,9 +95,9 @@ def test_latest_targets_are_tested(make_data):
 
 def test_without_labels_the_last_row_counts(make_data):
     rows = [(f"u{k}", "i", 10 * k, 0) for k in range(10)]
-    split = temporal_split(make_data(rows), valid_share=0)
+    split = temporal_split(make_data(rows))
     assert split.test_users.tolist() == [8, 9]
-    assert split.cutoff == 80
+    assert split.cutoff == 70
 
 
 def test_training_ends_at_the_cutoff(make_data, encoder):
@@ -128,12 +120,7 @@ def test_training_ends_at_the_cutoff(make_data, encoder):
     assert len(fold.train)
 
 
-def test_bad_shares_are_refused(make_data):
-    data = make_data([(f"u{k}", "i", 1, 0) for k in range(5)])
-    with pytest.raises(ConfigError):
-        temporal_split(data, test_share=0)
-    with pytest.raises(ConfigError):
-        temporal_split(data, test_share=0.6, valid_share=0.5)
+def test_too_few_users_are_refused(make_data):
     with pytest.raises(DataError, match="too few"):
         temporal_split(make_data([("u", "i", 1, 0)]))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
-from serendifflib.data import human, sources
+from serendifflib.data import sources
 from serendifflib.data.human import (
     read_beliefs,
     read_goodreads_surprise,
@@ -85,9 +86,9 @@ def test_taobao_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("Relevance", 6, r"row 2, column 'relevance': 6.0 is not within 1"),
+        ("Relevance", 6, r"row 2, column 'relevance': '6' is not within 1"),
         ("Relevance", "", r"row 2, column 'relevance'.*is empty"),
-        ("Timeliness", 2.5, r"row 2, column 'timeliness': 2.5 is no whole"),
+        ("Timeliness", 2.5, r"row 2, column 'timeliness': '2.5' is no whole"),
         ("P3", "often", r"row 2, column 'p3': 'often' is no number"),
         ("UserId", 1, r"row 2, column 'UserId': '1' stands there twice"),
     ],
@@ -109,15 +110,15 @@ def test_a_survey_without_a_column(tmp_path):
 @pytest.mark.parametrize("real", ["taobao-serendipity"], indirect=True)
 def test_the_stored_counts_are_those_of_the_file(real):
     people, surprised = serendipity_counts(load_survey(real.id))
-    np.testing.assert_array_equal(people, human.TAOBAO_PEOPLE)
-    np.testing.assert_array_equal(surprised, human.TAOBAO_SURPRISED)
+    np.testing.assert_array_equal(people, TAOBAO_PEOPLE)
+    np.testing.assert_array_equal(surprised, TAOBAO_SURPRISED)
     assert people.sum() == real.n_users
 
 
 def test_the_stored_counts_can_be_shares():
-    assert (human.TAOBAO_SURPRISED <= human.TAOBAO_PEOPLE).all()
-    assert (human.TAOBAO_SURPRISED > 0).all()
-    assert human.TAOBAO_PEOPLE.sum() == SOURCES["taobao-serendipity"].n_users
+    assert (TAOBAO_SURPRISED <= TAOBAO_PEOPLE).all()
+    assert (TAOBAO_SURPRISED > 0).all()
+    assert TAOBAO_PEOPLE.sum() == SOURCES["taobao-serendipity"].n_users
 
 
 # --- registry ------------------------------------------------------------

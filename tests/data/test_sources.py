@@ -256,7 +256,7 @@ def test_local_copy_goes_before_a_download(own_folders, serenlens, server):
     entry, content = serenlens
     entry = dataclasses.replace(entry, url=f"{server.url}/f")
     (own_folders / "data" / "SerenLens_Books.csv").write_bytes(content)
-    load_source(entry, local_http=True)
+    load_source(entry)
     assert server.requests == []
 
 
@@ -270,10 +270,10 @@ def test_download_then_load_then_no_more_download(
     entry = dataclasses.replace(entry, url=f"{server.url}/f")
     server.files["/f"] = content
     for _ in range(2):
-        data = load_source(entry, local_http=True)
+        data = load_source(entry)
         assert len(data.frame) == 3
     assert len(server.requests) == 1
-    path = fetch_source(entry, local_http=True)
+    path = fetch_source(entry)
     assert path == own_folders / "cache" / "data" / "SerenLens_Books.csv"
 
 
@@ -281,10 +281,10 @@ def test_damaged_download_is_found_out_later(own_folders, serenlens, server):
     entry, content = serenlens
     entry = dataclasses.replace(entry, url=f"{server.url}/f")
     server.files["/f"] = content
-    path = fetch_source(entry, local_http=True)
+    path = fetch_source(entry)
     path.write_bytes(content.replace(b"good", b"food"))
     with pytest.raises(DataError, match="SHA-256"):
-        load_source(entry, local_http=True)
+        load_source(entry)
 
 
 def test_wrong_download_leaves_nothing(own_folders, serenlens, server):
@@ -292,7 +292,7 @@ def test_wrong_download_leaves_nothing(own_folders, serenlens, server):
     entry = dataclasses.replace(entry, url=f"{server.url}/f")
     server.files["/f"] = content.replace(b"good", b"food")
     with pytest.raises(DownloadError, match="by hand"):
-        load_source(entry, local_http=True)
+        load_source(entry)
     left = [
         path.name
         for path in (own_folders / "cache").rglob("*")
@@ -306,8 +306,8 @@ def test_zip_download(own_folders, server):
         SOURCES["movielens-small"], url=f"{server.url}/z"
     )
     server.files["/z"] = movielens_zip()
-    assert load_source(entry, local_http=True).n_items == 1
-    assert load_source(entry, local_http=True).n_items == 1
+    assert load_source(entry).n_items == 1
+    assert load_source(entry).n_items == 1
     assert len(server.requests) == 1
 
 
@@ -317,7 +317,7 @@ def test_no_network_says_where_to_put_the_file(own_folders, monkeypatch):
     )
     monkeypatch.setattr("serendifflib.data.download.time.sleep", lambda s: 0)
     with pytest.raises(DownloadError) as caught:
-        fetch_source(entry, local_http=True, progress=False)
+        fetch_source(entry, progress=False)
     message = str(caught.value)
     assert "\n" not in message
     place = own_folders / "cache" / "data" / "SerenLens_Movies.csv"

@@ -4,13 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
-from serendifflib.data.human import (
-    ASKED,
-    TAOBAO_PEOPLE,
-    TAOBAO_SURPRISED,
-    TRAITS,
-)
+from serendifflib.data.human import ASKED, TRAITS
 from serendifflib.errors import ConfigError
 from serendifflib.experiments import premise
 

@@ -73,7 +73,6 @@ def works(tiny_fold, tiny_settings, tiny_model, server, tmp_path):
             f"{server.url}/f",
             folder / "f.bin",
             limit=1 << 20,
-            local_http=True,
             progress=False,
         ),
         "unpack": lambda folder: unpack(

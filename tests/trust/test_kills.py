@@ -281,7 +281,6 @@ def job(request, jobs, server):
         download(
             f"{server.url}/f",
             folder / "f.bin",
-            local_http=True,
             progress=False,
             **known,
         )

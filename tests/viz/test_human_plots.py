@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
-from serendifflib.data.human import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 from serendifflib.experiments import premise
 from serendifflib.viz import human_plots
 

@@ -46,9 +46,9 @@ deviation 1::
 The three weights belong to 11,383 people, who said of one recommendation
 each how relevant, how unexpected and how pleasant a surprise it was: the
 logistic regression on their standardised answers (Taobao, see
-:func:`serendifflib.data.human.read_taobao`). With ``zone = 1`` the odds of two items have
-the ratio that people gave them. Only the weights are people's: what they call
-relevant or unexpected is a perception, r and x are computed.
+:func:`serendifflib.data.human.read_taobao`). With ``zone = 1`` the odds of two
+items have the ratio that people gave them. Only the weights are people's:
+what they call relevant or unexpected is a perception, r and x are computed.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ multiple of 1/n. Both follow from the protocol of Section 5.4 alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -74,12 +74,7 @@ def ndcg_bounds(hits: Mapping[int, float], k: int) -> Bounds:
 
 
 def check_ndcg(
-    hits: Mapping[int, float],
-    reported: float,
-    k: int,
-    *,
-    half_rate: float = HALF_RATE,
-    half_ndcg: float = HALF_NDCG,
+    hits: Mapping[int, float], reported: float, k: int
 ) -> tuple[Bounds, str]:
     """Compare a printed NDCG with the range that printed hit ratios allow.
 
@@ -91,46 +86,29 @@ def check_ndcg(
         hits: cut-off -> printed hit ratio in [0, 1].
         reported: the printed NDCG@k.
         k: cut-off of the NDCG.
-        half_rate: half a unit of the hit ratios' last digit.
-        half_ndcg: half a unit of the NDCG's last digit.
 
     Returns:
         The range with rounding allowed for, and ``"possible"``,
         ``"too high"`` or ``"too low"``.
     """
-    down = {cut: max(rate - half_rate, 0.0) for cut, rate in hits.items()}
-    up = {cut: min(rate + half_rate, 1.0) for cut, rate in hits.items()}
+    down = {cut: max(rate - HALF_RATE, 0.0) for cut, rate in hits.items()}
+    up = {cut: min(rate + HALF_RATE, 1.0) for cut, rate in hits.items()}
     allowed = Bounds(ndcg_bounds(down, k).low, ndcg_bounds(up, k).high)
-    return allowed, _verdict(allowed, reported, half_ndcg)
+    return allowed, _verdict(allowed, reported, HALF_NDCG)
 
 
-def check_step(
-    hits5: float,
-    hits10: float,
-    step: float,
-    *,
-    half_rate: float = HALF_RATE,
-    half_ndcg: float = HALF_NDCG,
-) -> tuple[Bounds, str]:
-    """The same for the difference N@10 - N@5 of two printed figures.
+def check_step(hits5: float, hits10: float, step: float) -> tuple[Bounds, str]:
+    """The same for the difference ``step`` of printed N@10 and N@5.
 
-    Args:
-        hits5: printed H@5.
-        hits10: printed H@10.
-        step: printed N@10 minus printed N@5.
-        half_rate: half a unit of the hit ratios' last digit.
-        half_ndcg: half a unit of the NDCGs' last digit.
-
-    Returns:
-        The range with the rounding of all four figures allowed for, and
-        the verdict.
+    Only the share H@10 - H@5, with ranks 6 to 10, can make it, between
+    1/log2(11) and 1/log2(7) each.
     """
     share = hits10 - hits5
     allowed = Bounds(
-        max(share - 2 * half_rate, 0.0) / math.log2(11),
-        (share + 2 * half_rate) / math.log2(7),
+        max(share - 2 * HALF_RATE, 0.0) / math.log2(11),
+        (share + 2 * HALF_RATE) / math.log2(7),
     )
-    return allowed, _verdict(allowed, step, 2 * half_ndcg)
+    return allowed, _verdict(allowed, step, 2 * HALF_NDCG)
 
 
 def _verdict(allowed: Bounds, reported: float, half: float) -> str:
@@ -146,9 +124,6 @@ def _verdict(allowed: Bounds, reported: float, half: float) -> str:
 def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
     """Check every NDCG of a table of the paper (its Tables 4 and 5).
 
-    The step from N@5 to N@10 is checked too: only the share H@10 - H@5,
-    with ranks 6 to 10, can make it, between 1/log2(11) and 1/log2(7) each.
-
     Args:
         paper: a table with columns H@1, H@5, H@10, N@5, N@10.
 
@@ -160,33 +135,38 @@ def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
         the same cut-off, its crudest upper bound.
     """
     found = []
+    for where, values in _rows(paper):
+        hits = {k: values[f"H@{k}"] for k in (1, 5, 10)}
+        lines = []
+        for k in (5, 10):
+            reported = values[f"N@{k}"]
+            crude = reported - HALF_NDCG > hits[k] + HALF_RATE
+            checked = check_ndcg(hits, reported, k)
+            lines.append((f"N@{k}", reported, *checked, crude))
+        step = values["N@10"] - values["N@5"]
+        checked = check_step(hits[5], hits[10], step)
+        lines.append(("N@10 - N@5", step, *checked, False))
+        found += [
+            {
+                **where,
+                "metric": metric,
+                "low": allowed.low,
+                "high": allowed.high,
+                "reported": reported,
+                "verdict": verdict,
+                "above_hit_ratio": crude,
+            }
+            for metric, reported, allowed, verdict, crude in lines
+        ]
+    return pd.DataFrame(found)
+
+
+def _rows(paper: PaperTable) -> Iterator[tuple[dict, Mapping[str, float]]]:
+    """Task, data and row of every printed row, and its numbers."""
     for panel in paper.panels:
         for row in panel.rows:
-            hits = {k: row.values[f"H@{k}"] for k in (1, 5, 10)}
-            lines = []
-            for k in (5, 10):
-                reported = row.values[f"N@{k}"]
-                checked = check_ndcg(hits, reported, k)
-                crude = reported - HALF_NDCG > hits[k] + HALF_RATE
-                lines.append((f"N@{k}", reported, *checked, crude))
-            step = row.values["N@10"] - row.values["N@5"]
-            checked = check_step(hits[5], hits[10], step)
-            lines.append(("N@10 - N@5", step, *checked, False))
-            for metric, reported, allowed, verdict, crude in lines:
-                found.append(
-                    {
-                        "task": panel.task,
-                        "data": panel.data,
-                        "row": row.row,
-                        "metric": metric,
-                        "low": allowed.low,
-                        "high": allowed.high,
-                        "reported": reported,
-                        "verdict": verdict,
-                        "above_hit_ratio": crude,
-                    }
-                )
-    return pd.DataFrame(found)
+            where = {"task": panel.task, "data": panel.data, "row": row.row}
+            yield where, row.values
 
 
 class Multiple(NamedTuple):
@@ -224,34 +204,24 @@ def multiples_of(
     """
     if not 0 <= rate <= 1:
         raise DataError(f"rate {rate}: expected a number in [0, 1]")
-    scale = 10**decimals
-    table = _printed(n, scale, rounding)
-    distinct = np.unique(table).size
-    printed = round(rate * scale)
-    hits = min(round(rate * n), n)
-    for near in (hits - 1, hits, hits + 1):
-        if 0 <= near <= n and printed in table[near]:
-            return Multiple(True, near, distinct / (scale + 1))
-    return Multiple(False, hits, distinct / (scale + 1))
-
-
-def _printed(n: int, scale: int, rounding: str) -> np.ndarray:
-    """What 0/n .. n/n print as, in units of the last digit, [n + 1, 1|2]."""
     if n < 1:
         raise ConfigError(f"n={n}: at least one case is needed")
-    hits = np.arange(n + 1)
+    scale = 10**decimals
+    counts = np.arange(n + 1)
     # whole-number arithmetic: no float can tip a tie
-    down = hits * scale // n
-    nearest = (2 * hits * scale + n) // (2 * n)
-    if rounding == "down":
-        return down[:, None]
-    if rounding == "nearest":
-        return nearest[:, None]
-    if rounding == "either":
-        return np.stack([down, nearest], axis=1)
-    raise ConfigError(
-        f"rounding={rounding!r}: choose 'nearest', 'down' or 'either'"
-    )
+    down = counts * scale // n
+    nearest = (2 * counts * scale + n) // (2 * n)
+    ways = {"down": [down], "nearest": [nearest], "either": [down, nearest]}
+    if rounding not in ways:
+        raise ConfigError(
+            f"rounding={rounding!r}: choose 'nearest', 'down' or 'either'"
+        )
+    printed = np.stack(ways[rounding])
+    chance = np.unique(printed).size / (scale + 1)
+    fitting = np.flatnonzero((printed == round(rate * scale)).any(axis=0))
+    if len(fitting):
+        return Multiple(True, int(fitting[0]), chance)
+    return Multiple(False, min(round(rate * n), n), chance)
 
 
 def audit_multiples(
@@ -272,31 +242,22 @@ def audit_multiples(
     """
     names = [name for name in paper.columns if name.startswith("H@")]
     found = []
-    for panel in paper.panels:
-        for row in panel.rows:
-            checks = [
-                multiples_of(row.values[name], n, rounding=rounding)
-                for name in names
-            ]
-            found.append(
-                {
-                    "task": panel.task,
-                    "data": panel.data,
-                    "row": row.row,
-                    "hits": [c.hits if c.fits else None for c in checks],
-                    "fits": all(check.fits for check in checks),
-                    "chance": math.prod(check.chance for check in checks),
-                    "standard_error": standard_error(row.values[names[-1]], n),
-                }
-            )
+    for where, values in _rows(paper):
+        checks = [multiples_of(values[k], n, rounding=rounding) for k in names]
+        found.append(
+            {
+                **where,
+                "hits": [c.hits if c.fits else None for c in checks],
+                "fits": all(check.fits for check in checks),
+                "chance": math.prod(check.chance for check in checks),
+                "standard_error": standard_error(values[names[-1]], n),
+            }
+        )
     return pd.DataFrame(found)
 
 
 def scan_denominators(
-    paper: PaperTable,
-    denominators: Iterable[int],
-    *,
-    rounding: str = "either",
+    paper: PaperTable, denominators: Iterable[int]
 ) -> pd.DataFrame:
     """Try many n: how many rows fit, how many chance alone would give.
 
@@ -306,31 +267,26 @@ def scan_denominators(
     Args:
         paper: a table with hit-ratio columns.
         denominators: the n to try.
-        rounding: see :func:`multiples_of`.
 
     Returns:
         One row per panel and n: ``task``, ``data``, ``n``, ``rows``
         (printed rows), ``fitting``, ``expected`` (by chance), ``p``: the
         chance that so many or more of unrelated rows fit.
     """
-    found = []
-    for n in denominators:
-        table = audit_multiples(paper, n, rounding=rounding)
-        for (task, data), part in table.groupby(["task", "data"], sort=False):
-            fitting = int(part["fits"].sum())
-            chance = float(part["chance"].iloc[0])
-            found.append(
-                {
-                    "task": task,
-                    "data": data,
-                    "n": n,
-                    "rows": len(part),
-                    "fitting": fitting,
-                    "expected": chance * len(part),
-                    "p": float(binom.sf(fitting - 1, len(part), chance)),
-                }
-            )
-    return pd.DataFrame(found)
+    tables = [audit_multiples(paper, n).assign(n=n) for n in denominators]
+    found = (
+        pd.concat(tables)
+        .groupby(["n", "task", "data"], sort=False, as_index=False)
+        .agg(
+            rows=("fits", "size"),
+            fitting=("fits", "sum"),
+            chance=("chance", "first"),
+        )
+    )
+    found["expected"] = found["chance"] * found["rows"]
+    found["p"] = binom.sf(found["fitting"] - 1, found["rows"], found["chance"])
+    columns = ["task", "data", "n", "rows", "fitting", "expected", "p"]
+    return found[columns]
 
 
 def standard_error(rate: float, n: int) -> float:

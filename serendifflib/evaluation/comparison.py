@@ -15,6 +15,7 @@ import torch
 
 from serendifflib.errors import DataError
 from serendifflib.evaluation import stats
+from serendifflib.evaluation.metrics import METRICS
 from serendifflib.profiles import PROFILES
 
 FOLD_STAR = "*"
@@ -41,18 +42,15 @@ def significance(
     ours: str,
     rivals: Sequence[str],
     *,
-    metrics: Sequence[str] = ("H@1", "H@5", "H@10", "N@5", "N@10"),
-    alpha: float = 0.05,
+    metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
     """Test one row against its rivals, over folds and over users.
 
     Args:
-        cases: ``case_frame`` of one table, data set,
-            profile and task.
+        cases: ``case_frame`` of one table, data set, profile and task.
         ours: the row to test.
         rivals: rows to test it against.
         metrics: which metrics.
-        alpha: level of significance.
 
     Returns:
         One line per metric and rival that has cases in a fold of ours:
@@ -64,10 +62,7 @@ def significance(
     Raises:
         DataError: two rows were not tested on the same cases.
     """
-    by_row = {
-        row: part.set_index(["fold", "user", "target"]).sort_index()
-        for row, part in cases.groupby("row")
-    }
+    by_row = _by_row(cases)
     if ours not in by_row:
         raise DataError(f"no cases of row {ours!r} to test")
     pairs = {}
@@ -99,14 +94,22 @@ def significance(
         adjusted = stats.holm([line["p_users"] for line in lines])
         for line, p in zip(lines, adjusted, strict=True):
             line["p_users_holm"] = float(p)
-            line["significant_folds"] = line["p_folds"] < alpha
-            line["significant_holm"] = bool(p < alpha)
+            line["significant_folds"] = line["p_folds"] < stats.ALPHA
+            line["significant_holm"] = bool(p < stats.ALPHA)
         found += lines
     columns = (
         "metric rival folds users difference p_folds p_users p_users_holm "
         "significant_folds significant_holm"
     )
     return pd.DataFrame(found, columns=columns.split())
+
+
+def _by_row(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Row -> its cases by fold, user and target."""
+    return {
+        row: part.set_index(["fold", "user", "target"]).sort_index()
+        for row, part in cases.groupby("row")
+    }
 
 
 def _common_folds(
@@ -128,15 +131,8 @@ def _common_folds(
     return mine, theirs
 
 
-def star_marks(
-    tests: pd.DataFrame, row: str, *, needed: int = 6
-) -> dict[tuple[str, str], str]:
-    """Signs for a table of results from :func:`significance`.
-
-    Args:
-        tests: the tests of one row.
-        row: that row.
-        needed: rivals that must differ; the paper: six of nine.
+def star_marks(tests: pd.DataFrame, row: str) -> dict[tuple[str, str], str]:
+    """Signs for a table of results from :func:`significance` of a row.
 
     Returns:
         (row, metric) -> ``*`` (the paper's rule), ``†`` (Holm over users),
@@ -144,8 +140,8 @@ def star_marks(
     """
     marks = {}
     for metric, part in tests.groupby("metric", sort=False):
-        sign = FOLD_STAR * int(part["significant_folds"].sum() >= needed)
-        sign += HOLM_STAR * int(part["significant_holm"].sum() >= needed)
+        sign = FOLD_STAR * int(part["significant_folds"].sum() >= stats.NEEDED)
+        sign += HOLM_STAR * int(part["significant_holm"].sum() >= stats.NEEDED)
         marks[row, str(metric)] = sign
     return marks
 
@@ -157,24 +153,21 @@ def paired_differences(
     *,
     metric: str = "H@10",
     factor: float = 1.0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """What each row has more than a baseline, user by user.
 
     Args:
-        cases: ``case_frame`` of one table, data set,
-            profile and task.
+        cases: ``case_frame`` of one table, data set, profile and task.
         baseline: the row that is subtracted.
         rows: rows to compare; None takes all others. Rows without cases in
             a fold of the baseline are left out.
         metric: which metric.
         factor: the baseline is multiplied by it first: with 1.25, a
             difference above zero says "at least a quarter more".
-        level: coverage of the intervals.
 
     Returns:
         Index: row; ``difference`` (row minus ``factor`` times baseline,
-        mean over cases), ``low, high`` (users resampled; NaN for one user),
+        mean over cases), ``low, high`` (95%, users resampled; NaN for one),
         ``users`` (cases), ``folds``, ``p`` (paired t), ``p_holm`` (over the
         rows returned).
 
@@ -182,11 +175,7 @@ def paired_differences(
         DataError: two rows were not tested on the same cases.
     """
     columns = ["difference", "low", "high", "users", "folds", "p", "p_holm"]
-    keys = ["fold", "user", "target"]
-    by_row = {
-        row: part.set_index(keys).sort_index()
-        for row, part in cases.groupby("row")
-    }
+    by_row = _by_row(cases)
     lines = {}
     wanted = [row for row in by_row if row != baseline]
     for row in wanted if rows is None else rows:
@@ -198,7 +187,6 @@ def paired_differences(
         mine, theirs = pair[0][metric], factor * pair[1][metric]
         found = stats.bootstrap_interval(
             mine - theirs,
-            level=level,
             generator=torch.Generator().manual_seed(0),
             groups=mine.index.get_level_values("user"),
         )
@@ -216,16 +204,13 @@ def against_chance(
     cases: pd.DataFrame,
     chance: float,
     *,
-    metric: str = "H@10",
     alpha: float = 0.05,
 ) -> pd.DataFrame:
-    """Which rows hit more, or less, often than drawing lots?
+    """Which rows have more, or fewer, hits at 10 than drawing lots?
 
     Args:
-        cases: ``case_frame`` of one table, data set,
-            profile and task.
-        chance: probability of a hit by lot, e.g. 10 / C.
-        metric: a hit ratio, "H@1", "H@5" or "H@10".
+        cases: ``case_frame`` of one table, data set, profile and task.
+        chance: probability of a hit by lot, 10 / C.
         alpha: chance that any of the m rows leaves its interval although
             none of them knows anything (Bonferroni: alpha / m each).
 
@@ -234,20 +219,13 @@ def against_chance(
         ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm``,
         ``inside``.
     """
-    sums = cases.groupby("row", sort=False)[metric].agg(["sum", "size"])
-    table = pd.DataFrame(
-        {
-            "hits": sums["sum"].round().astype(int),
-            "n": sums["size"].astype(int),
-        }
-    )
+    hits = cases.groupby("row", sort=False)["H@10"]
+    table = hits.agg(hits="sum", n="size").round().astype(int)
     table["value"] = table["hits"] / table["n"]
     level = 1 - alpha / max(1, len(table))
-    bounds = [
-        stats.chance_interval(n, chance, level=level) for n in table["n"]
+    table[["low", "high"]] = [
+        stats.chance_interval(n, chance, level=level)[1:] for n in table["n"]
     ]
-    table["low"] = [one.low for one in bounds]
-    table["high"] = [one.high for one in bounds]
     table["p"] = [
         stats.chance_p(hits, n, chance)
         for hits, n in zip(table["hits"], table["n"], strict=True)
@@ -316,9 +294,7 @@ def verdict(
     controls: Sequence[str],
     *,
     names: Mapping[str, str] | None = None,
-    metric: str = "H@10",
     factor: float = 1.0,
-    alpha: float = 0.05,
 ) -> str:
     """One sentence: how a row compares with *all* of its controls.
 
@@ -331,24 +307,22 @@ def verdict(
         ours: the row that is judged.
         controls: rows that it has to beat, the regression among them.
         names: row -> how to call it; default the row itself.
-        metric: which metric, a share.
         factor: controls are multiplied by it first; 1.25 asks for a quarter
             more than each of them.
-        alpha: level of significance.
     """
     names = names or {}
 
     def called(rows: Sequence[str]) -> str:
         return ", ".join(str(names.get(row, row)) for row in rows)
 
-    mine = cases.loc[cases["row"] == ours, metric]
+    mine = cases.loc[cases["row"] == ours, "H@10"]
     if mine.empty:
         return f"{called([ours])} is not recorded."
-    gaps = _ahead_of(cases, ours, controls, metric, factor)
+    gaps = _ahead_of(cases, ours, controls, factor)
     missing = [row for row in controls if row not in gaps.index]
-    text = f"{called([ours])} has {metric} {mine.mean():.1%}"
+    text = f"{called([ours])} has H@10 {mine.mean():.1%}"
     if len(gaps):
-        sure = gaps["p_holm"] < alpha
+        sure = gaps["p_holm"] < stats.ALPHA
         above = list(gaps.index[sure & (gaps["difference"] > 0)])
         below = list(gaps.index[sure & (gaps["difference"] < 0)])
         hard = gaps["difference"].idxmin()
@@ -369,7 +343,6 @@ def _ahead_of(
     cases: pd.DataFrame,
     ours: str,
     controls: Sequence[str],
-    metric: str,
     factor: float,
 ) -> pd.DataFrame:
     """Ours minus ``factor`` times each control, Holm over all controls."""
@@ -378,7 +351,6 @@ def _ahead_of(
             cases[cases["row"].isin((row, ours))],
             row,
             [ours],
-            metric=metric,
             factor=factor,
         ).rename(index={ours: row})
         for row in controls

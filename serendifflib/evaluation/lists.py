@@ -27,13 +27,10 @@ MIX = 0.01  # share of the history in the list, so that no log is infinite
 def zone_coverage(
     lists: np.ndarray, zones: np.ndarray, n_zones: int
 ) -> np.ndarray:
-    r"""Share of a user's zones that have an item in the list.
+    """Share of a user's zones that have an item in the list.
 
-    .. math:: \frac{1}{K} \, |\{ z(i) : i \in \mathrm{list} \} \cap
-        \{0, \dots, K - 1\}|
-
-    where z(i) is the zone of item i for this user, in a simulated world
-    that of :meth:`serendifflib.data.world.World.zone_items`.
+    The zones are those of
+    :meth:`serendifflib.data.world.World.zone_items` in a simulated world.
 
     Args:
         lists: item numbers, [M, k].
@@ -204,13 +201,9 @@ class ListMeasures:
     def _zones(self, lists: np.ndarray, users: np.ndarray) -> np.ndarray:
         """Coverage, one user at a time: zones of all items are large."""
         assert self.world and isinstance(self.world.law, ForkedLaw)
-        bridges = self.world.law.bridges
+        bridges, zones_of = self.world.law.bridges, self.world.zone_items
         covered = [
-            zone_coverage(
-                listed[None],
-                self.world.zone_items(int(user))[None],
-                bridges,
-            )
+            zone_coverage(listed[None], zones_of(int(user))[None], bridges)
             for user, listed in zip(users, lists, strict=True)
         ]
         return np.concatenate([np.zeros(0), *covered])

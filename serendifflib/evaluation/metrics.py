@@ -83,11 +83,7 @@ def place_among_ties(above: Tensor, ties: Tensor, uniform: Tensor) -> Tensor:
 
 
 def ranks(
-    scores: Tensor,
-    positive: Tensor,
-    *,
-    generator: torch.Generator,
-    model_name: str = "the model",
+    scores: Tensor, positive: Tensor, *, generator: torch.Generator
 ) -> Tensor:
     """Rank of the positive in each case, ties broken at random.
 
@@ -98,20 +94,18 @@ def ranks(
         scores: [M, C], higher is better.
         positive: [M], column of the positive.
         generator: source of the tie breaks (CPU).
-        model_name: named in the error.
 
     Returns:
         int64 [M] on the CPU, 1..C.
 
     Raises:
-        ModelError: a score is NaN.
-        DataError: the shapes do not fit.
+        ModelError, DataError: see :func:`rank_counts`.
 
     >>> scores = torch.tensor([[0.2, 0.9, 0.5], [0.2, 0.9, 0.5]])
     >>> ranks(scores, torch.tensor([1, 0]), generator=torch.Generator())
     tensor([1, 3])
     """
-    above, ties = rank_counts(scores, positive, model_name=model_name)
+    above, ties = rank_counts(scores, positive)
     uniform = torch.rand(len(above), dtype=torch.float64, generator=generator)
     return place_among_ties(above.cpu(), ties.cpu(), uniform)
 
@@ -193,14 +187,7 @@ def ndcg_at_k(gains: Tensor, k: int) -> Tensor:
 
 
 def case_metrics(ranks: Tensor) -> dict[str, Tensor]:
-    """All five metrics of every case.
-
-    Args:
-        ranks: [M], 1-based.
-
-    Returns:
-        Keys of :data:`METRICS`, each float64 [M].
-    """
+    """All five :data:`METRICS` of every case, each float64 [M]."""
     places = _checked_ranks(ranks)
     values = {f"H@{k}": hit_ratio(places, k) for k in CUTOFFS_HIT}
     values |= {f"N@{k}": ndcg(places, k) for k in CUTOFFS_NDCG}
@@ -209,9 +196,6 @@ def case_metrics(ranks: Tensor) -> dict[str, Tensor]:
 
 def summary(ranks: Tensor) -> dict[str, float]:
     """Means of the five metrics over the cases.
-
-    Args:
-        ranks: [M], 1-based, at least one.
 
     Raises:
         DataError: there is no case at all.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -120,18 +119,13 @@ class PaperTable:
         )
 
 
-def load_paper_table(number: int, folder: Path | None = None) -> PaperTable:
-    """Read one of the paper's Tables 2 to 6.
-
-    Args:
-        number: 2..6 (Table 1 is read by ``serendifflib.data.table1``).
-        folder: where the JSON files lie; default ``results/paper``.
+def load_paper_table(number: int) -> PaperTable:
+    """Read one of the paper's Tables 2 to 6 (1: ``data.table1``).
 
     Raises:
         ConfigError: there is no such table.
     """
-    folder = folder or project_root() / "results" / "paper"
-    path = folder / f"table{number}.json"
+    path = project_root() / "results" / "paper" / f"table{number}.json"
     if number not in range(2, 7) or not path.is_file():
         raise ConfigError(f"no table {number} at {path}: choose 2 to 6")
     raw = read_json(path)
@@ -148,22 +142,20 @@ def load_paper_table(number: int, folder: Path | None = None) -> PaperTable:
 
 
 def _panel(raw: dict[str, Any], columns: Mapping[str, Column]) -> Panel:
-    rows = []
-    for row in raw["rows"]:
-        printed = zip(columns.items(), row["values"], strict=True)
-        rows.append(
-            PaperRow(
-                row=row["row"],
-                label=row["label"],
-                group=row.get("group", ""),
-                # dividing by 100 is exact to the printed digits
-                values={
-                    name: value / 100 if column.unit == "%" else value
-                    for (name, column), value in printed
-                },
-                marks=row.get("marks", {}),
-            )
+    rows = [
+        PaperRow(
+            row=row["row"],
+            label=row["label"],
+            group=row.get("group", ""),
+            # dividing by 100 is exact to the printed digits
+            values={
+                name: value / 100 if columns[name].unit == "%" else value
+                for name, value in zip(columns, row["values"], strict=True)
+            },
+            marks=row.get("marks", {}),
         )
+        for row in raw["rows"]
+    ]
     return Panel(raw["task"], raw["data"], raw["title"], tuple(rows))
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from serendifflib.errors import DataError, ModelError
 from serendifflib.evaluation.metrics import (
@@ -32,8 +30,6 @@ def evaluate(
     *,
     generator: torch.Generator,
     batch_size: int = 64,
-    user_ids: Sequence[object] | None = None,
-    progress: bool = False,
     top: int = 0,
 ) -> pd.DataFrame:
     """Let a model rank the stored candidates of every case (Section 5.4).
@@ -49,12 +45,10 @@ def evaluate(
         candidates: their candidates, row by row.
         generator: source of the tie breaks.
         batch_size: cases per call of ``model.score``.
-        user_ids: id of every user number; without it the numbers stand.
-        progress: show a progress bar.
         top: also keep the best items of every case, so many.
 
     Returns:
-        One row per case: ``user_id``, ``target`` (item number), ``rank``
+        One row per case: ``user_id`` and ``target`` (numbers), ``rank``
         (1..C), the columns of :data:`~serendifflib.evaluation.metrics.
         METRICS`, and with ``top`` the column ``top`` of item numbers, best
         first; among equal scores as the candidates are listed, by lot.
@@ -66,23 +60,16 @@ def evaluate(
     _check_belong_together(examples, candidates)
     counts = [
         _score_batch(model, examples, candidates, first, batch_size, top)
-        for first in tqdm(
-            range(0, len(examples), batch_size),
-            desc=f"evaluating {model.name}",
-            disable=not progress,
-        )
+        for first in range(0, len(examples), batch_size)
     ]
     nothing = torch.zeros(0, dtype=torch.int64)  # M may be 0
     counts.append((nothing, nothing, nothing.reshape(0, top)))
     above, ties, best = (
         torch.cat(parts) for parts in zip(*counts, strict=True)
     )
-    uniform = _tie_draws(examples, generator)
-    ranks = place_among_ties(above, ties, uniform)
-    users = np.asarray(examples.users)
-    names = users if user_ids is None else np.asarray(user_ids)[users]
+    ranks = place_among_ties(above, ties, _tie_draws(examples, generator))
     columns = {
-        "user_id": names,
+        "user_id": np.asarray(examples.users),
         "target": examples.targets.numpy(),
         "rank": ranks.numpy(),
         **{k: v.numpy() for k, v in case_metrics(ranks).items()},

@@ -13,6 +13,8 @@ from scipy import stats as scipy_stats
 from serendifflib.errors import ConfigError, DataError
 
 CHUNK = 4_000_000  # resampled values held at once: about 32 MB
+ALPHA = 0.05  # level of significance of the paper's stars
+NEEDED = 6  # of nine rivals must differ
 
 
 class Interval(NamedTuple):
@@ -38,12 +40,7 @@ class TTest(NamedTuple):
 def resample_counts(
     users: int, *, n: int = 2000, generator: torch.Generator
 ) -> np.ndarray:
-    """How often each user is drawn in each of ``n`` resamples.
-
-    Args:
-        users: number of users U, at least 1.
-        n: number of resamples.
-        generator: source of the draws (CPU).
+    """How often each of U users is drawn in each of ``n`` resamples.
 
     Returns:
         float64 [n, U]; every row sums to U.
@@ -100,12 +97,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of a mean over users.
 
-    Args:
-        values: [M], one number per case (a metric of this module's tables).
-        level: coverage, between 0 and 1.
-        n: number of resamples.
-        generator: source of the draws.
-        groups: [M], the user of each case (see :func:`bootstrap_means`).
+    With ``level`` the coverage, between 0 and 1; :func:`bootstrap_means` says
+    what the others are.
 
     Returns:
         Mean and bounds; the bounds are NaN with a single user.
@@ -237,18 +230,15 @@ def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     )
 
 
-def two_tailed_t(
-    ours: ArrayLike, theirs: ArrayLike, *, equal_var: bool = True
-) -> TTest:
-    """Two-tailed t-test of two independent samples.
+def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
+    """Two-tailed t-test of two independent samples, of equal variance.
 
     The paper says "two-tailed t-test" and no more; over its five folds the
-    plain reading is Student's test with a common variance.
+    plain reading is Student's test.
 
     Args:
         ours: [M1], e.g. one value per fold.
         theirs: [M2].
-        equal_var: Student's test; False gives Welch's.
 
     Raises:
         DataError: fewer than two values on a side, or a NaN.
@@ -259,7 +249,7 @@ def two_tailed_t(
     mean = float(one.mean() - two.mean())
     if np.ptp(one) == 0 and np.ptp(two) == 0:
         return _no_spread(mean, len(one) + len(two) - 2)
-    found = scipy_stats.ttest_ind(one, two, equal_var=equal_var)
+    found = scipy_stats.ttest_ind(one, two)
     return TTest(
         mean, float(found.statistic), float(found.df), float(found.pvalue)
     )
@@ -304,10 +294,7 @@ def stars(
     ours: Sequence[float] | np.ndarray,
     rivals: Mapping[str, Sequence[float] | np.ndarray],
     *,
-    paired: bool = False,
     corrected: bool = False,
-    alpha: float = 0.05,
-    needed: int = 6,
 ) -> bool:
     """The star of the paper's Table 4.
 
@@ -316,24 +303,16 @@ def stars(
     A difference counts in either direction, as worded.
 
     Args:
-        ours: [M], values per fold (the paper) or per user.
+        ours: [M], values per fold.
         rivals: name -> values of each rival.
-        paired: paired test instead of two independent samples.
         corrected: use Holm's p-values over all rivals.
-        alpha: level of significance.
-        needed: how many rivals must differ.
     """
-    test = paired_t if paired else two_tailed_t
-    p = np.array([test(ours, theirs).p for theirs in rivals.values()])
-    return int(((holm(p) if corrected else p) < alpha).sum()) >= needed
+    p = np.array([two_tailed_t(ours, theirs).p for theirs in rivals.values()])
+    return int(((holm(p) if corrected else p) < ALPHA).sum()) >= NEEDED
 
 
 def group_numbers(groups: ArrayLike | None, cases: int) -> np.ndarray:
-    """Number 0.. of the group of each case; None: each case its own.
-
-    Args:
-        groups: [M], any labels, or None.
-        cases: M.
+    """Number 0.. of the group of each of M cases; None: each its own.
 
     Raises:
         DataError: not one group per case.

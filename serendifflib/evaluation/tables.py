@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pandas as pd
 
 from serendifflib.errors import ConfigError, DataError
@@ -195,46 +196,39 @@ def comparison_table(
         "live": _mean_rows(live, data, task, "live"),
     }
     names, groups = _row_labels(panel, ours)
-    cells = [
-        _cell(paper, panel, ours, key, metric, source)
-        for key in names
-        for metric in metrics
-        for source in sources
-    ]
     columns = pd.MultiIndex.from_product([metrics, sources])
     index = pd.Index(list(names.values()))
-
-    def grid(position: int) -> pd.DataFrame:
-        width = len(columns)
-        flat = [cell[position] for cell in cells]
-        rows = [flat[i : i + width] for i in range(0, len(flat), width)]
-        return pd.DataFrame(rows, index=index, columns=columns)
-
-    values, text, signs = grid(0).astype(float), grid(1), grid(2)
+    cells = [
+        [_cell(paper, panel, ours, key, *column) for column in columns]
+        for key in names
+    ]
+    values, text, signs = (
+        pd.DataFrame(
+            [[cell[part] for cell in line] for line in cells], index, columns
+        )
+        for part in range(3)
+    )
     for (row, metric), sign in (marks or {}).items():
         label = names.get(row_key(row))
         if label in text.index and (metric, "recorded") in text.columns:
             signs.loc[label, (metric, "recorded")] = sign
-    skip = {names.get(row_key(row)) for row in unranked}
-    places = values.drop(index=[n for n in skip if n in values.index])
-    places = pd.DataFrame(
-        {
-            (metric, source): _places(
-                places[metric, source], paper.columns[metric].better
-            )
-            for metric in metrics
-            for source in sources
-        }
-    ).reindex(values.index, fill_value=0)
+    values = values.astype(float)
+    skipped = {names.get(row_key(row)) for row in unranked}
     return Comparison(
         caption=_caption(paper, panel, data, ours, sources, bool(marks)),
         columns=paper.columns,
         frame=text,
         values=values,
         groups={names[key]: group for key, group in groups.items()},
-        places=places,
+        places=_places(values, paper.columns, skipped),
         marks=signs,
     )
+
+
+def _where(frame: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """Lines of a frame whose columns have these values."""
+    chosen = [frame[column] == value for column, value in wanted.items()]
+    return frame[np.logical_and.reduce(chosen)]
 
 
 def _mean_rows(
@@ -244,13 +238,8 @@ def _mean_rows(
     columns = ["row", "label", "metric", "value", "low", "high"]
     if frame is None or frame.empty:
         return pd.DataFrame(columns=columns)
-    chosen = (
-        (frame["data"] == data)
-        & (frame["task"] == task)
-        & (frame["fold"] == "mean")
-    )
-    part = frame[chosen].copy()
-    part["key"] = part["row"].map(row_key)
+    part = _where(frame, data=data, task=task, fold="mean")
+    part = part.assign(key=part["row"].map(row_key))
     twice = part.duplicated(["key", "metric"])
     if twice.any():
         first = part[twice].iloc[0]
@@ -309,12 +298,21 @@ def _cell(
     return math.nan, ABSENT[source], ""
 
 
-def _places(values: pd.Series, better: str) -> pd.Series:
-    """1 for the best value, 2 for the second, 0 for others and gaps."""
-    rank = values.rank(method="dense", ascending=better == "lower")
-    place = rank.where(rank <= 2, 0).fillna(0).astype(int)
-    # a lone row has beaten nobody
-    return place if values.notna().sum() > 1 else place * 0
+def _places(
+    values: pd.DataFrame,
+    columns: Mapping[str, Column],
+    skipped: Collection[str | None],
+) -> pd.DataFrame:
+    """1 for the best of a column, 2 for the second, 0 for others and gaps."""
+    ranked = values.loc[[name for name in values.index if name not in skipped]]
+    places = {}
+    for column in ranked:
+        lower = columns[column[0]].better == "lower"
+        rank = ranked[column].rank(method="dense", ascending=lower)
+        alone = rank.count() < 2  # a lone row has beaten nobody
+        places[column] = rank.where((rank <= 2) & ~alone, 0).fillna(0)
+    found = pd.DataFrame(places, columns=values.columns)
+    return found.reindex(values.index, fill_value=0).fillna(0).astype(int)
 
 
 def _caption(
@@ -359,8 +357,10 @@ def provenance(frame: pd.DataFrame) -> str:
         values = sorted({str(v) for v in frame[column] if str(v)})
         return ", ".join(values) if values else "unknown"
 
-    commits = sorted({str(c)[:10] for c in frame["commit"]})
-    days = sorted({str(c)[:10] for c in frame["created"]})
+    commits, days = (
+        sorted({str(value)[:10] for value in frame[column]})
+        for column in ("commit", "created")
+    )
     text = (
         f"{several('data')}, profile {several('profile')}, "
         f"seed {several('seed')}, code {', '.join(commits)}"
@@ -405,15 +405,8 @@ def own_table(
     Raises:
         DataError: two values for one cell (e.g. of two profiles).
     """
-    panel = Panel(
-        task,
-        data,
-        title,
-        tuple(
-            PaperRow(row, label, "", dict[str, float](), dict[str, str]())
-            for row, label in rows.items()
-        ),
-    )
+    listed = tuple(PaperRow(row, rows[row], "", {}, {}) for row in rows)
+    panel = Panel(task, data, title, listed)
     empty = PaperTable(0, title, title, "", "", columns, (panel,))
     sources = ("recorded",) if live is None else ("recorded", "live")
     frames = {
@@ -479,12 +472,8 @@ def row_means(
         return pd.DataFrame(columns=columns).rename_axis("row")
     means = _mean_rows(frame, data, task, "row_means")
     part = means[means["metric"] == metric].set_index("row", drop=False)
-    counted = frame[
-        (frame["data"] == data)
-        & (frame["task"] == task)
-        & (frame["metric"] == metric)
-        & (frame["fold"] != "mean")
-    ]
+    counted = _where(frame, data=data, task=task, metric=metric)
+    counted = counted[counted["fold"] != "mean"]
     folds = counted.groupby("row")["fold"].nunique()
     part = part.assign(folds=folds.reindex(part.index).astype(int))
     if rows is not None:

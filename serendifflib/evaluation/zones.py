@@ -8,7 +8,7 @@ Letters: L side of the plane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import wasserstein_distance_nd
@@ -18,17 +18,14 @@ from serendifflib.errors import ConfigError
 FLOOR = 1e-3  # share of the even zone that is mixed into a model's
 
 
-@dataclass(frozen=True)
-class ZoneMatch:
+class ZoneMatch(NamedTuple):
     """How near a model's zone is to the true one.
 
     Attributes:
         overlap: sum over cells of the smaller probability, in [0, 1].
-        divergence: Kullback-Leibler, true against said, in nats; the log
-            score that is lost. A thousandth of the even zone is mixed into
-            what is said, so that an empty cell costs much and not all.
-        distance: earth mover's distance in sides of the plane: how far
-            probability must be carried on average.
+        divergence: Kullback-Leibler, true against said, in nats; some of the
+            even zone (:data:`FLOOR`) is mixed into what is said.
+        distance: earth mover's distance in sides of the plane.
     """
 
     overlap: float

@@ -1,13 +1,14 @@
-"""The bench that all notebooks share: one fold, its candidates, its models.
+"""What all notebooks share: a prepared fold, its candidates, its models.
 
-What one notebook trains, the next one loads. Everything on the bench is
-cached under the hash of what it was made from - data, settings, seed, the
-declared versions of the parts on the way, and those of the libraries - so
-that a change in any of them makes it again.
+What one notebook trains, the next one loads. Everything is cached under the
+hash of what it was made from - data, settings, seed, the declared versions of
+the parts on the way, and those of the libraries - so that a change in any of
+them makes it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,46 +99,34 @@ def open_bench(
     profile = profile or current_profile()
     if not isinstance(data, Interactions):
         data = load_dataset(data, seed=seed, profile=profile)
-    split = _split(data, fold, n_folds, seed)
-    prepared = prepare_fold(
+    fold_data = prepare_fold(
         data,
-        split,
+        _split(data, fold, n_folds, seed),
         kind=kind,
         encoder=encoder or encoding.reference_encoder(),
         reviews=reviews,
     )
-    space = PortraitSpace.fit(prepared, bins="catalogue")
-    parts = {}
-    for name, most in (("test", profile.test_users), ("valid", 0)):
-        examples = getattr(prepared, name)
-        if most:
-            examples = examples.subset(np.arange(min(most, len(examples))))
-        parts[name] = (
-            examples,
-            _candidates(prepared, space, name, n_candidates, seed).subset(
-                np.arange(len(examples))
-            ),
-        )
+    space = PortraitSpace.fit(fold_data, bins="catalogue")
+    test, valid = fold_data.test, fold_data.valid
+    lists = {
+        part: _candidates(fold_data, space, part, n_candidates, seed)
+        for part in ("test", "valid")
+    }
+    few = slice(profile.test_users or None)
     return PreparedFold(
         data,
-        prepared,
+        fold_data,
         space,
-        parts["test"][0],
-        parts["valid"][0],
-        parts["test"][1],
-        parts["valid"][1],
+        test.subset(few),
+        valid,
+        lists["test"].subset(few),
+        lists["valid"],
         profile,
     )
 
 
 def load_or_fit(
-    bench: PreparedFold,
-    preset: str = "tuned",
-    *,
-    seed: int = 0,
-    progress: bool = True,
-    device: str | None = None,
-    **changes,
+    bench: PreparedFold, preset: str = "tuned", **options: Any
 ) -> SerenDiff:
     """The fitted model, from the cache if this very run was done before.
 
@@ -146,14 +135,11 @@ def load_or_fit(
     Args:
         bench: what to fit on.
         preset: one of :data:`serendifflib.model.settings.PRESETS`.
-        seed: of the weights and of all draws.
-        progress: show progress bars.
-        device: ``cpu``, ``cuda`` or None (CUDA where there is one).
-        **changes: settings that replace those of the preset.
+        **options: ``seed`` of the weights and of all draws (0), ``progress``
+            (True), ``device`` (``cpu``, ``cuda`` or None: CUDA where there
+            is one), and settings that replace those of the preset.
     """
-    return _load_or_fit(
-        bench.fold, bench.profile, preset, seed, progress, device, changes
-    )
+    return _load_or_fit(bench.fold, bench.profile, preset, **options)
 
 
 def fit_on_all(
@@ -161,28 +147,25 @@ def fit_on_all(
     preset: str = "tuned",
     *,
     profile: Profile | None = None,
-    seed: int = 0,
-    progress: bool = True,
-    device: str | None = None,
-    **changes,
+    **options: Any,
 ) -> SerenDiff:
     """A model fitted on all users of a data set, to be used, not judged.
 
-    Args: see :func:`load_or_fit`.
+    Options: see :func:`load_or_fit`.
     """
-    return _load_or_fit(
-        whole_fold(data),
-        profile or current_profile(),
-        preset,
-        seed,
-        progress,
-        device,
-        changes,
-    )
+    profile = profile or current_profile()
+    return _load_or_fit(whole_fold(data), profile, preset, **options)
 
 
 def _load_or_fit(
-    fold: FoldData, profile, preset, seed, progress, device, changes
+    fold: FoldData,
+    profile: Profile,
+    preset: str,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    device: str | None = None,
+    **changes: Any,
 ) -> SerenDiff:
     settings = make_settings(preset, profile, **changes)
     data = fold.interactions
@@ -202,30 +185,35 @@ def _load_or_fit(
         versions.of_model("serendiff", preset),
     )
     folder = cache_dir() / "models" / key[:32]
-    saved = _load_saved(folder, progress, device)
-    if saved is not None:  # needs no lock, so the cache may be read-only
-        return saved
-    # two notebooks that want the same model: one trains it, one waits
     checkpoint = folder / "training.safetensors"
+
+    def saved() -> SerenDiff | None:
+        return _cached(
+            folder / FILE,
+            lambda: SerenDiff.load(folder, progress=progress, device=device),
+        )
+
+    def fit() -> SerenDiff:
+        model = SerenDiff(
+            preset,
+            profile=profile,
+            progress=progress,
+            device=device,
+            **changes,
+        )
+        return model.fit(
+            fold,
+            generator=torch.Generator().manual_seed(seed),
+            checkpoint=checkpoint,
+            keep_checkpoint=True,
+        )
+
+    if (model := saved()) is not None:
+        return model  # without a lock: the cache may be read-only
+    # two notebooks that want the same model: one trains it, one waits
     with locked(checkpoint):
-        saved = _load_saved(folder, progress, device)
-        if saved is not None:
-            return saved
-
-        def fit() -> SerenDiff:
-            return SerenDiff(
-                preset,
-                profile=profile,
-                progress=progress,
-                device=device,
-                **changes,
-            ).fit(
-                fold,
-                generator=torch.Generator().manual_seed(seed),
-                checkpoint=checkpoint,
-                keep_checkpoint=True,
-            )
-
+        if (model := saved()) is not None:
+            return model
         try:
             model = fit()
         except CheckpointError:  # damaged from outside: start again
@@ -236,16 +224,12 @@ def _load_or_fit(
     return model
 
 
-def _load_saved(
-    folder: Path, progress: bool, device: str | None
-) -> SerenDiff | None:
-    """A model of the cache; None if there is none, or a damaged one."""
-    if not (folder / FILE).exists():
-        return None
-    try:
-        return SerenDiff.load(folder, progress=progress, device=device)
-    except CheckpointError:
-        return None  # damaged from outside: train it again
+def _cached(path: Path, load: Callable[[], Any]) -> Any:
+    """What a file of the cache holds; None if it is missing or damaged."""
+    if path.exists():
+        with contextlib.suppress(CheckpointError):
+            return load()
+    return None
 
 
 def _remove(checkpoint: Path) -> None:
@@ -291,18 +275,13 @@ def _candidates(
         _versions("items", "portrait", "candidates"),
     )
     path = cache_dir() / "candidates" / f"{key[:32]}.npz"
-    if path.exists():
-        try:
-            return Candidates.load(path)
-        except CheckpointError:
-            pass  # damaged from outside: draw them again
+    stored = _cached(path, lambda: Candidates.load(path))
+    if stored is not None:
+        return stored
 
+    positions_of = _positions_of(space, examples)
     drawn = fold_candidates(
-        fold,
-        _positions_of(space, examples),
-        part=part,
-        n_candidates=n_candidates,
-        seed=seed,
+        fold, positions_of, part=part, n_candidates=n_candidates, seed=seed
     )
     drawn.save(path)
     return drawn

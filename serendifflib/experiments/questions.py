@@ -7,13 +7,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from serendifflib.baselines import registry
+from serendifflib.baselines.trainer import Budget
 from serendifflib.experiments.rows import (
     CEILING_ROWS,
     CONTROL_ROWS,
     POINTS_ROWS,
     TUNED,
     Row,
-    ours,
+    chosen,
+    control,
     painter,
     presets,
     ranker_budget,
@@ -25,6 +27,23 @@ from serendifflib.model.settings import make_settings
 from serendifflib.profiles import Profile
 
 TIMESTEPS = (5, 10, 50, 100, 500, 1000)
+CALLS = (1, 2, 5, 10, 20, 50, 100)
+SIDES = (5, 10, 20, 50, 100)
+LABELS = (500, 1000, 2000, 4000, 8000)
+PROTOTYPES = 100  # what SerenDiff sees of the catalogue, for everybody
+ANSWERS = 8  # heads, components
+SEEN = {"prototypes": PROTOTYPES}
+
+
+def controls(profile: Profile) -> tuple[Row, ...]:
+    """SerenDiff among controls and ceilings."""
+    return (
+        *CONTROL_ROWS,
+        *ranker_rows(profile),
+        *presets(profile),
+        *POINTS_ROWS,
+        *CEILING_ROWS,
+    )
 
 
 def table2(profile: Profile) -> tuple[Row, ...]:
@@ -50,36 +69,27 @@ def table2(profile: Profile) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-CALLS = {
-    "smoke": (1, 2, 5, 10, 20, 50, 100),
-    "laptop": (1, 2, 5, 10, 20, 50, 100),
-    "paper": (1, 2, 5, 10, 20, 50, 100, 1000),
-}
-
-
 def calls(profile: Profile) -> tuple[Row, ...]:
     """One trained network each of ``tuned`` and the painter, many samplers.
 
     A row's id is ``SAMPLER-CALLS``, of the painter ``painter-SAMPLER-CALLS``.
     """
+    most = (1000,) if profile.name == "paper" else ()
     pairs = [("one-call", 1)]
-    pairs += [("ddim", calls) for calls in CALLS[profile.name]]
+    pairs += [("ddim", count) for count in CALLS + most]
     # a multistep solver of second order needs two calls at least
-    pairs += [("dpm-solver", c) for c in CALLS[profile.name] if 1 < c < 1000]
+    pairs += [("dpm-solver", count) for count in CALLS[1:]]
     pairs.append(("ancestral", 1000))
     rows, painted = [], []
-    for sampler, calls in pairs:
-        name = f"{sampler}-{calls}" if sampler != "one-call" else sampler
-        words = f"{sampler}, {calls:,} call{'s' if calls > 1 else ''}"
-        how = {"sampler": sampler, "calls": calls}
+    for sampler, count in pairs:
+        name = f"{sampler}-{count}" if sampler != "one-call" else sampler
+        words = f"{sampler}, {count:,} call{'s' if count > 1 else ''}"
+        how = {"sampler": sampler, "calls": count}
         rows.append(serendiff(name, words, "tuned", sampling=how))
         painted.append(
             painter(f"painter-{name}", f"painter, {words}", sampling=how)
         )
     return (*rows, *painted)
-
-
-SIDES = (5, 10, 20, 50, 100)
 
 
 def table3(profile: Profile) -> tuple[Row, ...]:
@@ -113,11 +123,8 @@ def readings(profile: Profile) -> tuple[Row, ...]:
         # matching is read off the same trained network
         place = "sampling" if option == "match" else "options"
         rows.append(serendiff(row, label, "tuned", **{place: {option: value}}))
-    rows.append(
-        serendiff(
-            "encoder-tfidf", "TF-IDF + SVD vectors", "tuned", encoder="tfidf"
-        )
-    )
+    words = "TF-IDF + SVD vectors"
+    rows.append(serendiff("encoder-tfidf", words, "tuned", encoder="tfidf"))
     # the shortcut of tuned leaves little to the grid; the painter has none
     rows += [
         painter(
@@ -181,59 +188,39 @@ def curve(profile: Profile) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-LABELS = {
-    "smoke": (500, 1000, 2000, 4000, 8000),
-    "laptop": (500, 1000, 2000, 4000, 8000),
-    "paper": (500, 1000, 2000, 4000, 8000),
-}
+def _ours(profile: Profile) -> tuple[Row, ...]:
+    """Who is compared where the labels or the protocol change."""
+    return TUNED, POINTS_ROWS[0], ranker_rows(profile)[0]
+
+
+def _variant(row: Row, name: str, words: str, **changes: Any) -> Row:
+    """The same row with another recipe, and with that in id and label."""
+    return replace(
+        row,
+        id=f"{row.id}-{name}",
+        label=f"{row.label}, {words}",
+        recipe=row.recipe | changes,
+    )
 
 
 def labels(profile: Profile) -> tuple[Row, ...]:
     """Everybody who learns from labels, with few and many of them."""
-    learners = [
-        *ours(profile),
-        ranker_rows(profile)[0],
-        *(
-            row
-            for row in CONTROL_ROWS
-            if row.id
-            in ("label-cell", "item-prior", "linear-map", "linear-radius")
-        ),
+    known = ("label-cell", "item-prior", "linear-map", "linear-radius")
+    rows = [
+        _variant(row, str(count), f"{count:,} labels", labels=count)
+        for row in (*_ours(profile), *chosen(CONTROL_ROWS, *known))
+        for count in LABELS
     ]
-    return tuple(
-        replace(
-            row,
-            id=f"{row.id}-{count}",
-            label=f"{row.label}, {count:,} labels",
-            recipe=row.recipe | {"labels": count},
-        )
-        for row in learners
-        for count in LABELS[profile.name]
-    ) + (CEILING_ROWS[1],)
+    return (*rows, *chosen(CEILING_ROWS, "oracle"))
 
 
 def protocol(profile: Profile) -> tuple[Row, ...]:
     """The same models under other candidates and another split."""
-    models = [
-        *ours(profile),
-        ranker_rows(profile)[0],
-        *(
-            row
-            for row in (*CONTROL_ROWS, *CEILING_ROWS)
-            if row.id
-            in (
-                "random",
-                "popularity",
-                "mean-cosine",
-                "max-cosine",
-                "dense-cell",
-                "label-cell",
-                "linear-map",
-                "linear-radius",
-                "oracle",
-            )
-        ),
-    ]
+    models = _ours(profile) + chosen(
+        CONTROL_ROWS + CEILING_ROWS,
+        *("random", "popularity", "mean-cosine", "max-cosine", "dense-cell"),
+        *("label-cell", "linear-map", "linear-radius", "oracle"),
+    )
     protocols = [
         ("cells", "candidates even over cells", {}),
         ("uniform", "uniform candidates", {"candidates": "uniform"}),
@@ -241,12 +228,7 @@ def protocol(profile: Profile) -> tuple[Row, ...]:
         ("temporal", "split by time", {"fold": "temporal"}),
     ]
     return tuple(
-        replace(
-            row,
-            id=f"{row.id}-{name}",
-            label=f"{row.label}, {words}",
-            recipe=row.recipe | changes,
-        )
+        _variant(row, name, words, **changes)
         for name, words, changes in protocols
         for row in models
     )
@@ -276,12 +258,12 @@ def table4(profile: Profile) -> tuple[Row, ...]:
     }
     # which language model answered is part of the record
     prompts, row = registry.affordable_prompts(budget), "SerenPrompt-style"
+    tiny = " (tiny random LM)" if prompts["language"] == "tiny" else ""
     rivals[row] = replace(
-        rivals[row], recipe=rivals[row].recipe | {"options": prompts}
+        rivals[row],
+        label=row + tiny,
+        recipe=rivals[row].recipe | {"options": prompts},
     )
-    if prompts["language"] == "tiny":
-        label = f"{row} (tiny random LM)"
-        rivals[row] = replace(rivals[row], label=label)
     return (
         *rivals.values(),
         replace(TUNED, id="SerenDiff"),
@@ -292,43 +274,7 @@ def table4(profile: Profile) -> tuple[Row, ...]:
     )
 
 
-def table5(profile: Profile) -> tuple[Row, ...]:
-    """The portrait against what Sec. 6.3 puts in its place.
-
-    Twice: with ``tuned`` and with the painter, which has no linear shortcut
-    from the user to the point.
-    """
-    rows = []
-    for bare in (False, True):
-        first = "painter-" if bare else ""
-        words = "Painter: " if bare else ""
-        portrait = replace(TUNED, id="user-portrait", label="User portrait")
-        if bare:
-            portrait = painter(
-                "painter-user-portrait", "Painter: user portrait"
-            )
-        same = _size(portrait.name, profile)
-        rows.append(portrait)
-        for row, label, name, options in REPLACED:
-            if bare and row != name:
-                continue  # other readings, with tuned alone
-            rows.append(
-                Row(
-                    first + row,
-                    words + (label.lower() if words else label),
-                    "rival",
-                    name,
-                    {
-                        "budget": ranker_budget(profile),
-                        "options": same | options,
-                    },
-                )
-            )
-    others = (*CONTROL_ROWS, *ranker_rows(profile), *CEILING_ROWS)
-    kept = ("random", "linear-map", "ranker", "oracle")
-    return (*rows, *(row for row in others if row.id in kept))
-
-
+# Id, label, ablation and its options; the last two with tuned alone.
 REPLACED: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("user-embedding", "User embedding", "user-embedding", {}),
     (
@@ -345,13 +291,136 @@ REPLACED: tuple[tuple[str, str, str, dict[str, str]], ...] = (
         {"reading": "grid"},
     ),
 )
-
-
+# what a preset takes from the profile
 SIZES = ("width", "samples", "steps", "validate_every", "valid_users",
          "valid_candidates")  # fmt: skip
 
 
-def _size(preset: str, profile: Profile) -> dict[str, Any]:
-    """A preset and what it takes from the profile, for an ablation of it."""
-    made = make_settings(preset, profile)
-    return {"preset": preset} | {name: getattr(made, name) for name in SIZES}
+def table5(profile: Profile) -> tuple[Row, ...]:
+    """The portrait against what Sec. 6.3 puts in its place.
+
+    Twice: with ``tuned`` and with the painter, which has no linear shortcut
+    from the user to the point.
+    """
+    rows = []
+    for portrait in (
+        replace(TUNED, id="user-portrait", label="User portrait"),
+        painter("painter-user-portrait", "Painter: user portrait"),
+    ):
+        made = make_settings(portrait.name, profile)
+        same = {name: getattr(made, name) for name in SIZES}
+        same["preset"] = portrait.name
+        rows.append(portrait)
+        for row, label, name, options in REPLACED:
+            if portrait.name == "painter":
+                if options:
+                    continue
+                row, label = f"painter-{row}", f"Painter: {label.lower()}"
+            budget = ranker_budget(profile)
+            recipe = {"budget": budget, "options": same | options}
+            rows.append(Row(row, label, "rival", name, recipe))
+    others = (*CONTROL_ROWS, *ranker_rows(profile), *CEILING_ROWS)
+    kept = chosen(others, "random", "linear-map", "ranker", "oracle")
+    return (*rows, *kept)
+
+
+def generating(profile: Profile) -> tuple[Row, ...]:
+    """One answer or several, drawn or not; the same inputs and steps.
+
+    Whoever can read memberships in prototypes reads them.
+    """
+    radius = control(
+        "linear-radius",
+        "Linear map + radius, memberships",
+        prototypes=PROTOTYPES,
+    )
+    portrait = control("oracle-portrait", "Oracle on the portrait")
+    return (
+        *chosen(CONTROL_ROWS, "random", "popularity"),
+        *chosen(CONTROL_ROWS, "mean-cosine", "label-cell"),
+        replace(radius, id="linear-radius"),
+        control("nearest-users", "Nearest users"),
+        *POINTS_ROWS[::-1],
+        *_drawn(profile),
+        *_answering(profile),
+        serendiff("tokens", "SerenDiff (tokens)", "tokens"),
+        replace(portrait, needs_places=True),
+        *chosen(CEILING_ROWS, "oracle"),
+    )
+
+
+def _drawn(profile: Profile) -> list[Row]:
+    """SerenDiff with draws; one network of each preset, read in two ways."""
+    tokens = make_settings("tokens", profile)
+    # draws need the clean end of the noise as well, and a few steps each
+    points = {
+        "aggregate": "draws",
+        "earliest": 0.0,
+        "ema": True,
+        "learning_rate": 1e-3,
+        "sampler": "ddim",
+        "calls": 12,
+        "samples": 32,
+        "steps": tokens.steps,
+        "validate_every": 2 * tokens.validate_every,
+    }
+    # the same question to whole portraits
+    whole = {
+        "aggregate": "draws",
+        "sampler": "ddim",
+        "calls": 5,
+        "samples": 16,
+    }
+    error = points | {"aggregate": "error"}
+    mean = {"aggregate": "mean"}
+    averaged = "the same draws averaged"
+    return [
+        serendiff(
+            f"{preset}-{reading}",
+            f"{preset.capitalize()}, {words}",
+            preset,
+            options=options,
+            **sampling,
+        )
+        for preset, reading, words, options, sampling in (
+            ("points", "draws", "draws", points, {}),
+            ("points", "mean", averaged, points, {"sampling": mean}),
+            ("points", "error", "denoising error", error, {}),
+            ("painter", "draws", "draws", whole, {}),
+            ("painter", "mean", averaged, whole, {"sampling": mean}),
+        )
+    ]
+
+
+def _answering(profile: Profile) -> list[Row]:
+    """Rankers with one answer and with several, on the steps of tokens."""
+    tokens = make_settings("tokens", profile)
+    budget = Budget(
+        pretrain_steps=0,
+        max_steps=tokens.steps,
+        batch_size=tokens.batch_size,
+        eval_every=tokens.validate_every,
+        patience=tokens.patience,
+    )
+    return [
+        Row(
+            row,
+            label,
+            "ranker",
+            name,
+            {"budget": asdict(budget), "options": options},
+        )
+        for row, label, name, options in (
+            ("ranker", "Set ranker, one answer", "ranker", SEEN),
+            ("mmr", "Set ranker + MMR", "mmr", SEEN),
+            ("sog", "Set ranker + SOG", "sog", SEEN),
+            (
+                "ranker-heads",
+                "Set ranker, 8 answers",
+                "ranker",
+                SEEN | {"answers": ANSWERS},
+            ),
+            ("mixture-density", "Mixture density", "mixture-density", SEEN),
+            ("explicit-mixture", "Explicit mixture", "explicit-mixture", SEEN),
+        )
+    ]

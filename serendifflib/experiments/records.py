@@ -15,21 +15,16 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.experiments import versions
-from serendifflib.io import (
-    append_lines,
-    cache_dir,
-    content_hash,
-    results_dir,
-)
+from serendifflib.io import append_lines, cache_dir, content_hash, results_dir
 from serendifflib.profiles import Profile
 
 SCHEMA_VERSION = 2
@@ -38,13 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Cases:
-    """Rank of the positive in every test case of one fold.
-
-    Attributes:
-        users: user numbers, [M].
-        targets: item numbers of the positives, [M].
-        ranks: 1..C, [M].
-    """
+    """Numbers of users and targets, and ranks 1..C, of a fold's M cases."""
 
     users: tuple[int, ...]
     targets: tuple[int, ...]
@@ -58,12 +47,9 @@ class Cases:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Cases:
-        """From the frame that ``evaluate`` returns (without ``user_ids``)."""
-        return cls(
-            users=tuple(int(user) for user in table["user_id"]),
-            targets=tuple(int(item) for item in table["target"]),
-            ranks=tuple(int(rank) for rank in table["rank"]),
-        )
+        """From the frame that ``evaluate`` returns."""
+        names = ("user_id", "target", "rank")
+        return cls(*(tuple(map(int, table[name])) for name in names))
 
     @property
     def id(self) -> str:
@@ -154,19 +140,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class Run:
-    """The record of one finished unit, as stored.
+    """The record of one finished unit, as stored; see also :class:`Unit`.
 
     Attributes:
         key: :meth:`Unit.key` at the time of the run.
         sizes: the profile's numbers.
-        parts: as in :class:`Unit`.
         commit, dirty: git commit, and whether library code was changed.
         threads: CPU threads of torch.
         versions: of Python and of libraries.
         seconds: wall time of the unit.
         created: UTC, ISO 8601.
-        cases: task -> ranks.
-        extra: other numbers.
         line: where it stands, 1-based; 0 for a record that is not stored.
     """
 
@@ -213,15 +196,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit has no result.
+    """Why a unit has no result: type and words of the error, and ``where``.
 
-    Attributes:
-        unit: its table, data, row and fold in words.
-        error: type of the error.
-        message: what it said.
-        where: the library's lines it passed, outermost first.
-        created: UTC, ISO 8601.
-        place: as in :attr:`Unit.place`.
+    These are the library's lines that it passed, outermost first.
     """
 
     unit: str
@@ -232,8 +209,7 @@ class Failure:
     place: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Table:
+class _Table(NamedTuple):
     """What one file holds: the newest record or failure of every unit."""
 
     runs: Mapping[tuple[Any, ...], Run]
@@ -244,11 +220,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class RecordStore:
-    """A folder of records; :func:`recorded` and :func:`live` are the book's.
-
-    Attributes:
-        root: the folder.
-    """
+    """A folder of records: the project's, or this machine's."""
 
     root: Path
 
@@ -321,11 +293,7 @@ class RecordStore:
         ]
 
     def failures(self, table: str) -> list[Failure]:
-        """Units of a table whose last attempt failed.
-
-        Raises:
-            DataError: a line is damaged; the message names it.
-        """
+        """Units of a table whose last attempt failed; see :meth:`runs`."""
         return [one for _, one in sorted(self._sound(table).failures.items())]
 
     def _sound(self, table: str) -> _Table:
@@ -358,7 +326,9 @@ def _parse(path: Path, table: str, size: int, mtime: int) -> _Table:
     failures: dict[tuple[Any, ...], Failure] = {}
     cases: dict[str, tuple[Any, Any]] = {}
     damaged = []
-    for number, line in _lines(path):
+    text = path.read_bytes().decode("utf-8", "replace")
+    # the unfinished line of a killed writer is no line
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             content = _checked(line)
             kind = content.pop("record")
@@ -379,13 +349,6 @@ def _parse(path: Path, table: str, size: int, mtime: int) -> _Table:
         except DataError as error:
             damaged.append(f"{path}: line {number}: {error}")
     return _Table(runs, failures, frozenset(cases), tuple(damaged))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines; the unfinished line of a killed writer is no line."""
-    text = path.read_bytes().decode("utf-8", "replace")
-    whole = text[: text.rfind("\n") + 1]
-    yield from enumerate(whole.split("\n")[:-1], start=1)
 
 
 def _checked(line: str) -> dict[str, Any]:
@@ -411,11 +374,7 @@ def _run(
             f"schema version {schema!r}, this package reads {SCHEMA_VERSION}"
         )
     ranked = {
-        task: Cases(
-            users=tuple(cases[one["cases"]][0]),
-            targets=tuple(cases[one["cases"]][1]),
-            ranks=tuple(one["ranks"]),
-        )
+        task: Cases(*map(tuple, cases[one["cases"]]), tuple(one["ranks"]))
         for task, one in content.pop("ranks").items()
     }
     return Run(table=table, cases=ranked, line=line, **content)

@@ -42,30 +42,32 @@ def case_frame(
         ``row, data, profile, task, fold, user, target, rank`` and the five
         metrics, one line per case.
     """
-    parts = []
-    for run in (store or recorded()).runs(table, data, profile):
-        for name, cases in run.cases.items():
-            if task in (None, name):
-                metrics = case_metrics(torch.tensor(cases.ranks))
-                parts.append(
-                    pd.DataFrame(
-                        {
-                            "row": run.row,
-                            "data": run.data,
-                            "profile": run.profile,
-                            "task": name,
-                            "fold": run.fold,
-                            "user": cases.users,
-                            "target": cases.targets,
-                            "rank": cases.ranks,
-                            **{k: v.numpy() for k, v in metrics.items()},
-                        }
-                    )
-                )
+    parts = [
+        pd.DataFrame(
+            {
+                "row": run.row,
+                "data": run.data,
+                "profile": run.profile,
+                "task": name,
+                "fold": run.fold,
+                "user": cases.users,
+                "target": cases.targets,
+                "rank": cases.ranks,
+                **{k: v.numpy() for k, v in _metrics(cases).items()},
+            }
+        )
+        for run in (store or recorded()).runs(table, data, profile)
+        for name, cases in run.cases.items()
+        if task in (None, name)
+    ]
     if parts:
         return pd.concat(parts, ignore_index=True)
     columns = ["row", "data", "profile", "task", "fold", "user", "target"]
     return pd.DataFrame(columns=[*columns, "rank", *METRICS])
+
+
+def _metrics(cases: Cases) -> dict[str, torch.Tensor]:
+    return case_metrics(torch.tensor(cases.ranks))
 
 
 _COLLECTED = (
@@ -80,7 +82,6 @@ def collect(
     store: RecordStore | None = None,
     data: str | None = None,
     profile: str | None = None,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """All numbers of a table's records, per fold and averaged over folds.
 
@@ -93,19 +94,18 @@ def collect(
         data: only this data set.
         profile: a profile's name; ``None`` takes, per row and data set, the
             largest one that has records.
-        level: coverage of the intervals.
 
     Returns:
         One line per row, data set, task, fold (a number, or "mean") and
-        metric: ``value, low, high`` (NaN where there is no interval), ``n``
-        test cases, and where it comes from.
+        metric: ``value, low, high`` (95%; NaN where there is no interval),
+        ``n`` test cases, and where it comes from.
     """
     runs = (store or recorded()).runs(table, data, profile)
     lines: list[dict[str, Any]] = []
     counts: dict[tuple[int, int], np.ndarray] = {}
     for group in _by_row(runs):
         for task in sorted({task for run in group for task in run.cases}):
-            lines += _task_lines(group, task, level, counts)
+            lines += _task_lines(group, task, counts)
         lines += _extra_lines(group)
     return pd.DataFrame(lines, columns=_COLLECTED)
 
@@ -150,36 +150,53 @@ def _origin(runs: Sequence[Run]) -> dict[str, Any]:
 def _task_lines(
     runs: Sequence[Run],
     task: str,
-    level: float,
     counts: dict[tuple[int, int], np.ndarray],
 ) -> list[dict[str, Any]]:
-    runs = [run for run in runs if run.cases.get(task, _NO_CASES).ranks]
-    lines, values, means = [], [], []
+    """The metrics of one task, of every fold and of their mean."""
+    runs = [r for r in runs if task in r.cases and r.cases[task].ranks]
+    found = []
     for run in runs:
-        cases = run.cases[task]
-        metrics = case_metrics(torch.tensor(cases.ranks))
+        metrics = _metrics(run.cases[task])
         table = torch.stack([metrics[name] for name in METRICS], 1).numpy()
-        resampled = _resampled_means(table, cases.users, run.fold, counts)
-        values.append(table.mean(axis=0))
-        means.append(resampled)
-        lines += _metric_lines(
-            [run], task, run.fold, values[-1], resampled, level, len(table)
-        )
-    if runs:
-        total = sum(len(run.cases[task].ranks) for run in runs)
-        lines += _metric_lines(
-            runs,
-            task,
-            "mean",
-            np.mean(values, axis=0),
-            np.mean(means, axis=0),
-            level,
-            total,
-        )
+        users = run.cases[task].users
+        resampled = _resampled_means(table, users, run.fold, counts)
+        found.append((table.mean(axis=0), resampled, len(table)))
+    lines = []
+    for fold, some, part in _folds_and_all(runs, found):
+        values, means = (np.mean([f[k] for f in part], 0) for k in (0, 1))
+        n = sum(f[2] for f in part)
+        for value, drawn, name in zip(values, means.T, METRICS, strict=True):
+            bounds = stats.percentile_bounds(drawn, 0.95)
+            lines.append(
+                _line(some, task, fold, name, float(value), *bounds, n)
+            )
     return lines
 
 
-_NO_CASES = Cases((), (), ())
+def _folds_and_all(
+    runs: Sequence[Run], found: Sequence[Any]
+) -> Iterator[tuple[int | str, Sequence[Run], Sequence[Any]]]:
+    """Each run with what was found for it, then all of them: the mean."""
+    for run, one in zip(runs, found, strict=True):
+        yield run.fold, [run], [one]
+    if runs:
+        yield "mean", runs, found
+
+
+def _line(
+    runs: Sequence[Run],
+    task: str,
+    fold: int | str,
+    metric: str,
+    value: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    n: int = 0,
+) -> dict[str, Any]:
+    """One line of :func:`collect`."""
+    numbers = {"value": value, "low": low, "high": high, "n": n}
+    where = {"task": task, "fold": fold, "metric": metric}
+    return _origin(runs) | where | numbers
 
 
 def _resampled_means(
@@ -210,73 +227,29 @@ def _resampled_means(
     return (drawn @ sums) / (drawn @ sizes)[:, None]
 
 
-def _metric_lines(
-    runs: Sequence[Run],
-    task: str,
-    fold: int | str,
-    values: np.ndarray,
-    resampled: np.ndarray,
-    level: float,
-    n: int,
-) -> list[dict[str, Any]]:
-    origin = _origin(runs)
-    return [
-        {
-            **origin,
-            "task": task,
-            "fold": fold,
-            "metric": name,
-            "value": float(values[i]),
-            "low": low,
-            "high": high,
-            "n": n,
-        }
-        for i, name in enumerate(METRICS)
-        for low, high in [stats.percentile_bounds(resampled[:, i], level)]
-    ]
-
-
 def _extra_lines(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Numbers beside the metrics, under every task of the record."""
-    lines = []
-    tasks = sorted({task for run in runs for task in run.cases}) or [
-        "serendipity"
-    ]
+    tasks = sorted({task for run in runs for task in run.cases})
+    extras = [{"seconds": run.seconds, **run.extra} for run in runs]
     names = sorted({name for run in runs for name in run.extra})
-    for task in tasks:
-        for name in [*names, "seconds"]:
-            having = [run for run in runs if name in _extra(run)]
-            for fold, part in [
-                *((run.fold, [run]) for run in having),
-                ("mean", having),
-            ]:
-                value = float(np.mean([_extra(run)[name] for run in part]))
-                lines.append(
-                    {
-                        **_origin(part),
-                        "task": task,
-                        "fold": fold,
-                        "metric": name,
-                        "value": value,
-                        "low": math.nan,
-                        "high": math.nan,
-                        "n": 0,
-                    }
-                )
+    lines = []
+    for task in tasks or ["serendipity"]:
+        for name in dict.fromkeys([*names, "seconds"]):
+            having = [
+                (run, extra[name])
+                for run, extra in zip(runs, extras, strict=True)
+                if name in extra
+            ]
+            some = [run for run, _ in having]
+            for fold, part, values in _folds_and_all(
+                some, [v for _, v in having]
+            ):
+                value = float(np.mean(values))
+                lines.append(_line(part, task, fold, name, value))
     return lines
 
 
-def _extra(run: Run) -> dict[str, float]:
-    return {"seconds": run.seconds, **run.extra}
-
-
-def trace(
-    table: str,
-    cell: str,
-    *,
-    store: RecordStore | None = None,
-    profile: str | None = None,
-) -> str:
+def trace(table: str, cell: str, *, store: RecordStore | None = None) -> str:
     """Everything that is known about one number, as text.
 
     Args:
@@ -284,7 +257,6 @@ def trace(
         cell: ``ROW/METRIC``, ``DATA/ROW/METRIC`` or
             ``DATA/ROW/TASK/METRIC``; rows as ids or as printed.
         store: default the recorded runs.
-        profile: default the largest that has a record.
 
     Raises:
         ConfigError: ``cell`` is not of that form, or names several cells.
@@ -298,17 +270,8 @@ def trace(
         )
     data = parts[0] if len(parts) > 2 else None
     row, metric = parts[min(1, len(parts) - 2)], parts[-1]
-    frame = collect(table, store=store, data=data, profile=profile)
-    wanted = row_key(row)
-    names = frame["row"].map(row_key), frame["label"].map(row_key)
-    found = frame[
-        ((names[0] == wanted) | (names[1] == wanted))
-        & (frame["metric"] == metric)
-    ]
-    if len(parts) == 4:
-        found = found[found["task"] == parts[2]]
-    elif "serendipity" in set(found["task"]):
-        found = found[found["task"] == "serendipity"]
+    frame = collect(table, store=store, data=data)
+    found = _named(frame, row, metric, parts[2] if len(parts) == 4 else None)
     if found.empty:
         raise DataError(
             f"no record of {table} has {cell}; rows: {_known(frame, 'row')}; "
@@ -325,8 +288,8 @@ def trace(
         f"{table} {one['data']} {one['row']} {one['task']} {metric} "
         f"(profile {one['profile']})"
     ]
-    found = found.sort_values("fold", key=_mean_first)
-    for line in found.to_dict("records"):
+    *folds, mean = found.to_dict("records")
+    for line in (mean, *folds):
         shown = f"{line['value']:.6g}"
         if not math.isnan(line["low"]):
             shown += f" [{line['low']:.6g}, {line['high']:.6g}], n = "
@@ -344,8 +307,16 @@ def _known(frame: pd.DataFrame, column: str) -> str:
     return ", ".join(sorted(set(frame[column]))) or "none"
 
 
-def _mean_first(folds: pd.Series) -> pd.Series:
-    return folds.map(lambda fold: -1 if fold == "mean" else fold)
+def _named(
+    frame: pd.DataFrame, row: str, metric: str, task: str | None
+) -> pd.DataFrame:
+    """Lines of a row, by id or label; of serendipity if there is no task."""
+    rows = frame["row"].map(row_key), frame["label"].map(row_key)
+    named = (rows[0] == row_key(row)) | (rows[1] == row_key(row))
+    found = frame[named & (frame["metric"] == metric)]
+    if task is None and "serendipity" in set(found["task"]):
+        task = "serendipity"
+    return found if task is None else found[found["task"] == task]
 
 
 def _origin_lines(run: Run) -> list[str]:

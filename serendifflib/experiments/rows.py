@@ -1,22 +1,20 @@
-"""Rows of tables as data: controls, presets, and one answer or several.
+"""Rows that several tables share: controls, presets, rankers, ceilings.
 
 A row is an id, a label and the recipe that ``recipes`` follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import ForkedLaw
-from serendifflib.model.settings import make_settings
 from serendifflib.profiles import Profile
 
-PROTOTYPES = 100  # what SerenDiff sees of the catalogue, for everybody
-ANSWERS = 8  # heads, components
+BOTH_TASKS = ("serendipity", "relevance")
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Row:
     recipe: dict[str, Any] = field(default_factory=dict)
     needs_world: bool = False
     needs_places: bool = False
-    tasks: tuple[str, ...] = ("serendipity", "relevance")
+    tasks: tuple[str, ...] = BOTH_TASKS
 
     def applies(self, data: Interactions, tasks: Sequence[str]) -> bool:
         """Whether the row can be computed on these data."""
@@ -54,7 +52,6 @@ class Row:
 
 def control(name: str, label: str, **options: Any) -> Row:
     """Row of a control; options become part of its id."""
-    recipe = {"options": options} if options else {}
     row_id = "-".join([name, *map(str, options.values())])
     oracle = name in ("oracle", "oracle-portrait", "oracle-protocol")
     return Row(
@@ -62,10 +59,23 @@ def control(name: str, label: str, **options: Any) -> Row:
         label,
         "control",
         name,
-        recipe,
+        {"options": options} if options else {},
         needs_world=oracle,
-        tasks=("serendipity",) if oracle else ("serendipity", "relevance"),
+        tasks=("serendipity",) if oracle else BOTH_TASKS,
     )
+
+
+def serendiff(row: str, label: str, preset: str, **recipe: Any) -> Row:
+    """Row of a preset of SerenDiff."""
+    return Row(row, label, "serendiff", preset, recipe)
+
+
+def painter(row: str, label: str, **recipe: Any) -> Row:
+    """``tuned`` without its linear shortcut.
+
+    Where the shortcut decides, samplers and readings change nothing.
+    """
+    return serendiff(row, label, "painter", **recipe)
 
 
 CONTROL_ROWS = (
@@ -88,20 +98,31 @@ CEILING_ROWS = (
     control("oracle", "Oracle"),
     control("oracle-protocol", "Oracle + protocol"),
 )
+TUNED = serendiff("tuned", "SerenDiff (tuned)", "tuned")
+POINTS_ROWS = (
+    serendiff("points", "SerenDiff (points)", "points"),
+    serendiff(
+        "points-start",
+        "SerenDiff (points), regression alone",
+        "points",
+        options={"steps": 0},
+    ),
+)
+
+
+def chosen(rows: Iterable[Row], *ids: str) -> tuple[Row, ...]:
+    """Those of some rows that have one of these ids."""
+    return tuple(row for row in rows if row.id in ids)
 
 
 def ranker_rows(profile: Profile) -> tuple[Row, ...]:
     """The ranker on SerenDiff's targets and at most its steps."""
-    budget = ranker_budget(profile)
+    budget = {"budget": ranker_budget(profile)}
+    cells = budget | {"options": {"draw": "cells"}}
+    label = "Set ranker, cell negatives"
     return (
-        Row("ranker", "Set ranker", "ranker", "ranker", {"budget": budget}),
-        Row(
-            "ranker-cells",
-            "Set ranker, cell negatives",
-            "ranker",
-            "ranker",
-            {"budget": budget, "options": {"draw": "cells"}},
-        ),
+        Row("ranker", "Set ranker", "ranker", "ranker", budget),
+        Row("ranker-cells", label, "ranker", "ranker", cells),
     )
 
 
@@ -118,167 +139,18 @@ def ranker_budget(profile: Profile) -> dict[str, Any]:
     )
 
 
-def serendiff(row: str, label: str, preset: str, **recipe: Any) -> Row:
-    """Row of a preset of SerenDiff."""
-    return Row(row, label, "serendiff", preset, recipe)
-
-
-TUNED = serendiff("tuned", "SerenDiff (tuned)", "tuned")
-PRESET_ROWS = (
-    serendiff("paper", "SerenDiff (paper, literal)", "paper"),
-    serendiff("corrected", "SerenDiff (corrected)", "corrected"),
-    TUNED,
-)
-
-
-POINTS_ROWS = (
-    serendiff("points", "SerenDiff (points)", "points"),
-    serendiff(
-        "points-start",
-        "SerenDiff (points), regression alone",
-        "points",
-        options={"steps": 0},
-    ),
-)
-
-
-def ours(profile: Profile) -> tuple[Row, ...]:
-    """What the tables of single questions compare (labels, protocols)."""
-    return (TUNED, POINTS_ROWS[0])
-
-
-def controls(profile: Profile) -> tuple[Row, ...]:
-    """SerenDiff among controls and ceilings."""
-    return (
-        *CONTROL_ROWS,
-        *ranker_rows(profile),
-        *presets(profile),
-        *POINTS_ROWS,
-        *CEILING_ROWS,
-    )
-
-
-def generating(profile: Profile) -> tuple[Row, ...]:
-    """One answer or several, drawn or not; the same inputs and steps.
-
-    Whoever can read memberships in prototypes reads them.
-    """
-    tokens = make_settings("tokens", profile)
-    budget = asdict(
-        Budget(
-            pretrain_steps=0,
-            max_steps=tokens.steps,
-            batch_size=tokens.batch_size,
-            eval_every=tokens.validate_every,
-            patience=tokens.patience,
-        )
-    )
-
-    def ranker(row: str, label: str, name: str, **options: Any) -> Row:
-        options = {"prototypes": PROTOTYPES} | options
-        recipe = {"budget": budget, "options": options}
-        return Row(row, label, "ranker", name, recipe)
-
-    several = {"answers": ANSWERS}
-    # draws need the clean end of the noise as well, and a few steps each
-    drawn = {
-        "aggregate": "draws",
-        "earliest": 0.0,
-        "ema": True,
-        "learning_rate": 1e-3,
-        "sampler": "ddim",
-        "calls": 12,
-        "samples": 32,
-        "steps": tokens.steps,
-        "validate_every": 2 * tokens.validate_every,
-    }
-    painted = {
-        "aggregate": "draws",
-        "sampler": "ddim",
-        "calls": 5,
-        "samples": 16,
-    }
-    return (
-        *(
-            row
-            for row in CONTROL_ROWS
-            if row.id in ("random", "popularity", "mean-cosine", "label-cell")
-        ),
-        replace(
-            control(
-                "linear-radius",
-                "Linear map + radius, memberships",
-                prototypes=PROTOTYPES,
-            ),
-            id="linear-radius",
-        ),
-        control("nearest-users", "Nearest users"),
-        POINTS_ROWS[1],
-        POINTS_ROWS[0],
-        # one network, read in two ways
-        serendiff("points-draws", "Points, draws", "points", options=drawn),
-        serendiff(
-            "points-mean",
-            "Points, the same draws averaged",
-            "points",
-            options=drawn,
-            sampling={"aggregate": "mean"},
-        ),
-        serendiff(
-            "points-error",
-            "Points, denoising error",
-            "points",
-            options=drawn | {"aggregate": "error"},
-        ),
-        # the same question to whole portraits
-        serendiff(
-            "painter-draws", "Painter, draws", "painter", options=painted
-        ),
-        serendiff(
-            "painter-mean",
-            "Painter, the same draws averaged",
-            "painter",
-            options=painted,
-            sampling={"aggregate": "mean"},
-        ),
-        ranker("ranker", "Set ranker, one answer", "ranker"),
-        ranker("mmr", "Set ranker + MMR", "mmr"),
-        ranker("sog", "Set ranker + SOG", "sog"),
-        ranker("ranker-heads", "Set ranker, 8 answers", "ranker", **several),
-        ranker("mixture-density", "Mixture density", "mixture-density"),
-        ranker("explicit-mixture", "Explicit mixture", "explicit-mixture"),
-        serendiff("tokens", "SerenDiff (tokens)", "tokens"),
-        replace(
-            control("oracle-portrait", "Oracle on the portrait"),
-            needs_places=True,
-        ),
-        CEILING_ROWS[1],
-    )
-
-
 def presets(profile: Profile) -> tuple[Row, ...]:
     """The presets that draw portraits, in few calls at smoke."""
-    if profile.name != "smoke":
-        return PRESET_ROWS
-    # 1,000 network calls per user are minutes; the literal preset as a
-    # whole is a matter for the larger profiles
-    return tuple(_with_calls(row, 10) for row in PRESET_ROWS)
-
-
-def _with_calls(row: Row, calls: int) -> Row:
-    """A preset sampled by DDIM in few calls instead of T ancestral ones."""
-    if row.name == "tuned":
-        return row
-    return replace(
-        row,
-        label=f"{row.label}, {calls} calls",
-        recipe={"sampling": {"sampler": "ddim", "calls": calls}},
+    words, recipe = "", {}
+    if profile.name == "smoke":
+        # 1,000 network calls per user are minutes; the literal preset as a
+        # whole is a matter for the larger profiles
+        words = ", 10 calls"
+        recipe = {"sampling": {"sampler": "ddim", "calls": 10}}
+    paper = serendiff("paper", "SerenDiff (paper, literal)", "paper")
+    corrected = serendiff("corrected", "SerenDiff (corrected)", "corrected")
+    few = (
+        replace(row, label=row.label + words, recipe=recipe)
+        for row in (paper, corrected)
     )
-
-
-def painter(row: str, label: str, **recipe: Any) -> Row:
-    """``tuned`` without its linear shortcut.
-
-    Where the shortcut decides, samplers and readings change nothing.
-    """
-    return serendiff(row, label, "painter", **recipe)
+    return (*few, TUNED)

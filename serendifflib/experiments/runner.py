@@ -72,15 +72,14 @@ class Report:
 
     def text(self) -> str:
         """One line of counts, then one per failure."""
-        lines = [
+        counts = (
             f"{len(self.computed)} computed, {len(self.skipped)} already "
             f"there, {len(self.failures)} failed"
-        ]
-        lines += [
-            f"failed: {one.unit}: {one.error}: {one.message}"
-            for one in self.failures
-        ]
-        return "\n".join(lines)
+        )
+        failed = (
+            f"failed: {f.unit}: {f.error}: {f.message}" for f in self.failures
+        )
+        return "\n".join([counts, *failed])
 
 
 def run_units(
@@ -189,13 +188,11 @@ def _run_apart(
     try:
         (state,) = joblib.Parallel(n_jobs=2)([joblib.delayed(work)(unit)])
     except TerminatedWorkerError as error:
-        failure = Failure(
-            unit=str(unit),
-            error=type(error).__name__,
-            message="its worker process died (killed, or out of memory): "
-            "run again, with a smaller profile if memory is short",
-            created=_now(),
-            place=unit.place,
+        failure = _failure(
+            unit,
+            error,
+            "its worker process died (killed, or out of memory): run again, "
+            "with a smaller profile if memory is short",
         )
         store.save_failure(unit, failure)
         return failure
@@ -242,22 +239,21 @@ def _compute_unit(
 ) -> str | Failure:
     commit = provenance.commit()  # of the code that starts, not that ends
     start = time.perf_counter()
+    state: str | Failure
     try:
         outcome = compute(unit)
         run = _record(unit, outcome, commit, time.perf_counter() - start)
         store.save(run)
     # a model may fail in any way; the other units must not suffer
     except Exception as error:
-        failure = _failure(unit, error)
+        failure = _failure(unit, error, str(error))
         store.save_failure(unit, failure)
-        if progress:
-            print(
-                f"{unit}: {failure.error}: {failure.message}", file=sys.stderr
-            )
-        return failure
+        said, state = f"{failure.error}: {failure.message}", failure
+    else:
+        said, state = f"{run.seconds:.1f} s", "done"
     if progress:
-        print(f"{unit}: {run.seconds:.1f} s", file=sys.stderr)
-    return "done"
+        print(f"{unit}: {said}", file=sys.stderr)
+    return state
 
 
 def _record(
@@ -293,17 +289,20 @@ def _record(
     )
 
 
-def _failure(unit: Unit, error: Exception) -> Failure:
-    frames = traceback.extract_tb(error.__traceback__)
+def _failure(unit: Unit, error: Exception, message: str) -> Failure:
+    files = [
+        (Path(frame.filename), frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
     package = provenance.PACKAGE
     return Failure(
         unit=str(unit),
         error=type(error).__name__,
-        message=str(error),
+        message=message,
         where=tuple(
-            f"{Path(frame.filename).relative_to(package)}:{frame.lineno}"
-            for frame in frames
-            if Path(frame.filename).is_relative_to(package)
+            f"{path.relative_to(package)}:{line}"
+            for path, line in files
+            if path.is_relative_to(package)
         ),
         created=_now(),
         place=unit.place,

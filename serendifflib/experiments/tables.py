@@ -19,7 +19,7 @@ from serendifflib.errors import ConfigError
 from serendifflib.evaluation.paper import row_key
 from serendifflib.experiments import questions, recipes
 from serendifflib.experiments.records import RecordStore, Unit, recorded
-from serendifflib.experiments.rows import Row, controls, generating
+from serendifflib.experiments.rows import Row
 from serendifflib.experiments.runner import Report, run_units
 from serendifflib.experiments.versions import parts_of
 from serendifflib.io import content_hash
@@ -59,26 +59,19 @@ class Table:
     world_users: dict[str, int] = field(default_factory=dict)
 
 
+ONE = WORLDS[:1]
 TABLES = {
     table.id: table
     for table in (
-        Table("controls", "SerenDiff among controls and ceilings", controls),
-        Table("table2", "Diffusion steps", questions.table2, ("synthetic",)),
         Table(
-            "calls",
-            "Network calls of one model",
-            questions.calls,
-            ("synthetic",),
+            "controls",
+            "SerenDiff among controls and ceilings",
+            questions.controls,
         ),
-        Table(
-            "table3", "Sizes of the portrait", questions.table3, ("synthetic",)
-        ),
-        Table(
-            "readings",
-            "Readings of the text",
-            questions.readings,
-            ("synthetic",),
-        ),
+        Table("table2", "Diffusion steps", questions.table2, ONE),
+        Table("calls", "Network calls of one model", questions.calls, ONE),
+        Table("table3", "Sizes of the portrait", questions.table3, ONE),
+        Table("readings", "Readings of the text", questions.readings, ONE),
         Table(
             "curve",
             "How far does training take each recipe?",
@@ -89,7 +82,7 @@ TABLES = {
             "labels",
             "How many labels?",
             questions.labels,
-            ("synthetic", "synthetic-weak"),
+            WORLDS[:2],
             # 8,000 labels are 70% of the users of a fold
             world_users=dict.fromkeys(("smoke", "laptop", "paper"), 12_000),
         ),
@@ -116,14 +109,11 @@ TABLES = {
         Table(
             "generating",
             "When does generating help?",
-            generating,
+            questions.generating,
             (*FORKED, *WORLDS, "synthetic-human", "synthetic-human-null"),
         ),
     )
 }
-
-
-# ---------------------------------------------------------------- running
 
 
 def find_table(table: str) -> Table:

@@ -1,7 +1,6 @@
 """Candidate lists: distinct, even over the cells, the same for everybody."""
 
 import hashlib
-import io
 import itertools
 import os
 import signal
@@ -24,7 +23,6 @@ from serendifflib.evaluation.candidates import (
     draw_candidates,
     fold_candidates,
 )
-from serendifflib.io import content_hash
 from serendifflib.portrait.fold import prepare_fold
 
 
@@ -412,23 +410,11 @@ def test_missing_file_and_cut_file(tmp_path, lists):
             Candidates.load(path)
 
 
-def test_wrong_shapes_and_objects_are_refused(tmp_path, lists):
+def test_objects_are_refused(tmp_path):
     path = tmp_path / "lists.npz"
-    for wrong in (
-        {"items": np.array([{}], dtype=object)},
-        {"items": np.zeros((3, 4)), "positive": np.zeros(3)},
-        {"items": np.zeros(3, int), "positive": np.zeros(3, int)},
-        {"items": np.ones((3, 4), int), "positive": np.full(3, 4)},
-    ):
-        checksum = ""
-        if "positive" in wrong:
-            checksum = content_hash(wrong["items"], wrong["positive"])
-        stream = io.BytesIO()
-        checked = np.frombuffer(checksum.encode(), dtype=np.uint8)
-        np.savez(stream, **wrong, checksum=checked)
-        path.write_bytes(stream.getvalue())
-        with pytest.raises(CheckpointError):
-            Candidates.load(path)
+    np.savez(path, items=np.array([{}], dtype=object), checksum=np.zeros(1))
+    with pytest.raises(CheckpointError):
+        Candidates.load(path)
 
 
 def test_killed_while_saving_leaves_the_old_file(tmp_path, lists):

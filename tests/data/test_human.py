@@ -166,7 +166,7 @@ def test_beliefs_by_the_readme(tmp_path):
     assert beliefs["isSeen"].tolist() == [0, 1, -1, 0]
     rows[0] = (*rows[0][:5], 5.5, *rows[0][6:])
     write(tmp_path / "belief_data.csv", BELIEF_HEADER, rows)
-    with pytest.raises(DataError, match="'userPredictRating': 5.5 is not"):
+    with pytest.raises(DataError, match="'userPredictRating': '5.5' is not"):
         read_beliefs(tmp_path)
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
+from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
 from serendifflib.data import vocabulary as words
-from serendifflib.data.human import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 from serendifflib.data.law import THEMES_PER_GENRE
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.world import LAWS, SIZES, World

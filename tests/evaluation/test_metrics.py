@@ -85,12 +85,8 @@ def test_nan_names_model_and_case():
     scores = torch.zeros(3, 4)
     scores[1, 2] = math.nan
     with pytest.raises(ModelError, match=r"Wobbly: NaN .* case 1"):
-        metrics.ranks(
-            scores,
-            torch.zeros(3, dtype=torch.int64),
-            generator=seeded(),
-            model_name="Wobbly",
-        )
+        positive = torch.zeros(3, dtype=torch.int64)
+        metrics.rank_counts(scores, positive, model_name="Wobbly")
 
 
 @pytest.mark.parametrize("column", [-1, 4])

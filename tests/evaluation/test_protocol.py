@@ -103,14 +103,6 @@ def test_another_seed_breaks_ties_otherwise(task):
     ).any()
 
 
-def test_user_ids_are_shown(task):
-    ids = np.array([f"u{n}" for n in range(2 * CASES)], dtype=object)
-    table = evaluate(
-        ByItem(torch.zeros(101)), *task, generator=seeded(), user_ids=ids
-    )
-    assert table["user_id"].tolist()[:3] == ["u0", "u2", "u4"]
-
-
 def test_no_case_gives_an_empty_table(task):
     table = evaluate(
         ByItem(torch.zeros(101)), *take(task, slice(0)), generator=seeded()

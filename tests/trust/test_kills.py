@@ -89,7 +89,12 @@ def fit(folder, fold, settings):
     fitting.train = functools.partial(train, checkpoint_seconds=0.0)
     changes = {**settings, "pretrain_steps": 8, "steps": 12, "patience": 9}
     workbench._load_or_fit(
-        fold, PROFILES["smoke"], "tuned", 0, False, "cpu", changes
+        fold,
+        PROFILES["smoke"],
+        "tuned",
+        progress=False,
+        device="cpu",
+        **changes,
     )
 
 
@@ -342,7 +347,12 @@ def test_a_killed_pre_training_is_not_done_again(
 
     def fit():
         return workbench._load_or_fit(
-            tiny_fold, PROFILES["smoke"], "tuned", 0, False, "cpu", changes
+            tiny_fold,
+            PROFILES["smoke"],
+            "tuned",
+            progress=False,
+            device="cpu",
+            **changes,
         )
 
     whole = fit()
@@ -382,8 +392,9 @@ def test_a_damaged_checkpoint_of_the_cache_starts_again(
 ):
     def fit():
         return workbench._load_or_fit(
-            tiny_fold, PROFILES["smoke"], "tuned", 0, False, "cpu",
-            {**tiny_settings, "steps": 4},
+            tiny_fold, PROFILES["smoke"], "tuned",
+            progress=False, device="cpu",
+            **{**tiny_settings, "steps": 4},
         )  # fmt: skip
 
     whole = fit()

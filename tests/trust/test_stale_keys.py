@@ -8,6 +8,7 @@ to a key of its own, and no change must lead to the one that is there.
 import dataclasses
 import itertools
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -115,10 +116,19 @@ def candidates_file(way, folder):
 
 
 def model_folder(way, folder):
-    found = prepared._load_or_fit(
-        way.fold, PROFILES["smoke"], way.draw["preset"], way.draw["seed"],
-        False, "cpu", way.fit,
-    )  # fmt: skip
+    def where(path, load):
+        return path.parent
+
+    with mock.patch.object(prepared, "_cached", where):
+        found = prepared._load_or_fit(
+            way.fold,
+            PROFILES["smoke"],
+            way.draw["preset"],
+            seed=way.draw["seed"],
+            progress=False,
+            device="cpu",
+            **way.fit,
+        )
     found.mkdir(parents=True, exist_ok=True)
     return {found.name} - way.seen
 
@@ -133,7 +143,6 @@ def key_of(
     )
     some = Candidates(torch.arange(1, 7).view(2, 3), torch.tensor([0, 2]))
     monkeypatch.setattr(prepared, "fold_candidates", lambda *_, **__: some)
-    monkeypatch.setattr(prepared, "_load_saved", lambda folder, *_: folder)
     seen = set()
 
     def changed(kind, *changes):

@@ -79,7 +79,12 @@ def test_one_model_is_trained_once(tiny_fold, tiny_settings, tmp_path):
         fitting.train = counted  # in this process alone
         changes = {**tiny_settings, "steps": 6}
         workbench._load_or_fit(
-            tiny_fold, PROFILES["smoke"], "tuned", 0, False, "cpu", changes
+            tiny_fold,
+            PROFILES["smoke"],
+            "tuned",
+            progress=False,
+            device="cpu",
+            **changes,
         )
 
     together([fit, fit], tmp_path / "both")

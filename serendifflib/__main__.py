@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import bisect
 import contextlib
 import csv
 import io
-import itertools
 import os
 import re
 import sys
-import unicodedata
 import warnings
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from serendifflib.errors import ConfigError, DataError, SerenDiffError
 from serendifflib.profiles import PROFILES
-
-if TYPE_CHECKING:  # what takes long to load is loaded inside main
-    import pandas as pd
+from serendifflib.terminal import (
+    harmless,
+    print_lines,
+    print_notes,
+    print_table,
+)
 
 EXAMPLES = """examples:
   python -m serendifflib data list
@@ -80,15 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _lacks_memory(error: Exception) -> bool:
     """Whether memory ran out; torch and the loader have no type for it."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error)
-        for words in (
-            "failed to map segment",
-            "allocate memory",
-            "out of memory",
-            "can't start new thread",
-        )
-    )
+    said = "map segment|allocate memory|out of memory|start new thread"
+    known = re.search(said, str(error))
+    return isinstance(error, MemoryError) or known is not None
 
 
 def _refused(message: str) -> int:
@@ -229,7 +223,7 @@ def _add_trace(commands) -> None:
 def _data_list(options) -> None:
     from serendifflib.data.sources import list_datasets
 
-    _print(list_datasets())
+    print_table(list_datasets())
 
 
 def _data_fetch(options) -> None:
@@ -251,9 +245,8 @@ def _data_check(options) -> None:
         answer = ["can be fitted", "no" if reason else "yes", "", not reason]
         report.loc[len(report)] = answer
     is_note = report["what"] == "note"
-    _print(report[~is_note])
-    for note in report["found"][is_note]:
-        print(f"note: {harmless(note)}")
+    print_table(report[~is_note])
+    print_notes(report["found"][is_note])
     if reason:
         raise DataError(f"cannot be fitted: {reason}")
 
@@ -268,8 +261,7 @@ def _data_convert(options) -> None:
         layout=None if options.layout == "auto" else options.layout,
         columns=parse_columns(options.columns or ""),
     )
-    for note in notes:
-        print(f"note: {harmless(note)}")
+    print_notes(notes)
     print(harmless(f"{rows:,} rows: {options.out}"))
 
 
@@ -277,14 +269,12 @@ def _file_options(options) -> dict[str, object]:
     """What was said about a file, for ``load_dataset``."""
     from serendifflib.data.layouts import parse_columns
 
-    said: dict[str, object] = {}
-    if options.layout:
-        said["layout"] = options.layout
-    if options.columns:
-        said["columns"] = parse_columns(options.columns)
-    if options.texts_describe_items:
-        said["texts_describe_items"] = True
-    return said
+    said = {
+        "layout": options.layout,
+        "columns": parse_columns(options.columns or ""),
+        "texts_describe_items": options.texts_describe_items,
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _recommend(options) -> None:
@@ -319,7 +309,7 @@ def _recommend(options) -> None:
             f"{options.user or options.items!r}, who has every item that has "
             "a review and is not excluded"
         )
-    _print(table.drop(columns="item"))
+    print_table(table.drop(columns="item"))
     if options.out:
         _write_table(table, options.out)
     best = model.explain(**who, item=table["item"].iloc[0])
@@ -358,8 +348,7 @@ def _load(options, profile):
     )
     print(harmless(data.source))
     print(f"times: {data.span}")
-    for note in data.notes:
-        print(f"note: {harmless(note)}")
+    print_notes(data.notes)
     if not data.has_labels:
         print(
             "These data have no serendipity labels. The model is trained on "
@@ -424,57 +413,39 @@ def _safe(user: str) -> str:
 
 
 def _run(options) -> int:
+    from serendifflib.experiments.agenda import run_all
     from serendifflib.experiments.runner import live, recorded
     from serendifflib.experiments.tables import run_table
     from serendifflib.profiles import current_profile
 
     if options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}: choose at least 1")
+    profile = current_profile(options.profile)
+    how = {
+        "n_jobs": options.jobs,
+        "store": live() if options.live else recorded(),
+        "progress": True,
+    }
     if options.table == "all":
-        return _run_all(options)
-    if options.minutes is not None:
-        raise ConfigError("--minutes belongs to `run all`")
-    folds = None
-    if options.folds:
-        parts = [part.strip() for part in options.folds.split(",")]
-        if not all(part.isascii() and part.isdigit() for part in parts):
-            raise ConfigError(
-                f"--folds is {options.folds!r}: write numbers with commas "
-                "between, e.g. 0,1"
-            )
-        folds = [int(part) for part in parts]
-    report = run_table(
-        options.table,
-        options.data,
-        profile=current_profile(options.profile),
-        models=options.models.split(",") if options.models else None,
-        folds=folds,
-        seed=options.seed,
-        n_jobs=options.jobs,
-        store=live() if options.live else recorded(),
-        progress=True,
-    )
-    _print_lines(report.text())
-    return 0 if report.ok else 1
-
-
-def _run_all(options) -> int:
-    from serendifflib.experiments.agenda import run_all
-    from serendifflib.experiments.runner import live, recorded
-    from serendifflib.profiles import current_profile
-
-    for option in ("data", "models", "folds", "seed"):
-        if getattr(options, option):
-            raise ConfigError(f"run all takes no --{option}")
-    report, left = run_all(
-        current_profile(options.profile),
-        minutes=options.minutes,
-        n_jobs=options.jobs,
-        store=live() if options.live else recorded(),
-        progress=True,
-    )
+        for option in ("data", "models", "folds", "seed"):
+            if getattr(options, option):
+                raise ConfigError(f"run all takes no --{option}")
+        report, left = run_all(profile, minutes=options.minutes, **how)
+    else:
+        if options.minutes is not None:
+            raise ConfigError("--minutes belongs to `run all`")
+        left = Counter()
+        report = run_table(
+            options.table,
+            options.data,
+            profile=profile,
+            models=options.models.split(",") if options.models else None,
+            folds=_folds(options.folds) if options.folds else None,
+            seed=options.seed,
+            **how,
+        )
     if report is not None:
-        _print_lines(report.text())
+        print_lines(report.text())
     for what, count in left.items():
         print(f"left: {what}: {count}")
     if report is None:
@@ -482,64 +453,19 @@ def _run_all(options) -> int:
     return 0 if report is None or report.ok else 1
 
 
+def _folds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(
+            f"--folds is {text!r}: write numbers with commas between, e.g. 0,1"
+        )
+    return [int(part) for part in parts]
+
+
 def _trace(options) -> None:
     from serendifflib.experiments.runner import trace
 
-    _print_lines(trace(options.table, options.cell))
-
-
-# control characters, line breaks, and what turns the direction of writing
-_COMMANDS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-)
-WIDEST = 60  # columns of the terminal for one column of a table
-
-
-def harmless(text: str) -> str:
-    r"""Text of a data set without what a terminal takes for a command.
-
-    >>> harmless("red: \x1b[31m")
-    'red: \ufffd[31m'
-    """
-    return _COMMANDS.sub("\ufffd", text)
-
-
-def _print_lines(text: str) -> None:
-    """Print lines of our own, of which each may hold text of the data."""
-    for line in text.split("\n"):
-        print(harmless(line))
-
-
-def _print(table: pd.DataFrame) -> None:
-    import pandas as pd
-
-    with pd.option_context(
-        "display.max_columns", None,
-        "display.max_rows", None,
-        "display.max_colwidth", None,
-        "display.width", 250,
-        "display.precision", 3,
-        "display.unicode.east_asian_width", True,
-    ):  # fmt: skip
-        shown = table.map(
-            lambda value: (
-                _narrow(harmless(value)) if isinstance(value, str) else value
-            )
-        )
-        print(shown.to_string(index=False))
-
-
-def _narrow(text: str) -> str:
-    """At most :data:`WIDEST` columns; wide letters take two."""
-    ends = list(
-        itertools.accumulate(
-            2 if unicodedata.east_asian_width(letter) in "WF" else 1
-            for letter in text
-        )
-    )
-    if not text or ends[-1] <= WIDEST:
-        return text
-    return text[: bisect.bisect_right(ends, WIDEST - 3)] + "..."
+    print_lines(trace(options.table, options.cell))
 
 
 if __name__ == "__main__":

@@ -718,7 +718,7 @@ def test_a_pipe_is_refused(cli):
 
 
 def test_wide_letters_and_commands():
-    from serendifflib.__main__ import _narrow, harmless
+    from serendifflib.terminal import _narrow, harmless
 
     assert _narrow("x" * 61) == "x" * 57 + "..."
     assert _narrow("x" * 60) == "x" * 60

@@ -215,13 +215,14 @@ def read_serendipity_2018(
         ConfigError: an option has an unknown value.
         DataError: a file is missing or breaks its format.
     """
-    if label_column not in (*LABEL_COLUMNS, "any"):
-        raise ConfigError(
-            f"unknown label_column {label_column!r}: choose any or one of "
-            f"{', '.join(LABEL_COLUMNS)}"
-        )
-    if users not in ("answered", "all"):
-        raise ConfigError(f"unknown users {users!r}: choose answered or all")
+    for name, value, known in (
+        ("label_column", label_column, ("any", *LABEL_COLUMNS)),
+        ("users", users, ("answered", "all")),
+    ):
+        if value not in known:
+            raise ConfigError(
+                f"unknown {name} {value!r}: choose one of {', '.join(known)}"
+            )
     folder = Path(folder)
     path = folder / "answers.csv"
     chosen = LABEL_COLUMNS if label_column == "any" else (label_column,)
@@ -242,13 +243,9 @@ def read_serendipity_2018(
             past = _table(part, texts, path)
             tables.append(check_rows(past, where=str(path)))
     frame, notes = tidy(pd.concat(tables, ignore_index=True))
-    unknown = int((~known).sum())
-    if unknown:
-        notes = (
-            f"{unknown:,} answers say nothing about {label_column}; they "
-            "count as label 0.",
-            *notes,
-        )
+    if unknown := int((~known).sum()):
+        silent = f"{unknown:,} answers say nothing about {label_column}"
+        notes = (f"{silent}; they count as label 0.", *notes)
     return Interactions(
         name="serendipity-2018",
         frame=frame,
@@ -277,16 +274,14 @@ def _films(
             if tag := " ".join(tag.lower().split()):
                 words.setdefault(item.strip(), Counter())[tag] += 1
     titles, texts = {}, {}
-    for row in movies.itertuples(index=False):
-        item = row.movieId.strip()
-        if item in titles:
+    for movie, title, genres, *names in movies.itertuples(index=False):
+        if (item := movie.strip()) in titles:
             raise DataError(
                 f"{folder / 'movies.csv'}: film {shown(item)} stands twice"
             )
-        titles[item] = plain_title(row.title)
-        names = ". ".join(getattr(row, column) for column in people)
+        titles[item] = plain_title(title)
         texts[item] = describe(
-            titles[item], row.genres, names, words.get(item)
+            titles[item], genres, ". ".join(names), words.get(item)
         )
     return titles, texts
 

@@ -62,6 +62,12 @@ def find_id(
     return place
 
 
+def period(times: pd.Series) -> str:
+    """First and last of some times in seconds, e.g. for a check by eye."""
+    ends = (np.datetime64(int(t), "s") for t in (times.min(), times.max()))
+    return " to ".join(str(end).replace("T", " ") for end in ends)
+
+
 @dataclass(frozen=True)
 class Interactions:
     """A validated table of interactions, ordered by user and time.
@@ -94,13 +100,8 @@ class Interactions:
 
     @property
     def span(self) -> str:
-        """First and last time of the rows, e.g. for a check by eye."""
-        times = self.frame["timestamp"]
-        first, last = (
-            f"{np.datetime64(int(value), 's')}".replace("T", " ")
-            for value in (times.min(), times.max())
-        )
-        return f"{first} to {last} (UTC)"
+        """First and last time of the rows."""
+        return f"{period(self.frame['timestamp'])} (UTC)"
 
     @cached_property
     def users(self) -> np.ndarray:

@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from serendifflib.data.interactions import COLUMNS, Interactions
-from serendifflib.data.reading import ROWS, Table, open_table
+from serendifflib.data.interactions import COLUMNS, Interactions, period
+from serendifflib.data.reading import open_table
 from serendifflib.data.schema import check_rows, sentences, shown, tidy
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.io import atomic_path
@@ -93,10 +92,9 @@ class Source:
     Attributes:
         where: file or table that the messages name.
         columns: ours -> theirs; what is not there is absent.
-        layout: name of the layout.
+        layout: its name.
         remarks: values that had to be read (:func:`check_rows`).
-        titles: item id -> title, as far as the file was read.
-        unsure: items with two titles.
+        titles: item id -> title, so far; ``unsure``: items with two titles.
     """
 
     where: str
@@ -158,10 +156,9 @@ class Source:
                 self.unsure.add(item)
 
     def titles_of_items(self) -> dict[str, str]:
-        """The titles, or none if the column cannot hold titles of items.
+        """The titles; none if they must be headlines of reviews.
 
-        In some files ``title`` is the headline of a review: one item has
-        many, or many items have the same.
+        Then one item has many, or many items have the same.
         """
         n_items, n_titles = len(self.titles), len(set(self.titles.values()))
         if 10 * len(self.unsure) > n_items or 2 * n_titles <= n_items > 1:
@@ -170,14 +167,12 @@ class Source:
 
     def notes(self) -> tuple[str, ...]:
         """How the columns were read, and what was read in them."""
-        notes = []
-        others = [
+        others = ", ".join(
             f"{our} from {shown(their)}"
             for our, their in self.columns.items()
             if our != their
-        ]
-        if others:
-            notes.append(f"Columns ({self.layout}): {', '.join(others)}.")
+        )
+        notes = [f"Columns ({self.layout}): {others}."] if others else []
         for column in ("rating", "label"):
             if column not in self.columns:
                 notes.append(f"There is no column for {column}.")
@@ -227,17 +222,13 @@ def columns_of(
         )
     for name in [layout] if layout else LAYOUTS:
         known = LAYOUTS[name] | chosen
-        needed = [column for column in NEEDED if column in known]
+        needed = [known[c] for c in (*NEEDED, "review") if c in known]
+        lacking = [column for column in needed if column not in header]
+        if not lacking:
+            there = {our: c for our, c in known.items() if c in header}
+            break
         if layout:
-            needed = [*needed, *(c for c in ("review",) if c in LAYOUTS[name])]
-        if lacking := [c for c in needed if known[c] not in header]:
-            if layout:
-                raise _no_column(where, known[lacking[0]], header)
-            continue
-        if not layout and known.get("review") not in header:
-            continue
-        there = {our: their for our, their in known.items() if their in header}
-        break
+            raise _no_column(where, lacking[0], header)
     else:
         there, name = _likely(header, chosen, where), "by their names"
     _check_spelling(there, header, where)
@@ -294,9 +285,8 @@ def checked_parts(
     *,
     layout: str | None = None,
     columns: Mapping[str, str] | None = None,
-    rows: int = ROWS,
 ) -> tuple[Source, Iterator[pd.DataFrame]]:
-    """A file as checked tables of at most ``rows`` rows, in file order.
+    """A file as checked tables, part by part in file order.
 
     Returns:
         The source, which knows more with every part, and the parts.
@@ -308,19 +298,17 @@ def checked_parts(
     source = columns_of(
         table.header, where=str(path), layout=layout, columns=columns
     )
-    return source, _checked(source, table, rows)
 
+    def parts() -> Iterator[pd.DataFrame]:
+        empty = True
+        for part in table.parts(list(source.columns.values())):
+            if len(part):
+                empty = False
+                yield source.clean(part)
+        if empty:
+            raise DataError(f"{path}: there are no rows below the header")
 
-def _checked(
-    source: Source, table: Table, rows: int
-) -> Iterator[pd.DataFrame]:
-    empty = True
-    for part in table.parts(list(source.columns.values()), rows):
-        if len(part):
-            empty = False
-            yield source.clean(part)
-    if empty:
-        raise DataError(f"{source.where}: there are no rows below the header")
+    return source, parts()
 
 
 def read_file(
@@ -415,11 +403,7 @@ def gather(
 def warnings_of(frame: pd.DataFrame) -> tuple[str, ...]:
     """What looks wrong in a table that breaks no rule of the schema."""
     times = frame["timestamp"]
-    first, last = (
-        str(np.datetime64(int(value), "s")).replace("T", " ")
-        for value in (times.min(), times.max())
-    )
-    span = f"the times run from {first} to {last}"
+    span = f"the times run from {period(times)}"
     if times.max() < FIRST_OF_1971:
         hint = ""
         if times.between(19_000_101, 21_001_231).all():
@@ -446,16 +430,14 @@ def write_parts(
             written.
     """
     written = 0
-    with atomic_path(out) as temporary:
+    with (
+        atomic_path(out) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as stream,
+    ):
         for part in parts:
             if "title" in source.columns:
                 part["title"] = part["item_id"].map(source.titles)
-            part.to_csv(
-                temporary,
-                mode="a" if written else "w",
-                header=not written,
-                index=False,
-            )
+            part.to_csv(stream, header=not written, index=False)
             written += len(part)
     return written
 

@@ -131,7 +131,7 @@ def readable(source: Source, path: Path) -> Path:
     if source.member_sha256:
         files = _member_files(source, path)
         for file, sha256 in zip(files, source.member_sha256, strict=True):
-            verify(file, sha256=sha256)
+            verify(file or path, sha256=sha256)
     return path
 
 

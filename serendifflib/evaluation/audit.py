@@ -161,7 +161,9 @@ def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _rows(paper: PaperTable) -> Iterator[tuple[dict, Mapping[str, float]]]:
+def _rows(
+    paper: PaperTable,
+) -> Iterator[tuple[dict[str, str], Mapping[str, float]]]:
     """Task, data and row of every printed row, and its numbers."""
     for panel in paper.panels:
         for row in panel.rows:

@@ -77,17 +77,15 @@ class Candidates:
             with np.load(path, allow_pickle=False) as stored:
                 items, positive = stored["items"], stored["positive"]
                 checksum = stored["checksum"].tobytes().decode("ascii")
+            if content_hash(items, positive) != checksum:
+                raise ValueError("its checksum is another")
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: no such candidate file") from error
         except Exception as error:  # one wrong byte can raise anything
-            checksum, fault = None, error
-        else:
-            fault = None
-        if fault or content_hash(items, positive) != checksum:
             raise CheckpointError(
                 f"{path}: the candidate file is damaged; delete it and the "
                 "lists are drawn again"
-            ) from fault
+            ) from error
         return cls(torch.from_numpy(items), torch.from_numpy(positive))
 
 

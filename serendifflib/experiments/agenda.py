@@ -22,9 +22,8 @@ from serendifflib.experiments.runner import Report, run_units
 from serendifflib.experiments.tables import TABLES, make_units
 from serendifflib.profiles import Profile
 
+# the tables that carry the verdict; the others ask single questions
 FIRST = ("controls", "table4", "curve")
-"""The tables that carry the verdict; the others ask single questions."""
-
 LIKE_BOOKS = "synthetic-like-serenlens-books"
 
 

@@ -201,11 +201,12 @@ def auc_rows(
     judged = {name: t[t["surprising"].notna()] for name, t in space.items()}
     drawn = {
         name: [
-            resample_counts(int(n), n=RESAMPLES, generator=generator)
-            for n in (
-                (t["surprising"] == 1).sum(),
-                (t["surprising"] == 0).sum(),
+            resample_counts(
+                int((t["surprising"] == kind).sum()),
+                n=RESAMPLES,
+                generator=generator,
             )
+            for kind in (1, 0)
         ]
         for name, t in judged.items()
     }
@@ -223,10 +224,8 @@ def auc_rows(
             mine.append((name, won.mean(), near, values))
         together = np.mean([values for *_, values in mine], axis=0)
         mean, near = (np.mean([row[k] for row in mine]) for k in (1, 2))
-        for name, value, close, values in [
-            *mine,
-            ("all", mean, near, together),
-        ]:
+        mine.append(("all", mean, near, together))
+        for name, value, close, values in mine:
             low, high = percentile_bounds(values, 0.95)
             rows.append(
                 {"score": score, "reader": name, "value": float(value)}

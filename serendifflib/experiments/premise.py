@@ -57,10 +57,7 @@ def summarise(answers: pd.DataFrame) -> dict[str, Any]:
         "correlation": asked.corr().round(4).to_numpy().tolist(),
         "weights": {
             name: logit_weights(answers, columns).round(4).to_dict("records")
-            for name, columns in (
-                ("axes", AXES),
-                ("all", (*AXES, *BESIDE)),
-            )
+            for name, columns in (("axes", AXES), ("all", AXES + BESIDE))
         },
         "persons": person_effects(answers).round(6).to_dict("records"),
     }
@@ -129,7 +126,7 @@ def shares(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
 
     Args:
         people: people by relevance and unexpectedness, [5, 5].
-        surprised: those of them who are surprised, [5, 5].
+        surprised: those of them who are surprised.
 
     Returns:
         25 rows: ``relevance``, ``unexpectedness`` (1 to 5), ``n``,
@@ -151,25 +148,16 @@ def agreed(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
         Rows ``neither``, ``unexpected``, ``relevant``, ``both``; columns
         ``n``, ``value``, ``low``, ``high``.
     """
-    n = _in_quarters(people)
-    hits = _in_quarters(surprised)
-    return pd.DataFrame(
-        {
-            name: (n[place], *wilson_interval(hits[place], n[place]))
-            for name, place in (
-                ("neither", (0, 0)),
-                ("unexpected", (0, 1)),
-                ("relevant", (1, 0)),
-                ("both", (1, 1)),
-            )
-        },
-        index=["n", "value", "low", "high"],
-    ).T
-
-
-def _in_quarters(counts: np.ndarray) -> np.ndarray:
-    halves = np.add.reduceat(np.asarray(counts), [0, 3], axis=0)
-    return np.add.reduceat(halves, [0, 3], axis=1)
+    n, hits = (
+        np.add.reduceat(np.add.reduceat(np.asarray(c), [0, 3], 0), [0, 3], 1)
+        for c in (people, surprised)
+    )
+    names = ("neither", "unexpected", "relevant", "both")
+    lines = [
+        (float(count), *wilson_interval(hit, count))
+        for count, hit in zip(n.ravel(), hits.ravel(), strict=True)
+    ]
+    return pd.DataFrame(lines, names, ["n", "value", "low", "high"])
 
 
 def fit_law(
@@ -185,8 +173,8 @@ def fit_law(
 
     Args:
         law: one of :data:`LAWS`.
-        people: [5, 5].
-        surprised: [5, 5].
+        people: see :func:`shares`.
+        surprised: likewise.
 
     Returns:
         Shares [5, 5] and the log-likelihood.
@@ -221,15 +209,11 @@ def _sum(x: np.ndarray, rows: int) -> np.ndarray:
     return a[:, None] + b[None, :]
 
 
-def _product(x: np.ndarray, rows: int) -> np.ndarray:
-    return expit(x[:rows])[:, None] * expit(x[rows:-1])[None, :]
-
-
-def _odds(x: np.ndarray, rows: int) -> np.ndarray:
-    return expit(x[:rows, None] + x[None, rows:-1])
-
-
-_SHAPES = {"sum": _sum, "product": _product, "odds": _odds}
+_SHAPES = {
+    "sum": _sum,
+    "product": lambda x, rows: np.outer(expit(x[:rows]), expit(x[rows:-1])),
+    "odds": lambda x, rows: expit(np.add.outer(x[:rows], x[rows:-1])),
+}
 
 
 def log_likelihood(p: np.ndarray, n: np.ndarray, k: np.ndarray) -> float:
@@ -264,8 +248,8 @@ def held_out_losses(
     random split of them is a random split of the people.
 
     Args:
-        people: [5, 5].
-        surprised: [5, 5].
+        people: see :func:`shares`.
+        surprised: likewise.
         folds: number of folds.
         generator: decides who falls into which.
 
@@ -275,20 +259,17 @@ def held_out_losses(
     """
     n, k = np.asarray(people), np.asarray(surprised)
     cells = np.arange(n.size).reshape(n.shape)
-    cell = np.concatenate(
-        [
-            np.repeat(cells.ravel(), k.ravel()),
-            np.repeat(cells.ravel(), (n - k).ravel()),
-        ]
+    cell = np.repeat(
+        np.tile(cells.ravel(), 2), np.concatenate([k.ravel(), (n - k).ravel()])
     )
     hit = np.arange(len(cell)) < k.sum()
     fold = torch.randperm(len(cell), generator=generator).numpy() % folds
     losses = {law: np.zeros(len(cell)) for law in (*LAWS, "table")}
     for number in range(folds):
         out = fold == number
-        some = np.bincount(cell[~out], minlength=n.size).reshape(n.shape)
-        pleased = np.bincount(cell[~out & hit], minlength=n.size).reshape(
-            n.shape
+        some, pleased = (
+            np.bincount(cell[chosen], minlength=n.size).reshape(n.shape)
+            for chosen in (~out, ~out & hit)
         )
         for law, loss in losses.items():
             if law == "table":

@@ -26,10 +26,7 @@ LIBRARIES = (
 
 @functools.cache
 def commit(root: Path | None = None) -> tuple[str, bool]:
-    """Commit of the checkout and whether its library code was changed.
-
-    Args:
-        root: the checkout; default this project's.
+    """Commit of a checkout, this project's, and whether its code was changed.
 
     Returns:
         ("unknown", True) outside a checkout or without git.
@@ -60,18 +57,15 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-@functools.cache
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that shape a result."""
     found = {"python": platform.python_version()}
-    return found | {name: _version(name) for name in LIBRARIES}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
 
 
 def device_name(device: torch.device | str = "cpu") -> str:

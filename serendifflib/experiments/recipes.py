@@ -62,8 +62,7 @@ class Recipe:
     """How to make the model of a row and what to judge it on.
 
     Attributes:
-        model: ``serendiff``, ``control``, ``ranker`` or
-            ``rival``.
+        model: one of :data:`MODELS`.
         name: preset, control or rival.
         options: what replaces the model's defaults.
         sampling: SerenDiff's settings that are replaced *after* training
@@ -150,22 +149,11 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         folder = cache_dir() / "rivals" / f"{unit.key()[:32]}-{task}"
         model, numbers = _fit(recipe, bench, grid, unit.seed, folder)
         shutil.rmtree(folder, ignore_errors=True)  # what a stop left there
-        started = time.perf_counter()
-        table = evaluate(
-            model,
-            bench.test,
-            bench.test_candidates,
-            generator=torch.Generator().manual_seed(unit.seed),
-            top=TOP,
-        )
-        seconds = time.perf_counter() - started
-        numbers["score_seconds"] = seconds
-        numbers["inference_seconds"] = seconds / max(1, len(table))
+        table, judged = _judge(model, bench, measures, unit.seed)
+        numbers |= judged
         if on_gpu:
             peak = torch.cuda.max_memory_allocated()
             numbers["peak_megabytes"] = peak / 2**20
-        if len(table):
-            numbers |= _of_lists(measures, table, bench.test)
         cases[task] = Cases.of(table)
         checksums.append(bench.test_candidates.checksum)
         first = "" if task == tasks[0] else f"{task}_"
@@ -178,12 +166,25 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
     )
 
 
-def _of_lists(
-    measures: ListMeasures, table: pd.DataFrame, test: Examples
-) -> dict[str, float]:
-    """Means of the measures of the cases' best items."""
-    found = measures.per_case(np.stack(table["top"]), test)
-    return {name: float(values.mean()) for name, values in found.items()}
+def _judge(
+    model: Recommender, bench: PreparedFold, measures: ListMeasures, seed: int
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Ranks of the test cases, seconds, and measures of the best items."""
+    started = time.perf_counter()
+    table = evaluate(
+        model,
+        bench.test,
+        bench.test_candidates,
+        generator=torch.Generator().manual_seed(seed),
+        top=TOP,
+    )
+    seconds = time.perf_counter() - started
+    numbers = {"score_seconds": seconds}
+    numbers["inference_seconds"] = seconds / max(1, len(table))
+    if len(table):
+        found = measures.per_case(np.stack(table["top"]), bench.test)
+        numbers |= {name: float(v.mean()) for name, v in found.items()}
+    return table, numbers
 
 
 @functools.lru_cache(maxsize=2)
@@ -234,7 +235,7 @@ def _changed(bench: PreparedFold, recipe: Recipe) -> PreparedFold:
 
 
 def other_candidates(
-    fold: FoldData, test: Examples, how: str, n_candidates: int, seed: int = 0
+    fold: FoldData, test: Examples, how: str, n_candidates: int
 ) -> Candidates:
     """Candidate lists that are not spread over the grid.
 
@@ -244,7 +245,6 @@ def other_candidates(
         how: ``uniform`` over what the user does not have, or ``all`` of it:
             as many as there are for the user who lacks the fewest.
         n_candidates: C of ``uniform``.
-        seed: of the draw.
     """
     data = fold.interactions
     own = [data.item_index[data.rows(int(user))] for user in test.users]
@@ -258,7 +258,7 @@ def other_candidates(
         n_candidates=n_candidates,
         side=1,
         exclude=lambda row: barred[row],
-        seed=seed,
+        seed=0,
         user_ids=data.users,
     )
 

@@ -374,7 +374,7 @@ def _run(
             f"schema version {schema!r}, this package reads {SCHEMA_VERSION}"
         )
     ranked = {
-        task: Cases(*map(tuple, cases[one["cases"]]), tuple(one["ranks"]))
+        task: Cases(*map(tuple, (*cases[one["cases"]], one["ranks"])))
         for task, one in content.pop("ranks").items()
     }
     return Run(table=table, cases=ranked, line=line, **content)

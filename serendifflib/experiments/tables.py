@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from serendifflib.data import sources
 from serendifflib.data.interactions import Interactions
@@ -130,9 +131,7 @@ def find_table(table: str) -> Table:
 
 
 def choose_rows(
-    table: Table,
-    profile: Profile,
-    models: Sequence[str] | None = None,
+    table: Table, profile: Profile, models: Sequence[str] | None = None
 ) -> tuple[Row, ...]:
     """The rows of a table, or those that ``models`` names.
 
@@ -142,15 +141,15 @@ def choose_rows(
         ConfigError: a name is no row's.
     """
     rows = {row_key(row.id): row for row in table.rows(profile)}
-    if models is None:
-        return tuple(rows.values())
-    for name in models:
+    for name in models or ():
         if row_key(name) not in rows:
             known = ", ".join(row.id for row in rows.values())
             raise ConfigError(
                 f"unknown row {name!r} of {table.id}: choose from {known}"
             )
-    return tuple(rows[row_key(name)] for name in models)
+    return tuple(
+        rows[key] for key in map(row_key, rows if models is None else models)
+    )
 
 
 def make_units(
@@ -276,26 +275,20 @@ def run_table(
     table: str,
     data: str | None = None,
     *,
-    profile: Profile | None = None,
-    models: Sequence[str] | None = None,
-    folds: Sequence[int] | None = None,
-    seed: int = 0,
     n_jobs: int | None = 1,
     store: RecordStore | None = None,
     progress: bool = False,
+    **which: Any,
 ) -> Report:
     """Compute what a table lacks; what is there and current is skipped.
 
     Args:
         table: id of a table.
         data: data id or CSV path; None is the table's first.
-        profile: sizes; None takes ``$SERENDIFF_PROFILE``.
-        models: row ids; None is every row that the data allow.
-        folds: 0-based; None is as many as the profile has.
-        seed: see :func:`make_units`.
         n_jobs: processes; None takes joblib's active configuration.
         store: where the records go; default the project's.
         progress: print a line per unit to the standard error.
+        **which: profile, models, folds and seed, see :func:`make_units`.
 
     Returns:
         What was computed, skipped and failed; one model's failure leaves
@@ -304,9 +297,7 @@ def run_table(
     Raises:
         ConfigError: see :func:`make_units`.
     """
-    units = make_units(
-        table, data, profile=profile, models=models, folds=folds, seed=seed
-    )
+    units = make_units(table, data, **which)
     source = data or find_table(table).data[0]
     if Path(source).exists():
         source = str(Path(source).resolve())  # for other processes

@@ -274,7 +274,7 @@ def test_bad_options_are_refused(serendipity):
     folder, _ = serendipity
     with pytest.raises(ConfigError, match="s_ser_rel, s_ser_find"):
         read_serendipity_2018(folder, label_column="s_ser")
-    with pytest.raises(ConfigError, match="answered or all"):
+    with pytest.raises(ConfigError, match="answered, all"):
         read_serendipity_2018(folder, users="some")
 
 

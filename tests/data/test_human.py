@@ -204,7 +204,7 @@ def test_personality_by_the_readme(tmp_path):
     assert lists["extraversion"].tolist() == [6.5, 4.0, 4.0]
     assert lists["enjoy_watching"].tolist() == [4, 5, 3]
     make_personality(tmp_path, condition="middling")
-    with pytest.raises(DataError, match="'middling' is no condition"):
+    with pytest.raises(DataError, match="'middling' is not a word"):
         read_personality(tmp_path)
 
 

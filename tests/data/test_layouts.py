@@ -11,6 +11,7 @@ import pytest
 
 from serendifflib.data import layouts
 from serendifflib.data.layouts import parse_columns, read_file
+from serendifflib.data.reading import Table
 from serendifflib.data.sources import convert, load_dataset
 from serendifflib.errors import ConfigError, DataError
 
@@ -296,9 +297,7 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
 def test_convert_in_parts_is_the_whole(tmp_path, monkeypatch):
     path = lines(tmp_path / "r.json", AMAZON_2018)
     whole = read_file(path).frame
-    monkeypatch.setattr(layouts.checked_parts, "__kwdefaults__", {
-        **layouts.checked_parts.__kwdefaults__, "rows": 3,
-    })  # fmt: skip
+    monkeypatch.setattr(Table.parts, "__defaults__", (3,))
     rows, notes = convert(path, tmp_path / "out.csv", layout="amazon-2018")
     assert rows == 4
     assert "reviewerID" in notes[0]
@@ -313,10 +312,11 @@ def test_convert_leaves_nothing_behind_on_a_bad_row(tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_rows_are_counted_over_all_parts(tmp_path):
+def test_rows_are_counted_over_all_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(Table.parts, "__defaults__", (2,))
     path = tmp_path / "x.csv"
     path.write_text(CSV + "u1,i0,never,x,4,0\n" * 2)
-    _, parts = layouts.checked_parts(path, rows=2)
+    _, parts = layouts.checked_parts(path)
     next(parts)
     with pytest.raises(DataError, match=r"row 3.*\(and 1 more rows\)"):
         next(parts)

@@ -23,7 +23,7 @@ import torch
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
-from serendifflib import __main__ as command_line
+from serendifflib import terminal
 from serendifflib.data.layouts import read_file
 from serendifflib.data.splits import user_folds
 from serendifflib.evaluation import tables
@@ -201,9 +201,9 @@ def test_the_terminal_gets_no_commands(model, capsys):
     user = next(u for u in model.catalogue.users if "\x1b" in u)
     table = model.recommend(user, k=40)
     assert table["title"].str.contains("\x1b").any()
-    command_line._print(table)
+    terminal.print_table(table)
     item = next(i for i in model.catalogue.items if "\x1b" in i)
-    print(command_line.harmless(model.explain(user, item).text))
+    print(terminal.harmless(model.explain(user, item).text))
     shown = capsys.readouterr().out
     assert "hit()" in shown
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)

@@ -178,7 +178,7 @@ def test_data_check_of_what_is_not_here(cli):
 
 def test_data_fetch_from_an_address_that_is_not_https(cli, monkeypatch):
     monkeypatch.setenv(
-        "SERENDIFF_URL_MOVIELENS_SMALL", "http://127.0.0.1:9/x.zip"
+        "SERENDIFF_URL_MOVIELENS_SMALL", "http://mirror.example/x.zip"
     )
     line = cli.refused("data", "fetch", "movielens-small")
     assert "only https" in line

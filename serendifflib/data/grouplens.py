@@ -127,9 +127,7 @@ def movielens_parts(
 def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
     """Read MovieLens; see :func:`movielens_parts`.
 
-    Args:
-        folder: with the files of one release.
-        name: data id of the result; that of the small release if empty.
+    The data id is that of the small release, unless there is a ``name``.
     """
     source, parts = movielens_parts(folder)
     data = gather(
@@ -204,8 +202,8 @@ def read_serendipity_2018(
     serendipity holds. Rows of ``training.csv`` have label 0: nobody asked.
 
     Args:
-        folder: with ``answers.csv``, ``training.csv``, ``movies.csv`` and,
-            if it is there, ``tags.csv``.
+        folder: with ``answers.csv``, ``training.csv``, ``movies.csv`` and
+            perhaps ``tags.csv``.
         label_column: one of :data:`LABEL_COLUMNS` (strict or motivational;
             relevant, find, implicit, recommend), or ``"any"`` of them.
         users: ``"answered"`` keeps the users of the survey; ``"all"`` keeps
@@ -228,31 +226,30 @@ def read_serendipity_2018(
     chosen = LABEL_COLUMNS if label_column == "any" else (label_column,)
     answers = read_columns(path, (*PLAIN, *chosen))
     labels = [_truth(answers[column], path) for column in chosen]
-    known = np.logical_or.reduce([there for _, there in labels])
+    said = np.logical_or.reduce([there for _, there in labels])
     titles, texts = _films(folder, people=("directedBy", "starring"))
     asked = _table(answers, texts, path)
-    asked["label"] = np.logical_or.reduce([value for value, _ in labels])
-    asked["label"] = asked["label"].astype(int)
-    keep = set(answers["userId"].str.strip()) if users == "answered" else None
+    holds = np.logical_or.reduce([value for value, _ in labels])
+    asked["label"] = holds.astype(int)
     tables = [check_rows(asked, where=str(path))]
     path = folder / "training.csv"
     for part in open_table(path).parts(PLAIN):  # it has 10 million rows
-        if keep is not None:
-            part = part[part["userId"].str.strip().isin(keep)]
+        if users == "answered":
+            part = part[
+                part["userId"].str.strip().isin(answers["userId"].str.strip())
+            ]
         if len(part):
             past = _table(part, texts, path)
             tables.append(check_rows(past, where=str(path)))
     frame, notes = tidy(pd.concat(tables, ignore_index=True))
-    if unknown := int((~known).sum()):
-        silent = f"{unknown:,} answers say nothing about {label_column}"
-        notes = (f"{silent}; they count as label 0.", *notes)
+    if silent := int((~said).sum()):
+        what = f"{silent:,} answers say nothing about {label_column}"
+        notes = (f"{what}; they count as label 0.", *notes)
     return Interactions(
         name="serendipity-2018",
         frame=frame,
-        source=(
-            "Serendipity 2018 by GroupLens (Kotkov et al., 2018): ratings, "
-            f"and survey answers of real users; label is {label_column}."
-        ),
+        source="Serendipity 2018 by GroupLens (Kotkov et al., 2018): ratings, "
+        f"and survey answers of real users; label is {label_column}.",
         has_labels=bool((frame["label"] == 1).any()),
         titles=titles,
         notes=notes,

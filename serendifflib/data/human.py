@@ -109,8 +109,7 @@ PERSONALITY = pa.DataFrameSchema(
 def read_taobao(path: Path | str) -> pd.DataFrame:
     """Answers of Taobao's customers about one recommendation each.
 
-    Args:
-        path: ``umap2020_TSD_Wang.csv``.
+    The file is ``umap2020_TSD_Wang.csv``.
 
     Returns:
         One row per person. Ids as text; answers as numbers, 1 "strongly
@@ -140,9 +139,6 @@ def serendipity_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """People and surprised people by relevance and unexpectedness.
 
-    Args:
-        answers: of :func:`read_taobao`.
-
     Returns:
         Two int arrays [5, 5]; row = relevance 1..5, column = unexpectedness
         1..5. These totals are all that the book stores of the answers.
@@ -166,9 +162,6 @@ def read_beliefs(folder: Path | str) -> pd.DataFrame:
     (shown, no answer). What a row does not have is NaN. Assumed, for no copy
     was at hand: empty fields or -1 stand for no value.
 
-    Args:
-        folder: with ``belief_data.csv``.
-
     Raises:
         DataError: a column is missing or a value is off its scale.
     """
@@ -188,9 +181,6 @@ def read_personality(folder: Path | str) -> pd.DataFrame:
     whether it ``is_personalized`` and how much they would
     ``enjoy_watching`` it. Fields are separated by a comma and a blank. Films
     come without titles, so there is nothing to make item vectors from.
-
-    Args:
-        folder: with ``personality-data.csv``.
 
     Raises:
         DataError: a column is missing or a value is off its scale.
@@ -236,10 +226,8 @@ def read_judgements(folder: Path | str) -> pd.DataFrame:
     """Books of four Goodreads readers, with human judgements of surprise.
 
     Hasan and Bunescu (2023): the books stand in reading order, and somebody
-    who had read the summaries so far said whether the next one surprises.
-
-    Args:
-        folder: with ``User 1.txt`` to ``User 4.txt`` (or ``User1.txt``).
+    who had read the summaries so far said whether the next one surprises. The
+    files are ``User 1.txt`` to ``User 4.txt`` (or ``User1.txt``).
 
     Returns:
         Columns ``user_id``, ``position`` (0, 1, ... in reading order),

@@ -197,11 +197,8 @@ def pair_cosines(
 ) -> np.ndarray:
     """cos(z, e_k) of items with these themes, float64 [K, N].
 
-    Args:
-        pairs: themes (a_k, b_k) of the bridges, [K, 2].
-        first: primary theme of every item, [N].
-        other: secondary theme of every item, [N].
-        n_themes: number of themes.
+    ``pairs`` are the themes (a_k, b_k) of the bridges, [K, 2]; ``first`` and
+    ``other`` are primary and secondary theme of every item, [N].
     """
     themes = np.arange(n_themes)
     match = []

@@ -110,14 +110,7 @@ class Source:
         return "review" not in self.columns and "title" in self.columns
 
     def clean(self, part: pd.DataFrame) -> pd.DataFrame:
-        """One part of the file in the schema's columns, checked.
-
-        Args:
-            part: table of the columns ``self.columns.values()``.
-
-        Raises:
-            DataError: see :func:`~serendifflib.data.schema.check_rows`.
-        """
+        """One part of the file in the schema's columns, checked."""
         ours = pd.DataFrame(
             {our: part[their] for our, their in self.columns.items()}
         )
@@ -195,13 +188,7 @@ def columns_of(
     layout: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Source:
-    """Which column of a file is which of ours.
-
-    Args:
-        header: names of the columns in the file.
-        where: file or table that the messages name.
-        layout: one of :data:`LAYOUTS`; None finds out.
-        columns: ours -> theirs, for what would be found out wrongly.
+    """Which column of a file is which of ours; see :func:`read_file`.
 
     Raises:
         ConfigError: an unknown layout, or a column that is not ours.
@@ -420,14 +407,11 @@ def warnings_of(frame: pd.DataFrame) -> tuple[str, ...]:
 def write_parts(
     source: Source, parts: Iterable[pd.DataFrame], out: Path | str
 ) -> int:
-    """Write checked parts to a CSV file in the schema's columns.
-
-    Returns:
-        How many rows were written.
+    """Write checked parts in the schema's columns; returns how many rows.
 
     Raises:
-        DataError: a row breaks the schema. CacheError: ``out`` cannot be
-            written.
+        DataError: a row breaks the schema.
+        CacheError: ``out`` cannot be written.
     """
     written = 0
     with (

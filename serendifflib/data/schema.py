@@ -157,11 +157,8 @@ def row_error(
 ) -> DataError:
     """One line about the first bad value of a column, and how many there are.
 
-    Args:
-        where: file or source.
-        values: the column as it was read; its index counts rows from 0.
-        bad: which values are bad, bool, [R].
-        problem: what is wrong with the first of them.
+    ``values`` is the column as it was read, its index counts rows from 0;
+    ``bad`` says which of them are, bool [R].
     """
     first, count = int(np.argmax(bad)), int(np.sum(bad))
     more = f" (and {count - 1:,} more rows)" if count > 1 else ""
@@ -324,16 +321,10 @@ def check_schema(
     original: pd.DataFrame,
     where: str,
 ) -> None:
-    """Run a pandera schema.
-
-    Args:
-        schema: what to check.
-        table: typed columns.
-        original: the same as they were read, for the message.
-        where: file or source.
+    """Run a pandera schema on typed columns.
 
     Raises:
-        DataError: names the first row that breaks it.
+        DataError: the first row that breaks it, as ``original`` has it.
     """
     try:
         schema.validate(table, lazy=True)
@@ -354,11 +345,7 @@ def check_schema(
 def tidy(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Sort by user, time and order of input; merge repeated pairs.
 
-    Args:
-        table: what :func:`check_rows` returned.
-
-    Returns:
-        See :func:`validate`.
+    Takes what :func:`check_rows` returned; returns as :func:`validate`.
     """
     notes: list[str] = []
     users = np.unique(

@@ -185,7 +185,7 @@ def make_examples(
 
     Args:
         interactions: the data.
-        users: user numbers.
+        users: their numbers.
         kind: ``"serendipity"``: every row with label 1; ``"next-item"``: the
             user's last row that has no label 1 and a rating of at least 4;
             ``"all-next"``: every row.
@@ -213,25 +213,33 @@ def make_examples(
     ):
         if value < 1:
             raise ConfigError(f"{name} is {value}: choose at least 1")
-    frame = interactions.frame
     user_index = interactions.user_index
-    starts = interactions.row_start[user_index]
     tie_start = _tie_starts(interactions)
     chosen = np.zeros(interactions.n_users, dtype=bool)
     chosen[np.asarray(users, dtype=np.int64)] = True
-    eligible = chosen[user_index] & (tie_start - starts >= min_history)
-    labels = frame["label"].to_numpy()
-    if kind == "serendipity":
-        eligible &= labels == 1
-    elif kind == "next-item":
-        eligible &= (labels != 1) & (frame["rating"].to_numpy() >= LIKED)
-    rows = np.flatnonzero(eligible)
+    lengths = tie_start - interactions.row_start[user_index]
+    rows = np.flatnonzero(
+        chosen[user_index]
+        & (lengths >= min_history)
+        & _of_kind(interactions, kind)
+    )
     if kind == "next-item":
         is_last = np.append(np.diff(user_index[rows]) != 0, True)
         rows = rows[is_last[: len(rows)]]
     if per_user is not None:
         rows = _limit(interactions, rows, per_user, seed)
     return _examples(interactions, rows, tie_start, max_history)
+
+
+def _of_kind(interactions: Interactions, kind: str) -> np.ndarray:
+    """Which rows may be targets of a kind, bool [R]."""
+    labels = interactions.frame["label"].to_numpy()
+    if kind == "serendipity":
+        return labels == 1
+    if kind == "next-item":
+        ratings = interactions.frame["rating"].to_numpy()
+        return (labels != 1) & (ratings >= LIKED)
+    return np.ones(len(labels), dtype=bool)
 
 
 def _tie_starts(interactions: Interactions) -> np.ndarray:

@@ -66,10 +66,8 @@ def make_title(
 ) -> str:
     """Title from an item's terms that is not taken yet.
 
-    Args:
-        terms: three terms of the primary and two of the secondary theme.
-        pick: four integers >= 0 that choose form, adjective and terms.
-        taken: titles of other items.
+    ``terms`` are three of the primary and two of the secondary theme; four
+    integers >= 0 pick form, adjective and terms.
     """
     a = terms[pick[2] % 3].capitalize()
     b = terms[3 + pick[3] % 2].capitalize()
@@ -119,10 +117,7 @@ def make_label_review(
 ) -> str:
     """Review of a serendipitous find: surprise, the terms, delight.
 
-    Args:
-        terms: three terms of the primary and two of the secondary theme.
-        genre: number of the primary theme's genre.
-        pick: four integers >= 0 that choose the parts.
+    Arguments as in :func:`make_title`.
     """
     middle = DISCOVERY[pick[1] % len(DISCOVERY)].format(
         a=terms[pick[3] % 3],

@@ -44,12 +44,8 @@ def ndcg_bounds(hits: Mapping[int, float], k: int) -> Bounds:
     and N@5 has the first two terms. Both sides are linear in the hit
     ratios, so the bounds hold for averages over folds as well.
 
-    Args:
-        hits: cut-off -> hit ratio in [0, 1]; must hold ``k``.
-        k: cut-off of the NDCG.
-
     Raises:
-        ConfigError: no hit ratio at ``k``.
+        ConfigError: ``hits`` (cut-off -> hit ratio) lacks the cut-off ``k``.
         DataError: a hit ratio outside [0, 1] or falling with k.
 
     >>> low, high = ndcg_bounds({1: 0.0981, 5: 0.3049}, k=5)
@@ -81,11 +77,6 @@ def check_ndcg(
     Every printed figure stands for an interval of half a last digit on
     both sides. Both bounds grow with each hit ratio, so that the range is
     widest when all of them are moved together.
-
-    Args:
-        hits: cut-off -> printed hit ratio in [0, 1].
-        reported: the printed NDCG@k.
-        k: cut-off of the NDCG.
 
     Returns:
         The range with rounding allowed for, and ``"possible"``,
@@ -123,9 +114,6 @@ def _verdict(allowed: Bounds, reported: float, half: float) -> str:
 
 def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
     """Check every NDCG of a table of the paper (its Tables 4 and 5).
-
-    Args:
-        paper: a table with columns H@1, H@5, H@10, N@5, N@10.
 
     Returns:
         Three lines per printed row: ``task``, ``data``, ``row``,
@@ -174,10 +162,8 @@ def _rows(
 class Multiple(NamedTuple):
     """Whether a printed rate can be hits / n, and what that proves.
 
-    Attributes:
-        fits: some whole number of hits prints as this rate.
-        hits: that number (the nearest one when none fits).
-        chance: share of all printable rates that would fit as well.
+    ``hits`` is the nearest number where none fits; ``chance`` is the share of
+    all printable rates that would fit as well.
     """
 
     fits: bool
@@ -231,11 +217,6 @@ def audit_multiples(
 ) -> pd.DataFrame:
     """Which rows of a table have hit ratios that are multiples of 1/n.
 
-    Args:
-        paper: a table with hit-ratio columns.
-        n: number of cases to try.
-        rounding: see :func:`multiples_of`.
-
     Returns:
         One row per printed row: ``task``, ``data``, ``row``, ``hits`` (of
         each hit ratio, or None), ``fits`` (all of them do), ``chance``
@@ -265,10 +246,6 @@ def scan_denominators(
 
     A single n chosen after a look at the table proves less than it seems;
     this shows whether it stands out among its neighbours.
-
-    Args:
-        paper: a table with hit-ratio columns.
-        denominators: the n to try.
 
     Returns:
         One row per panel and n: ``task``, ``data``, ``n``, ``rows``

@@ -26,11 +26,6 @@ def same_profile(cases: pd.DataFrame, row: str) -> pd.DataFrame:
     """The cases of the largest profile that a row has, of all rows.
 
     Rows of two profiles saw different worlds and cannot be paired.
-
-    Args:
-        cases: ``case_frame`` of one table and data
-            set.
-        row: whose profile counts; none of its cases gives no cases.
     """
     own = set(cases.loc[cases["row"] == row, "profile"])
     sizes = [name for name in PROFILES if name in own]
@@ -46,11 +41,7 @@ def significance(
 ) -> pd.DataFrame:
     """Test one row against its rivals, over folds and over users.
 
-    Args:
-        cases: ``case_frame`` of one table, data set, profile and task.
-        ours: the row to test.
-        rivals: rows to test it against.
-        metrics: which metrics.
+    Takes the ``case_frame`` of one table, data set, profile and task.
 
     Returns:
         One line per metric and rival that has cases in a fold of ours:
@@ -73,24 +64,10 @@ def significance(
                 pairs[rival] = pair
     found = []
     for metric in metrics:
-        lines: list[dict[str, Any]] = []
-        for rival, (mine, theirs) in pairs.items():
-            one, two = mine[metric], theirs[metric]
-            means = [v.groupby("fold").mean().to_numpy() for v in (one, two)]
-            folds = len(means[0])
-            paired = stats.paired_t(one, two)
-            p_folds = stats.two_tailed_t(*means).p if folds > 1 else math.nan
-            lines.append(
-                {
-                    "metric": metric,
-                    "rival": rival,
-                    "folds": folds,
-                    "users": len(one),
-                    "difference": paired.difference,
-                    "p_folds": p_folds,
-                    "p_users": paired.p,
-                }
-            )
+        lines = [
+            {"metric": metric, "rival": rival} | _tested(*pair, metric)
+            for rival, pair in pairs.items()
+        ]
         adjusted = stats.holm([line["p_users"] for line in lines])
         for line, p in zip(lines, adjusted, strict=True):
             line["p_users_holm"] = float(p)
@@ -102,6 +79,23 @@ def significance(
         "significant_folds significant_holm"
     )
     return pd.DataFrame(found, columns=columns.split())
+
+
+def _tested(
+    mine: pd.DataFrame, theirs: pd.DataFrame, metric: str
+) -> dict[str, Any]:
+    """Both tests of one metric on common cases."""
+    one, two = mine[metric], theirs[metric]
+    means = [v.groupby("fold").mean().to_numpy() for v in (one, two)]
+    folds = len(means[0])
+    paired = stats.paired_t(one, two)
+    return {
+        "folds": folds,
+        "users": len(one),
+        "difference": paired.difference,
+        "p_folds": stats.two_tailed_t(*means).p if folds > 1 else math.nan,
+        "p_users": paired.p,
+    }
 
 
 def _by_row(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -159,11 +153,11 @@ def paired_differences(
     Args:
         cases: ``case_frame`` of one table, data set, profile and task.
         baseline: the row that is subtracted.
-        rows: rows to compare; None takes all others. Rows without cases in
-            a fold of the baseline are left out.
-        metric: which metric.
-        factor: the baseline is multiplied by it first: with 1.25, a
-            difference above zero says "at least a quarter more".
+        rows: None takes all others; those without cases in a fold of the
+            baseline are left out.
+        metric: name of a column.
+        factor: of the baseline: with 1.25, a difference above zero says "at
+            least a quarter more".
 
     Returns:
         Index: row; ``difference`` (row minus ``factor`` times baseline,
@@ -238,13 +232,8 @@ def against_chance(
 def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau-b between the orders that protocols give the models.
 
-    Args:
-        values: rows are models, columns protocols; NaN where not measured.
-            Ties count as ties.
-
-    Returns:
-        Square frame over the columns; NaN where fewer than two models are
-        common.
+    Rows of ``values`` are models, columns protocols; NaN is not measured. The
+    square frame over the columns is NaN where fewer than two are common.
     """
     return values.astype(float).corr(method="kendall", min_periods=2)
 
@@ -254,11 +243,8 @@ def swapped_pairs(
 ) -> list[tuple[str, str]]:
     """Pairs (a, b) with a above b under ``one`` and below it under ``two``.
 
-    Args:
-        values: rows are models, columns protocols; models that one of the
-            two lacks are left out, and ties are no order.
-        one: a column.
-        two: another column.
+    ``one`` and ``two`` are columns of ``values``, whose rows are models. Those
+    that one of the two lacks are left out, and ties are no order.
     """
     first, second = values[one].dropna(), values[two].dropna()
     common = [name for name in first.index if name in second.index]
@@ -273,12 +259,7 @@ def swapped_pairs(
 def difference_lines(
     differences: pd.DataFrame, names: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Paired differences as items of a Markdown list, in points.
-
-    Args:
-        differences: of :func:`paired_differences`.
-        names: row -> how to call it; default the row itself.
-    """
+    """:func:`paired_differences` as items of a Markdown list, in points."""
     names = names or {}
     return [
         f"- {names.get(row, row)}: {100 * one['difference']:+.1f} points "

@@ -179,14 +179,9 @@ class ListMeasures:
     def per_case(
         self, lists: np.ndarray, examples: Examples
     ) -> dict[str, np.ndarray]:
-        """All measures of the cases' lists.
+        """All measures of the lists [M, k] of M cases, each float64 [M].
 
-        Args:
-            lists: item numbers, [M, k].
-            examples: the M cases.
-
-        Returns:
-            name -> float64 [M]; ``zones`` in worlds with bridges alone.
+        ``zones`` is among them in worlds with bridges alone.
         """
         histories = examples.histories.numpy()
         found = {

@@ -68,11 +68,11 @@ def rank_counts(
 
 
 def place_among_ties(above: Tensor, ties: Tensor, uniform: Tensor) -> Tensor:
-    """Turn counts into 1-based ranks, the positive anywhere among its ties.
+    """Turn the counts of :func:`rank_counts` into ranks, by lot among ties.
 
     Args:
-        above: [M], candidates above the positive (:func:`rank_counts`).
-        ties: [M], other candidates level with it.
+        above: [M].
+        ties: [M].
         uniform: [M] float64 draws in [0, 1).
 
     Returns:

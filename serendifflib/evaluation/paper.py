@@ -32,12 +32,9 @@ class Column:
     ) -> str:
         """A value with its interval, e.g. ``12.3% [10.1, 14.8]``.
 
-        Args:
-            value: a share for "%", seconds for "s".
-            low: lower bound, NaN for none.
-            high: upper bound, NaN for none.
-            as_printed: all decimals of the paper; ours get one for "%",
-                where more would pretend a precision that is not there.
+        A value is a share for "%", seconds for "s"; a bound of NaN is none.
+        ``as_printed`` keeps all decimals of the paper; ours get one for "%",
+        where more would pretend a precision that is not there.
         """
         places = 1 if self.unit == "%" and not as_printed else self.decimals
         if self.unit == "s":

@@ -18,10 +18,7 @@ NEEDED = 6  # of nine rivals must differ
 
 
 class Interval(NamedTuple):
-    """A value with its confidence interval.
-
-    The bounds are NaN where the data allow no interval (one user).
-    """
+    """A value with its bounds, NaN where there is no interval (one user)."""
 
     value: float
     low: float
@@ -58,7 +55,7 @@ def bootstrap_means(
     generator: torch.Generator,
     groups: ArrayLike | None = None,
 ) -> np.ndarray:
-    """Means of ``n`` resamples of the users, with replacement.
+    """Means of ``n`` resamples of the users, with replacement, float64 [n].
 
     Args:
         values: [M], one number per case.
@@ -66,9 +63,6 @@ def bootstrap_means(
         generator: source of the draws (CPU).
         groups: [M], the user of each case; all cases of a user are drawn
             together. None: every case is a user of its own.
-
-    Returns:
-        float64 [n].
 
     Raises:
         DataError: no value, or a NaN among them.
@@ -134,12 +128,7 @@ def wilson_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's score interval of a hit rate.
 
     Stays inside [0, 1] and has a width even at 0 or n hits, where the
-    bootstrap has none.
-
-    Args:
-        hits: 0..n.
-        n: number of cases, at least 1.
-        level: coverage, between 0 and 1.
+    bootstrap has none. ``level`` is its coverage.
 
     Raises:
         DataError: ``hits`` outside 0..n or no case.
@@ -160,10 +149,7 @@ def chance_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
     The opposite of :func:`wilson_interval`: the probability is known, the
     hits are not. Whoever stands outside knows something, or was lucky.
 
-    Args:
-        n: cases, at least 1.
-        chance: probability of a hit, between 0 and 1.
-        level: at least this share of all draws lies inside.
+    At least the share ``level`` of all draws lies inside.
 
     Raises:
         DataError: no case, or a probability outside (0, 1).
@@ -200,14 +186,9 @@ def chance_p(hits: int, n: int, chance: float) -> float:
 
 
 def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
-    """Two-tailed paired t-test on the same users or the same folds.
+    """Two-tailed paired t-test of two [M], the same users or folds.
 
-    Args:
-        ours: [M], values of one model.
-        theirs: [M], values of the other in the same order.
-
-    Returns:
-        The test; equal pairs give p = 1, a constant difference p = 0.
+    Equal pairs give p = 1, a constant difference p = 0.
 
     Raises:
         DataError: different lengths, fewer than two pairs, or a NaN.
@@ -236,10 +217,6 @@ def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     The paper says "two-tailed t-test" and no more; over its five folds the
     plain reading is Student's test.
 
-    Args:
-        ours: [M1], e.g. one value per fold.
-        theirs: [M2].
-
     Raises:
         DataError: fewer than two values on a side, or a NaN.
     """
@@ -267,9 +244,6 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     Sorted p-values are multiplied by m, m-1, ..., 1, made non-decreasing
     and cut at 1. Comparing the result with alpha keeps the chance of any
     false discovery below alpha, whatever the dependence of the tests.
-
-    Args:
-        p_values: [m], each in [0, 1].
 
     Returns:
         Adjusted p-values, float64 [m], in the given order.
@@ -300,12 +274,8 @@ def stars(
 
     Its caption: "statistically significant differences with at least six
     of the nine baseline models under a two-tailed t-test with p < 0.05".
-    A difference counts in either direction, as worded.
-
-    Args:
-        ours: [M], values per fold.
-        rivals: name -> values of each rival.
-        corrected: use Holm's p-values over all rivals.
+    A difference counts in either direction, as worded. ``corrected`` uses
+    Holm's p-values over all rivals. Values are one per fold.
     """
     p = np.array([two_tailed_t(ours, theirs).p for theirs in rivals.values()])
     return int(((holm(p) if corrected else p) < ALPHA).sum()) >= NEEDED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,8 +47,7 @@ class Comparison:
         frame: text; index = row label, columns = (metric, source).
         values: the numbers behind ``frame``, NaN where there is none.
         groups: row label -> group of the paper's table ("" for none).
-        places: same shape as ``frame``: 1 best, 2 second, 0 other.
-        marks: same shape: signs after a number, e.g. ``*``.
+        places, marks: like ``frame``: 1 best, 2 second, 0 other; signs.
     """
 
     caption: str
@@ -61,38 +60,33 @@ class Comparison:
 
     def to_html(self) -> str:
         """A table with caption and header scopes; all text is escaped."""
-        metrics = list(dict.fromkeys(self.frame.columns.get_level_values(0)))
-        sources = list(dict.fromkeys(self.frame.columns.get_level_values(1)))
-        top = "".join(
-            f'<th scope="colgroup" colspan="{len(sources)}">'
-            f"{html.escape(self.columns[metric].label)}</th>"
-            for metric in metrics
+        metrics, sources = (
+            list(dict.fromkeys(level))
+            for level in zip(*self.frame.columns, strict=True)
         )
-        second = "".join(
-            f'<th scope="col">{html.escape(source)}</th>'
-            for _ in metrics
-            for source in sources
-        )
-        head = (
-            f'<thead><tr><th scope="col" rowspan="2">Row</th>{top}</tr>'
-            f"<tr>{second}</tr></thead>"
-        )
-        bodies = []
+        top = [
+            _head(self.columns[name].label, "colgroup", colspan=len(sources))
+            for name in metrics
+        ]
+        second = [_head(source) for _ in metrics for source in sources]
+        content = _row([_head("Row", rowspan=2), *top]) + _row(second)
+        content = f"<thead>{content}</thead>"
+        width = self.frame.shape[1] + 1
         for group in dict.fromkeys(self.groups.values()):
-            labels = [n for n in self.frame.index if self.groups[n] == group]
-            title = ""
+            lines = [
+                _row(self._cells(name))
+                for name in self.frame.index
+                if self.groups[name] == group
+            ]
             if group:
-                width = self.frame.shape[1] + 1
-                title = (
-                    f'<tr><th scope="rowgroup" colspan="{width}">'
-                    f"{html.escape(group)}</th></tr>"
+                lines.insert(
+                    0, _row([_head(group, "rowgroup", colspan=width)])
                 )
-            lines = "".join(self._line(label) for label in labels)
-            bodies.append(f"<tbody>{title}{lines}</tbody>")
-        return boxed(self.caption, head + "".join(bodies))
+            content += f"<tbody>{''.join(lines)}</tbody>"
+        return boxed(self.caption, content)
 
-    def _line(self, label: str) -> str:
-        cells = []
+    def _cells(self, label: str) -> list[str]:
+        cells = [_head(label, "row")]
         for column in self.frame.columns:
             text = html.escape(str(self.frame.loc[label, column]))
             place = self.places.loc[label, column]
@@ -102,8 +96,7 @@ class Comparison:
                 text = f"<u>{text}</u>"
             mark = html.escape(str(self.marks.loc[label, column]))
             cells.append(f"<td>{text}{mark}</td>")
-        name = html.escape(label)
-        return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
+        return cells
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -117,25 +110,29 @@ def html_table(
 ) -> str:
     """Any frame as an accessible table; the first column heads its row.
 
-    Args:
-        frame: the cells; the index is not shown.
-        caption: what the table shows and where it comes from.
-        formats: column -> format specification, e.g. ``{"p": ".3f"}``.
+    The index is not shown; ``formats`` are e.g. ``{"p": ".3f"}``.
     """
     formats = formats or {}
-    head = "".join(
-        f'<th scope="col">{html.escape(str(name))}</th>' for name in frame
-    )
-    lines = []
+    content = _row([_head(name) for name in frame])
+    content = f"<thead>{content}</thead><tbody>"
     for values in frame.itertuples(index=False, name=None):
-        texts = [
-            html.escape(format(value, formats.get(str(name), "")))
+        first, *texts = (
+            format(value, formats.get(str(name), ""))
             for name, value in zip(frame, values, strict=True)
-        ]
-        cells = "".join(f"<td>{text}</td>" for text in texts[1:])
-        lines.append(f'<tr><th scope="row">{texts[0]}</th>{cells}</tr>')
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return boxed(caption, body)
+        )
+        cells = [f"<td>{html.escape(text)}</td>" for text in texts]
+        content += _row([_head(first, "row"), *cells])
+    return boxed(caption, content + "</tbody>")
+
+
+def _head(text: object, scope: str = "col", **spans: int) -> str:
+    """The cell that heads a column, a row, or a group of them."""
+    more = "".join(f' {name}="{span}"' for name, span in spans.items())
+    return f'<th scope="{scope}"{more}>{html.escape(str(text))}</th>'
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def boxed(caption: str, content: str) -> str:
@@ -173,8 +170,7 @@ def comparison_table(
         metrics: columns to show; default all of the paper's table.
         sources: which of paper, recorded and live to show.
         unranked: rows that never count as best, e.g. the oracle.
-        marks: (row, metric) -> sign, from
-            :func:`~serendifflib.evaluation.comparison.star_marks`.
+        marks: (row, metric) -> sign, from ``comparison.star_marks``.
 
     Returns:
         Rows in the paper's order, then ours that the paper lacks.
@@ -196,23 +192,11 @@ def comparison_table(
         "live": _mean_rows(live, data, task, "live"),
     }
     names, groups = _row_labels(panel, ours)
-    columns = pd.MultiIndex.from_product([metrics, sources])
-    index = pd.Index(list(names.values()))
-    cells = [
-        [_cell(paper, panel, ours, key, *column) for column in columns]
-        for key in names
-    ]
-    values, text, signs = (
-        pd.DataFrame(
-            [[cell[part] for cell in line] for line in cells], index, columns
-        )
-        for part in range(3)
-    )
+    values, text, signs = _grids(paper, panel, ours, names, metrics, sources)
     for (row, metric), sign in (marks or {}).items():
         label = names.get(row_key(row))
         if label in text.index and (metric, "recorded") in text.columns:
             signs.loc[label, (metric, "recorded")] = sign
-    values = values.astype(float)
     skipped = {names.get(row_key(row)) for row in unranked}
     return Comparison(
         caption=_caption(paper, panel, data, ours, sources, bool(marks)),
@@ -267,6 +251,31 @@ def _row_labels(
                 if row_key(label) != key or "-style" in label:
                     names[key] = f"{names[key]} (ours: {label})"
     return names, groups
+
+
+def _grids(
+    paper: PaperTable,
+    panel: Panel,
+    ours: Mapping[str, pd.DataFrame],
+    names: Mapping[str, str],
+    metrics: Sequence[str],
+    sources: Sequence[str],
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Numbers, texts and signs of all cells."""
+    columns = pd.MultiIndex.from_product([metrics, sources])
+    cells = [
+        [_cell(paper, panel, ours, key, *column) for column in columns]
+        for key in names
+    ]
+    values, text, signs = (
+        pd.DataFrame(
+            [[cell[part] for cell in line] for line in cells],
+            list(names.values()),
+            columns,
+        )
+        for part in range(3)
+    )
+    return values.astype(float), text, signs
 
 
 def _cell(
@@ -391,19 +400,9 @@ def own_table(
 ) -> Comparison:
     """A table of ours alone: recorded | live, with intervals.
 
-    Args:
-        title: what it compares, one line.
-        rows: id -> label, in the order of the table; other rows of the
-            frames follow.
-        recorded: ``collect`` of the recorded runs.
-        live: the same of this execution; None leaves the column out.
-        data: which of our data sets to show.
-        columns: metric -> how it prints.
-        task: "serendipity" or "relevance".
-        unranked: rows that never count as best, e.g. the oracle.
-
-    Raises:
-        DataError: two values for one cell (e.g. of two profiles).
+    ``rows`` (id -> label) gives the order; other rows of the frames follow.
+    Without ``live`` there is one column. For the rest see
+    :func:`comparison_table`.
     """
     listed = tuple(PaperRow(row, rows[row], "", {}, {}) for row in rows)
     panel = Panel(task, data, title, listed)
@@ -455,10 +454,9 @@ def row_means(
     Args:
         frame: ``collect``, or None.
         data: which data set.
-        metric: which number, e.g. "H@10" or "inference_seconds".
+        metric: e.g. "H@10" or "inference_seconds".
         task: "serendipity" or "relevance".
-        rows: id -> label, to choose rows, their order and their names;
-            None takes all as they come.
+        rows: id -> label, in order; None takes all as they come.
 
     Returns:
         Index: row id; columns ``label, value, low, high, n, folds,

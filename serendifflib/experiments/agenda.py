@@ -63,13 +63,8 @@ def run_all(
 ) -> tuple[Report | None, Counter[str]]:
     """Compute what the records of a profile lack, in order of importance.
 
-    Args:
-        profile: sizes.
-        minutes: stop after this time; the same call goes on from there.
-        pairs: tables and data; None is :func:`agenda`.
-        n_jobs: processes.
-        store: where the records go; default the project's.
-        progress: print a line per unit to the standard error.
+    It stops after some ``minutes``; the same call goes on from there. Without
+    ``pairs`` of table and data they are those of :func:`agenda`.
 
     Returns:
         What was done, None if the time was over before the end; and how

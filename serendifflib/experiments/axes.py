@@ -56,13 +56,9 @@ def vectors_for(
 ) -> torch.Tensor:
     """Vectors of all books, fitted without one reader.
 
-    Args:
-        books: of :func:`~serendifflib.data.human.read_judgements`.
-        reader: whose books nothing is fitted on.
-        encoder: ``"sentences"``, ``"tfidf"`` (the library's, which knows
-            the words of the other readers' books), or ``"words"`` (plain
-            TF-IDF over the words of all books, rare ones included).
-        isotropy: see :class:`~serendifflib.portrait.items.Isotropy`.
+    The encoder is ``"sentences"``, ``"tfidf"`` (the library's, which knows the
+    words of the other readers' books), or ``"words"`` (plain TF-IDF over the
+    words of all books, rare ones included).
 
     Returns:
         Unit vectors, float32 [M + 1, d]: row m + 1 is that of row m of
@@ -136,13 +132,8 @@ def _counts(
 def wins(surprising: np.ndarray, familiar: np.ndarray) -> np.ndarray:
     """Which of two books has the lower score: 1 the surprising one, 0 not.
 
-    Args:
-        surprising: 1 or 0, [n].
-        familiar: a score that is high for what is expected, [n].
-
-    Returns:
-        [surprising books, other books], one half for a tie. Its mean is the
-        area under the ROC curve (AUC).
+    ``familiar`` is high for what is expected. A tie is one half; the mean over
+    [surprising books, other books] is the area under the ROC curve (AUC).
     """
     yes, no = familiar[surprising == 1], familiar[surprising == 0]
     gap = yes[:, None] - no[None, :]
@@ -152,8 +143,7 @@ def wins(surprising: np.ndarray, familiar: np.ndarray) -> np.ndarray:
 def summarise(books: pd.DataFrame) -> dict[str, Any]:
     """All that the chapter shows, ready for JSON.
 
-    Args:
-        books: of :func:`~serendifflib.data.human.read_judgements`.
+    Takes :func:`~serendifflib.data.human.read_judgements`.
 
     Returns:
         ``readers`` (books, judged, surprising of each), ``auc`` (rows

@@ -51,12 +51,7 @@ def _books() -> pd.DataFrame:
 
 
 def reader_titles(reader: str, count: int) -> list[str]:
-    """Titles of a reader's books; their numbers where the file is not here.
-
-    Args:
-        reader: e.g. ``"reader 4"``.
-        count: number of books.
-    """
+    """Titles of a reader's books; their numbers where the file is not here."""
     if find_source(SOURCES["goodreads-surprise"]) is None:
         return [f"book {number}" for number in range(1, count + 1)]
     books = _books()
@@ -85,12 +80,7 @@ def human_totals(name: str) -> tuple[dict[str, Any], str]:
 
 
 def record_totals(name: str, created: str) -> None:
-    """Compute totals and write them to ``results/human``.
-
-    Args:
-        name: see :func:`human_totals`.
-        created: the day, as ``2026-11-26``.
-    """
+    """Write totals to ``results/human``; ``created`` is the day, in ISO."""
     totals = _known(name)
     write_json(
         results_dir() / "human" / f"{name}.json",

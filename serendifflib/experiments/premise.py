@@ -33,8 +33,7 @@ TINY = 1e-9
 def summarise(answers: pd.DataFrame) -> dict[str, Any]:
     """All totals that the chapter shows, ready for JSON.
 
-    Args:
-        answers: of :func:`~serendifflib.data.human.read_taobao`.
+    Takes :func:`~serendifflib.data.human.read_taobao`.
 
     Returns:
         ``people`` and ``surprised`` [5, 5]; ``without_straight``: the same
@@ -68,10 +67,7 @@ def logit_weights(
 ) -> pd.DataFrame:
     """Weights of standardised answers in the log-odds of a surprise.
 
-    Args:
-        answers: see :func:`summarise`.
-        columns: what to regress on. ``"a * b"`` is the product of two
-            standardised columns.
+    ``"a * b"`` among the columns is the product of two standardised ones.
 
     Returns:
         One row per column: ``label``, ``value`` (change of the log-odds per
@@ -124,9 +120,7 @@ def person_effects(answers: pd.DataFrame) -> pd.DataFrame:
 def shares(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
     """The table of the premise with 95% intervals, in long form.
 
-    Args:
-        people: people by relevance and unexpectedness, [5, 5].
-        surprised: those of them who are surprised.
+    Both arguments are counts by relevance and unexpectedness, [5, 5].
 
     Returns:
         25 rows: ``relevance``, ``unexpectedness`` (1 to 5), ``n``,
@@ -171,16 +165,11 @@ def fit_law(
     likelihoods can be compared as they are. "relevance", "unexpectedness"
     and "constant" leave out one axis or both.
 
-    Args:
-        law: one of :data:`LAWS`.
-        people: see :func:`shares`.
-        surprised: likewise.
-
     Returns:
         Shares [5, 5] and the log-likelihood.
 
     Raises:
-        ConfigError: no such law.
+        ConfigError: not one of :data:`LAWS`.
     """
     if law not in LAWS:
         raise ConfigError(f"unknown law {law!r}: one of {', '.join(LAWS)}")
@@ -246,12 +235,6 @@ def held_out_losses(
 
     The totals suffice: people of one cell with one answer are alike, so a
     random split of them is a random split of the people.
-
-    Args:
-        people: see :func:`shares`.
-        surprised: likewise.
-        folds: number of folds.
-        generator: decides who falls into which.
 
     Returns:
         Law -> loss per person, [n], in one order for all laws; "table" is

@@ -33,7 +33,7 @@ from serendifflib.model.serendiff import (
     SerenDiff,
     checkpoint_files,
 )
-from serendifflib.model.settings import make_settings
+from serendifflib.model.settings import Settings, make_settings
 from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding
 from serendifflib.portrait.encoding import Encoder
@@ -168,22 +168,7 @@ def _load_or_fit(
     **changes: Any,
 ) -> SerenDiff:
     settings = make_settings(preset, profile, **changes)
-    data = fold.interactions
-    key = content_hash(
-        settings.as_dict(),
-        seed,
-        data.checksum,
-        # shown by a loaded model, though no number depends on them
-        [data.name, data.source, dict(sorted(data.titles.items()))],
-        fold.raw_vectors.numpy(),
-        fold.split.train_users,
-        fold.train.histories.numpy(),
-        fold.train.targets.numpy(),
-        fold.valid.histories.numpy(),
-        fold.valid.targets.numpy(),
-        _versions("items", "portrait", "training"),
-        versions.of_model("serendiff", preset),
-    )
+    key = _key_of_model(fold, preset, settings, seed)
     folder = cache_dir() / "models" / key[:32]
     checkpoint = folder / "training.safetensors"
 
@@ -222,6 +207,27 @@ def _load_or_fit(
         model.save(folder)
         _remove(checkpoint)  # not before the model is safe
     return model
+
+
+def _key_of_model(
+    fold: FoldData, preset: str, settings: Settings, seed: int
+) -> str:
+    data = fold.interactions
+    return content_hash(
+        settings.as_dict(),
+        seed,
+        data.checksum,
+        # shown by a loaded model, though no number depends on them
+        [data.name, data.source, dict(sorted(data.titles.items()))],
+        fold.raw_vectors.numpy(),
+        fold.split.train_users,
+        fold.train.histories.numpy(),
+        fold.train.targets.numpy(),
+        fold.valid.histories.numpy(),
+        fold.valid.targets.numpy(),
+        _versions("items", "portrait", "training"),
+        versions.of_model("serendiff", preset),
+    )
 
 
 def _cached(path: Path, load: Callable[[], Any]) -> Any:

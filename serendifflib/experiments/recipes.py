@@ -239,12 +239,8 @@ def other_candidates(
 ) -> Candidates:
     """Candidate lists that are not spread over the grid.
 
-    Args:
-        fold: its missing items are no candidates.
-        test: the cases.
-        how: ``uniform`` over what the user does not have, or ``all`` of it:
-            as many as there are for the user who lacks the fewest.
-        n_candidates: C of ``uniform``.
+    They are ``n_candidates`` ``uniform`` over what the user does not have, or
+    ``all`` of it: as many as there are for the user who lacks the fewest.
     """
     data = fold.interactions
     own = [data.item_index[data.rows(int(user))] for user in test.users]

@@ -31,12 +31,8 @@ def case_frame(
 ) -> pd.DataFrame:
     """Every test case of every record of a table.
 
-    Args:
-        table: e.g. ``"table4"``.
-        store: default the recorded runs.
-        data: only this data set.
-        profile: only this profile.
-        task: only this task.
+    The default store are the recorded runs; ``data``, ``profile`` and ``task``
+    leave out all others.
 
     Returns:
         ``row, data, profile, task, fold, user, target, rank`` and the five
@@ -88,12 +84,8 @@ def collect(
     The mean over folds is the mean of the fold values, as in the paper;
     its interval resamples the users of every fold.
 
-    Args:
-        table: e.g. ``"table4"``.
-        store: default the recorded runs.
-        data: only this data set.
-        profile: a profile's name; ``None`` takes, per row and data set, the
-            largest one that has records.
+    Without ``profile`` it is, per row and data set, the largest that has
+    records.
 
     Returns:
         One line per row, data set, task, fold (a number, or "mean") and

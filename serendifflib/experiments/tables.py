@@ -42,9 +42,6 @@ class Table:
     """A table: its rows depend on the profile, for sizes do.
 
     Attributes:
-        id: names its records.
-        title: one line.
-        rows: profile -> rows.
         data: the data sets that the book shows, the first by default.
         tasks: ``serendipity`` and/or ``relevance``; data without labels
             have the second alone.

@@ -49,12 +49,7 @@ LIBRARIES = (
 
 
 def of_model(model: str, name: str) -> list[Any]:
-    """Kind, name and declared version of a model, as JSON values.
-
-    Args:
-        model: one of :data:`MODELS`.
-        name: preset, control or rival.
-    """
+    """Kind, name and declared version of a model, as JSON values."""
     return [model, name, f"{MODELS.get(model, 0)}.{ROWS.get(name, 1)}"]
 
 
@@ -63,11 +58,8 @@ def parts_of(
 ) -> dict[str, Any]:
     """Version of every part on the way to a row's ranks, as JSON values.
 
-    Args:
-        model: one of :data:`MODELS`.
-        name: preset, control or rival.
-        simulated: whether the data are a simulated world.
-        encoder: fingerprint of the sentence encoder.
+    ``model`` is one of :data:`MODELS`, ``name`` a preset, control or rival,
+    ``encoder`` the fingerprint of the sentence encoder.
     """
     names = [*COMMON]
     if simulated:
@@ -87,14 +79,9 @@ def libraries() -> dict[str, str]:
 def differences(
     parts: Mapping[str, Any], versions: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """What has another version now than when a result was made.
+    """What has another version now, e.g. ``"portrait 1, now 2"``.
 
-    Args:
-        parts: of :func:`parts_of`, as they were.
-        versions: of libraries, as they were.
-
-    Returns:
-        One entry per difference, e.g. ``"portrait 1, now 2"``.
+    ``parts`` (:func:`parts_of`) and library versions are those of the result.
     """
     found = [
         f"{part} {was}, now {PARTS[part]}"

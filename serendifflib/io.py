@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import filelock
 import numpy as np
@@ -148,7 +148,8 @@ def append_lines(path: Path | str, lines: Sequence[str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path), open(path, "ab+", 0) as stream:
-            end = _end_of_last_line(stream)
+            stream.seek(0)
+            end = stream.readall().rfind(b"\n") + 1
             stream.truncate(end)
             rest = "".join(f"{line}\n" for line in lines).encode()
             try:
@@ -162,19 +163,6 @@ def append_lines(path: Path | str, lines: Sequence[str]) -> None:
                 raise
     except OSError as error:
         raise _cannot_write(path, error) from error
-
-
-def _end_of_last_line(stream: IO[bytes]) -> int:
-    """Where the last whole line of a file ends."""
-    end = stream.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - 65536)
-        stream.seek(start)
-        found = stream.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
 
 
 @contextlib.contextmanager

@@ -17,10 +17,14 @@ import pandas as pd
 
 from serendifflib.data.interactions import COLUMNS, Interactions
 from serendifflib.data.layouts import Source, gather
-from serendifflib.data.reading import in_parts, open_table, read_columns
+from serendifflib.data.reading import (
+    in_parts,
+    open_table,
+    read_columns,
+    reading,
+)
 from serendifflib.data.schema import check_rows, row_error, shown, tidy
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.io import is_stream
 
 LABEL_COLUMNS = tuple(
     f"{kind}_ser_{reading}"
@@ -147,15 +151,8 @@ def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
 
 def _lines(path: Path) -> Iterator[str]:
     """Lines of a file from the time before UTF-8."""
-    if is_stream(path):
-        raise DataError(f"{path}: is a pipe or a device, not a file")
-    try:
-        with open(path, encoding="latin-1", newline="") as stream:
-            yield from (line.rstrip("\r\n") for line in stream)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}"
-        ) from error
+    with reading(path), open(path, encoding="latin-1", newline="") as stream:
+        yield from (line.rstrip("\r\n") for line in stream)
 
 
 def _old_ratings(path: Path) -> Iterator[list[str]]:

@@ -19,7 +19,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.reading import read_columns
+from serendifflib.data.reading import read_columns, reading
 from serendifflib.data.schema import (
     check_schema,
     read_numbers,
@@ -27,7 +27,6 @@ from serendifflib.data.schema import (
     validate,
 )
 from serendifflib.errors import DataError
-from serendifflib.io import is_stream
 
 ASKED = (
     *("relevance", "novelty", "pur_diversity", "rec_diversity"),
@@ -259,12 +258,8 @@ def _books(folder: Path, reader: int) -> pd.DataFrame:
     path = folder / f"User {reader}.txt"
     if not path.is_file():
         path = folder / f"User{reader}.txt"
-    if is_stream(path):
-        raise DataError(f"{path}: is a pipe or a device, not a file")
-    try:
+    with reading(path):
         text = path.read_text("utf-8-sig").translate(_QUOTES)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
     heads = list(_BOOK.finditer(text))
     starts = [head.start() for head in heads] + [len(text)]
     rows: list[dict] = []

@@ -47,7 +47,7 @@ STRANGERS = {
     b"%PDF": "a PDF",
     b"\x89PNG": "a PNG picture",
 }
-SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+SEPARATORS = ",\t;|"
 DAMAGE = (
     EOFError,
     zlib.error,
@@ -59,18 +59,13 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Table:
-    """A file that was opened, and what its columns are called.
+    """A file that was opened, and its columns' names as they stand there.
 
-    Attributes:
-        path: the file.
-        header: names of the columns as they stand in the file.
-        form: in words, e.g. ``CSV`` or ``JSON lines``.
-        _parts: makes an iterator over parts of some columns.
+    ``_parts`` makes an iterator over parts of some columns.
     """
 
     path: Path
     header: list[str]
-    form: str
     _parts: Callable[[Sequence[str], int], Iterator[pd.DataFrame]]
 
     def parts(
@@ -95,7 +90,7 @@ class Table:
                     f"{self.path}: column {column!r} is missing; the file "
                     f"has {found}"
                 )
-        with _reading(self.path):
+        with reading(self.path):
             yield from self._parts(list(columns), rows)
 
 
@@ -110,7 +105,7 @@ def open_table(path: Path | str) -> Table:
         DataError: no regular file, damaged, or something else; its name.
     """
     path = Path(path)
-    with _reading(path):
+    with reading(path):
         opened = _opener(path)
         with opened() as stream:
             start = stream.read(4096)
@@ -144,8 +139,13 @@ def open_table(path: Path | str) -> Table:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever reading raises into one line about the file."""
+def reading(path: Path) -> Iterator[None]:
+    """Refuse what is no file; turn what reading raises into one line."""
+    if is_stream(path):
+        raise DataError(
+            f"{path}: is a pipe or a device, which can be read only once; "
+            "save it to a file first"
+        )
     try:
         yield
     except UnicodeDecodeError as error:
@@ -159,11 +159,6 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _opener(path: Path) -> Callable[[], IO[bytes]]:
     """How to open the bytes of a file, unpacked."""
-    if is_stream(path):
-        raise DataError(
-            f"{path}: is a pipe or a device, which can be read only once; "
-            "save it to a file first"
-        )
     with open(path, "rb") as stream:
         start = stream.read(16)
     for magic, open_packed in PACKED.items():
@@ -178,9 +173,9 @@ def _zip_opener(path: Path) -> Callable[[], IO[bytes]]:
     """How to open the one file in a zip archive."""
     with zipfile.ZipFile(path) as archive:
         names = [
-            info.filename
-            for info in archive.infolist()
-            if not info.is_dir() and not info.filename.startswith("__MACOSX")
+            name
+            for name in archive.namelist()
+            if not name.endswith("/") and not name.startswith("__MACOSX")
         ]
         if "[Content_Types].xml" in names:
             raise DataError(f"{path}: is a spreadsheet; save it as CSV")
@@ -258,8 +253,7 @@ def _separated(path: Path, text: Callable[[], _Text]) -> Table:
             for part in chunks:
                 yield part.iloc[:, places].set_axis(list(columns), axis=1)
 
-    kind = "CSV" if separator == "," else f"text with {SEPARATORS[separator]}"
-    return Table(path, header, kind, parts)
+    return Table(path, header, parts)
 
 
 def _fields(
@@ -330,7 +324,7 @@ def _json_lines(path: Path, text: Callable[[], _Text]) -> Table:
                 rows,
             )
 
-    return Table(path, header, "JSON lines", parts)
+    return Table(path, header, parts)
 
 
 def _objects(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -377,29 +371,28 @@ def _parquet(path: Path) -> Table:
             f"{path}: is a Parquet file, and pyarrow is not installed: "
             "pip install pyarrow"
         ) from error
-    try:
-        header = parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _damaged_parquet(path, error) from error
+
+    @contextlib.contextmanager
+    def sound() -> Iterator[None]:
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0][:100]
+            raise DataError(
+                f"{path}: is a damaged Parquet file: {reason}"
+            ) from error
 
     def parts(columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         start = 0
-        try:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(rows, columns=list(columns)):
-                    part = batch.to_pandas()[list(columns)]
-                    part.index = pd.RangeIndex(start, start + len(part))
-                    start += len(part)
-                    yield part
-        except (pyarrow.ArrowException, OSError) as error:
-            raise _damaged_parquet(path, error) from error
+        with sound(), parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows, columns=list(columns)):
+                part = batch.to_pandas()[list(columns)]
+                part.index = pd.RangeIndex(start, start + len(part))
+                start += len(part)
+                yield part
 
-    return Table(path, header, "Parquet", parts)
-
-
-def _damaged_parquet(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0][:100]
-    return DataError(f"{path}: is a damaged Parquet file: {reason}")
+    with sound():
+        return Table(path, parquet.read_schema(path).names, parts)
 
 
 def read_columns(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:

@@ -50,6 +50,14 @@ REMARKS = {
     "zeros": "{:,} ratings of 0 were read as unrated.",
     "to read": "{:,} books that are still to be read were left out.",
     "ids": "{:,} ids were written like 12.0; they were read as 12.",
+    "order": "The rows were not in order of user and time; sorted.",
+    "repeated": "{:,} repeated rows of a user and an item were merged into "
+    "the earliest, which has label 1 if any had it.",
+    "ties": "{:,} rows have the same timestamp as the user's row before them; "
+    "they keep the order of the source.",
+    "empty": "{:,} rows have no review text; they add nothing to an item's "
+    "vector.",
+    "unrated": "{:,} rows have no rating.",
 }
 
 SCHEMA = pa.DataFrameSchema(
@@ -99,7 +107,7 @@ def validate(
 
 
 def sentences(remarks: Counter) -> tuple[str, ...]:
-    """What :func:`check_rows` counted, one sentence each."""
+    """What was counted under the names of :data:`REMARKS`, in words."""
     return tuple(
         sentence.format(remarks[kind])
         for kind, sentence in REMARKS.items()
@@ -193,8 +201,7 @@ def _is_missing(values: pd.Series) -> np.ndarray:
 def _ids(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
     """Ids as text without surrounding spaces, object, [R]."""
     codes, distinct = pd.factorize(values.astype(object))
-    texts = np.empty(len(distinct), dtype=object)
-    texts[:] = [plain_id(value) for value in distinct]
+    texts = np.array([plain_id(value) for value in distinct], dtype=object)
     for problem, is_bad in (
         ("is not an id", lambda text: text.lower() in ("", "nan", "<na>")),
         ("holds a character that is no text", _BROKEN.search),
@@ -204,14 +211,9 @@ def _ids(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
         rows = np.append(bad, problem == "is not an id")[codes]
         if rows.any():
             raise row_error(where, values, rows, problem)
-    pointed = np.array(
-        [
-            isinstance(value, str) and value.strip() != text
-            for value, text in zip(distinct, texts, strict=True)
-        ],
-        dtype=bool,
-    )
-    remarks["ids"] += int(pointed[codes].sum())
+    given = zip(distinct, texts, strict=True)
+    pointed = [isinstance(v, str) and v.strip() != text for v, text in given]
+    remarks["ids"] += int(np.array(pointed, dtype=bool)[codes].sum())
     return texts[codes]
 
 
@@ -220,14 +222,13 @@ _BROKEN = re.compile(f"[\x00\ud800-\udfff{NO_TEXT}]")
 
 def _reviews(values: pd.Series) -> np.ndarray:
     """Reviews as text, object, [R]; a missing or blank one is empty."""
-    texts = np.empty(len(values), dtype=object)
-    missing = values.isna().to_numpy()
-    for row, value in enumerate(values):
-        text = "" if missing[row] else str(value)
+    texts = []
+    for value, missing in zip(values, values.isna(), strict=True):
+        text = "" if missing else str(value)
         if not text.isascii() or "\x00" in text:
             text = _BROKEN.sub(NO_TEXT, text)
-        texts[row] = text if text.strip() else ""
-    return texts
+        texts.append(text if text.strip() else "")
+    return np.array(texts, dtype=object)
 
 
 def read_numbers(
@@ -347,42 +348,20 @@ def tidy(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
     Takes what :func:`check_rows` returned; returns as :func:`validate`.
     """
-    notes: list[str] = []
-    users = np.unique(
-        table["user_id"].to_numpy(dtype=object), return_inverse=True
-    )[1]
-    seconds = table["timestamp"].to_numpy()
-    order = np.lexsort((seconds, users))  # stable: ties keep the file's order
-    if np.any(np.diff(order) < 0):
-        notes.append("The rows were not in order of user and time; sorted.")
+    remarks: Counter = Counter()
+    users = pd.factorize(table["user_id"], sort=True)[0]
+    # stable: ties keep the file's order
+    order = np.lexsort((table["timestamp"].to_numpy(), users))
+    remarks["order"] = int((np.diff(order) < 0).any())
     table = table.iloc[order].reset_index(drop=True)
-    pair = ["user_id", "item_id"]
-    repeated = table.duplicated(pair, keep="first")
+    repeated = table.duplicated(["user_id", "item_id"])
     if repeated.any():
-        in_time_order = table["label"].groupby(
-            [table["user_id"], table["item_id"]], sort=False
-        )
-        table["label"] = in_time_order.transform("max").astype("int8")
+        remarks["repeated"] = int(repeated.sum())
+        pairs = table.groupby(["user_id", "item_id"], sort=False)
+        table["label"] = pairs["label"].transform("max").astype("int8")
         table = table[~repeated].reset_index(drop=True)
-        notes.append(
-            f"{int(repeated.sum()):,} repeated rows of a user and an item "
-            "were merged into the earliest, which has label 1 if any had it."
-        )
-    same_user = table["user_id"].eq(table["user_id"].shift())
-    same_time = table["timestamp"].eq(table["timestamp"].shift())
-    ties = int((same_user & same_time).sum())
-    if ties:
-        notes.append(
-            f"{ties:,} rows have the same timestamp as the user's row before "
-            "them; they keep the order of the source."
-        )
-    empty = int((table["review"] == "").sum())
-    if empty:
-        notes.append(
-            f"{empty:,} rows have no review text; they add nothing to an "
-            "item's vector."
-        )
-    unrated = int(table["rating"].isna().sum())
-    if unrated:
-        notes.append(f"{unrated:,} rows have no rating.")
-    return table, tuple(notes)
+    moments = table[["user_id", "timestamp"]]
+    remarks["ties"] = int((moments == moments.shift()).all(axis=1).sum())
+    remarks["empty"] = int((table["review"] == "").sum())
+    remarks["unrated"] = int(table["rating"].isna().sum())
+    return table, sentences(remarks)

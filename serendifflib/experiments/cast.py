@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from serendifflib.errors import DataError
-from serendifflib.experiments.prepared import Bench
+from serendifflib.experiments.prepared import PreparedFold
 
 AMONG = 200  # the first test users, whatever the profile
 SHORTEST = 8  # items before the held-out one
 FAR = 0.9  # quantile of the reach
 
 
-def cast(bench: Bench) -> dict[str, int]:
+def cast(bench: PreparedFold) -> dict[str, int]:
     """The two readers: name -> row among the test users.
 
     Of the first 200 test users with at least eight items before the held-out

@@ -42,22 +42,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         CacheError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    try:
+    with writing(path):
         if is_stream(path):
             raise OSError("it is a pipe or a device, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         handle, temporary = _temporary(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
     try:
-        yield temporary
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private to one user
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # the latter: a full disk too
-        raise _cannot_write(path, error) from error
+        with writing(path):
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes it private to one user
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
         if handle is not None:
@@ -106,15 +103,26 @@ def _sweep(path: Path) -> None:
             old.unlink()
 
 
-def _cannot_write(path: Path, error: Exception) -> CacheError:
-    reason = getattr(error, "strerror", None) or error
-    where = "for caches: SERENDIFF_CACHE"
-    if results_dir() in path.parents:
-        where = "for results: SERENDIFF_RESULTS"
-    return CacheError(
-        f"cannot write {path}: {reason}; free some space, or name a place "
-        f"that can be written ({where})"
-    )
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line about ``path``.
+
+    Raises:
+        CacheError: it cannot be written, or the disk is full.
+    """
+    try:
+        yield
+    except filelock.Timeout:
+        raise  # an OSError too, but it means "busy"
+    except (OSError, SafetensorError) as error:  # the latter: a full disk too
+        reason = getattr(error, "strerror", None) or error
+        where = "for caches: SERENDIFF_CACHE"
+        if results_dir() in path.parents:
+            where = "for results: SERENDIFF_RESULTS"
+        raise CacheError(
+            f"cannot write {path}: {reason}; free some space, or name a "
+            f"place that can be written ({where})"
+        ) from error
 
 
 def check_folder(folder: Path) -> None:
@@ -123,11 +131,9 @@ def check_folder(folder: Path) -> None:
     Raises:
         CacheError: ``folder`` cannot be made, or is read-only.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -145,7 +151,7 @@ def append_lines(path: Path | str, lines: Sequence[str]) -> None:
         CacheError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path), open(path, "ab+", 0) as stream:
             stream.seek(0)
@@ -161,8 +167,6 @@ def append_lines(path: Path | str, lines: Sequence[str]) -> None:
                 if not end:  # nobody sees a file without a line
                     path.unlink(missing_ok=True)
                 raise
-    except OSError as error:
-        raise _cannot_write(path, error) from error
 
 
 @contextlib.contextmanager
@@ -178,7 +182,7 @@ def locked(path: Path | str, *, wait: bool = True) -> Iterator[None]:
     folder = cache_dir() / "locks"
     name = content_hash(os.path.realpath(path))[:32]
     lock = filelock.FileLock(folder / f"{name}.lock")
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=PATIENCE_S if wait else 0)
@@ -187,10 +191,6 @@ def locked(path: Path | str, *, wait: bool = True) -> Iterator[None]:
                 raise
             print(f"waiting for another process: {path}", file=sys.stderr)
             lock.acquire()
-    except filelock.Timeout:
-        raise  # an OSError too, but it means "busy"
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,5 @@ def current_profile(name: str | None = None) -> Profile:
         ConfigError: no profile has that name.
     """
     chosen = name or os.environ.get("SERENDIFF_PROFILE") or "smoke"
-    if chosen not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise ConfigError(f"unknown profile {chosen!r}: choose one of {known}")
+    check_choice("profile", chosen, PROFILES)
     return PROFILES[chosen]

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 import requests
 from tqdm.auto import tqdm
 
-from serendifflib.errors import CacheError, DataError, DownloadError
-from serendifflib.io import atomic_path, locked, sha256_file
+from serendifflib.errors import DataError, DownloadError
+from serendifflib.io import atomic_path, locked, sha256_file, writing
 
 BLOCK = 1 << 18  # bytes read from a disk at a time
 RECEIVED = 1 << 14  # bytes from the net, which a kill loses at most
@@ -70,7 +70,7 @@ def download(
     path = Path(path)
     session = _session(url)
     part = path.with_name(path.name + ".part")
-    with _on_disk(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if path.exists():
@@ -86,7 +86,7 @@ def download(
             raise DownloadError(
                 f"{url}: not the expected file, it was removed: {error}"
             ) from error
-        with _on_disk(path):
+        with writing(path):
             with open(part, "rb+") as stream:
                 os.fsync(stream.fileno())
             os.replace(part, path)
@@ -191,7 +191,7 @@ def _receive(
         unit_scale=True,
         disable=not progress,
     )
-    with _on_disk(part), open(part, "ab" if have else "wb") as stream, bar:
+    with writing(part), open(part, "ab" if have else "wb") as stream, bar:
         for block in _blocks(answer):
             have += len(block)
             if max(have, total or 0) > limit:
@@ -233,18 +233,6 @@ def _reason(error: Exception) -> str:
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextlib.contextmanager
-def _on_disk(path: Path) -> Iterator[None]:
-    """Turn an OSError of the file system into a CacheError."""
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"cannot write {path}: {error.strerror or error}; free some "
-            "space or point SERENDIFF_CACHE at a folder that can be written"
-        ) from error
 
 
 def verify(

@@ -24,7 +24,7 @@ from serendifflib.data.reading import (
     reading,
 )
 from serendifflib.data.schema import check_rows, row_error, shown, tidy
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import DataError, check_choice
 
 LABEL_COLUMNS = tuple(
     f"{kind}_ser_{reading}"
@@ -210,14 +210,8 @@ def read_serendipity_2018(
         ConfigError: an option has an unknown value.
         DataError: a file is missing or breaks its format.
     """
-    for name, value, known in (
-        ("label_column", label_column, ("any", *LABEL_COLUMNS)),
-        ("users", users, ("answered", "all")),
-    ):
-        if value not in known:
-            raise ConfigError(
-                f"unknown {name} {value!r}: choose one of {', '.join(known)}"
-            )
+    check_choice("label_column", label_column, ("any", *LABEL_COLUMNS))
+    check_choice("users", users, ("answered", "all"))
     folder = Path(folder)
     path = folder / "answers.csv"
     chosen = LABEL_COLUMNS if label_column == "any" else (label_column,)

@@ -19,7 +19,7 @@ import pandas as pd
 from serendifflib.data.interactions import COLUMNS, Interactions, period
 from serendifflib.data.reading import open_table
 from serendifflib.data.schema import check_rows, sentences, shown, tidy
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import ConfigError, DataError, check_choice
 from serendifflib.io import atomic_path
 
 NEEDED = ("user_id", "item_id", "timestamp")
@@ -203,10 +203,8 @@ def columns_of(
             )
         if theirs not in header:
             raise _no_column(where, theirs, header)
-    if layout is not None and layout not in LAYOUTS:
-        raise ConfigError(
-            f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}"
-        )
+    if layout is not None:
+        check_choice("layout", layout, LAYOUTS)
     for name in [layout] if layout else LAYOUTS:
         known = LAYOUTS[name] | chosen
         needed = [known[c] for c in (*NEEDED, "review") if c in known]

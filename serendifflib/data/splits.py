@@ -14,7 +14,7 @@ import torch
 from sklearn.model_selection import KFold
 
 from serendifflib.data.interactions import Interactions, derived_seed
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import ConfigError, DataError, check_choice
 
 TARGETS = ("serendipity", "next-item", "all-next")
 LIKED = 4.0  # a rating from which on an item counts as relevant
@@ -202,10 +202,7 @@ def make_examples(
     Raises:
         ConfigError: an unknown kind or a number below 1.
     """
-    if kind not in TARGETS:
-        raise ConfigError(
-            f"unknown kind {kind!r}: choose one of {', '.join(TARGETS)}"
-        )
+    check_choice("kind", kind, TARGETS)
     for name, value in (
         ("max_history", max_history),
         ("min_history", min_history),

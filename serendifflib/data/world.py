@@ -48,7 +48,7 @@ from serendifflib.data.population import (
     stream,
 )
 from serendifflib.data.reviews import draw_frame
-from serendifflib.errors import ConfigError, UnknownUserError
+from serendifflib.errors import ConfigError, UnknownUserError, check_choice
 
 WEIGHT_SCALE = 2.0**40
 ZONE_MASS = 0.8
@@ -66,11 +66,7 @@ LAWS: dict[str, AnyLaw] = {
 
 def _law(preset: str, bridges: int | None) -> AnyLaw:
     """Law of a preset, with another number of bridges where it has one."""
-    if preset not in LAWS:
-        raise ConfigError(
-            f"world preset {preset!r} is not known; use one of "
-            f"{', '.join(LAWS)}"
-        )
+    check_choice("preset", preset, LAWS, "world")
     law = LAWS[preset]
     if bridges is None:
         return law
@@ -159,11 +155,7 @@ class World(Population):
         Raises:
             ConfigError: ``which`` is not known.
         """
-        if which not in SIZES:
-            raise ConfigError(
-                f"no sizes are known for {which!r}; "
-                f"use one of {', '.join(SIZES)}"
-            )
+        check_choice("sizes", which, SIZES, "world")
         return cls(
             "strong",
             seed=seed,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import ConfigError, DataError, check_choice
 from serendifflib.evaluation.paper import PaperTable
 
 HALF_RATE = 0.5e-4  # a rate is printed to 0.01%
@@ -200,10 +200,7 @@ def multiples_of(
     down = counts * scale // n
     nearest = (2 * counts * scale + n) // (2 * n)
     ways = {"down": [down], "nearest": [nearest], "either": [down, nearest]}
-    if rounding not in ways:
-        raise ConfigError(
-            f"rounding={rounding!r}: choose 'nearest', 'down' or 'either'"
-        )
+    check_choice("rounding", rounding, ways)
     printed = np.stack(ways[rounding])
     chance = np.unique(printed).size / (scale + 1)
     fitting = np.flatnonzero((printed == round(rate * scale)).any(axis=0))

@@ -20,7 +20,7 @@ from serendifflib.data.sources import (
     load_survey,
     source_path,
 )
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 from serendifflib.experiments import axes, premise
 from serendifflib.io import read_json, results_dir, write_json
 
@@ -95,8 +95,5 @@ def record_totals(name: str, created: str) -> None:
 
 
 def _known(name: str) -> Totals:
-    if name not in TOTALS:
-        raise ConfigError(
-            f"unknown totals {name!r}: one of {', '.join(TOTALS)}"
-        )
+    check_choice("totals", name, TOTALS)
     return TOTALS[name]

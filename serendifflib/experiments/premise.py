@@ -20,7 +20,7 @@ from scipy.stats import chi2, norm
 from sklearn.linear_model import LogisticRegression
 
 from serendifflib.data.human import ASKED, TRAITS, serendipity_counts
-from serendifflib.errors import ConfigError
+from serendifflib.errors import check_choice
 from serendifflib.evaluation.stats import Interval, holm, wilson_interval
 
 AXES = ("relevance", "unexpectedness")
@@ -171,8 +171,7 @@ def fit_law(
     Raises:
         ConfigError: not one of :data:`LAWS`.
     """
-    if law not in LAWS:
-        raise ConfigError(f"unknown law {law!r}: one of {', '.join(LAWS)}")
+    check_choice("law", law, LAWS)
     n, k = np.asarray(people, float), np.asarray(surprised, float)
     if law in ("constant", "relevance", "unexpectedness"):
         axis = {"constant": None, "relevance": 1, "unexpectedness": 0}[law]

@@ -31,7 +31,7 @@ from serendifflib.baselines.trainer import TorchRival
 from serendifflib.data.interactions import Interactions, derived_seed
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import Examples
-from serendifflib.errors import CheckpointError, ConfigError
+from serendifflib.errors import CheckpointError, ConfigError, check_choice
 from serendifflib.evaluation.candidates import Candidates, draw_candidates
 from serendifflib.evaluation.lists import TOP, ListMeasures
 from serendifflib.evaluation.protocol import evaluate
@@ -99,11 +99,7 @@ class Recipe:
             ("candidates", self.candidates, CANDIDATES),
             ("encoder", self.encoder, ("sentences", "tfidf")),
         ):
-            if value not in known:
-                raise ConfigError(
-                    f"unknown {what} {value!r}: choose one of "
-                    f"{', '.join(known)}"
-                )
+            check_choice(what, value, known)
 
 
 def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:

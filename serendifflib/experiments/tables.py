@@ -16,7 +16,7 @@ from typing import Any
 
 from serendifflib.data import sources
 from serendifflib.data.interactions import Interactions
-from serendifflib.errors import ConfigError
+from serendifflib.errors import ConfigError, check_choice
 from serendifflib.evaluation.paper import row_key
 from serendifflib.experiments import questions, recipes
 from serendifflib.experiments.records import RecordStore, Unit, recorded
@@ -120,10 +120,7 @@ def find_table(table: str) -> Table:
     Raises:
         ConfigError: there is no such table.
     """
-    if table not in TABLES:
-        raise ConfigError(
-            f"unknown table {table!r}: choose one of {', '.join(TABLES)}"
-        )
+    check_choice("table", table, TABLES)
     return TABLES[table]
 
 

@@ -214,10 +214,13 @@ def with_playground(page):
     return path.is_file() and 'class="sd-play"' in path.read_text("utf-8")
 
 
-@pytest.mark.parametrize("page", filter(with_playground, PAGES))
+@pytest.mark.parametrize("page", list(filter(with_playground, PAGES)))
 def test_the_model_in_a_page_agrees_with_python(page, server, browser):
+    from selenium.webdriver.common.keys import Keys
+
     web.resize(browser, web.WIDTHS["desktop"])
     web.visit(browser, f"{server[0]}/{page}.html")
-    browser.find_element("css selector", ".sdp-compare button").click()
+    button = browser.find_element("css selector", ".sdp-compare button")
+    button.send_keys(Keys.ENTER)
     root = browser.find_element("css selector", ".sd-play")
     assert 0 < float(root.get_attribute("data-difference")) < 1e-4

@@ -7,21 +7,19 @@ schedule. All randomness comes from noise that the caller draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    SchedulerMixin,
-)
 from torch import Tensor
 
 from serendifflib.diffusion.devices import keep_large_blocks, mixed_precision
 from serendifflib.diffusion.schedule import PREDICT, DDPMSchedule
 from serendifflib.errors import ConfigError, check_choice
 from serendifflib.io import content_hash
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[torch.Size], Tensor]
@@ -168,11 +166,13 @@ def diffusers_scheduler(
     Raises:
         ConfigError: unknown kind or target.
     """
+    import diffusers  # takes seconds, and few ask for it
+
     last, free = {"timestep_spacing": "trailing"}, {"clip_sample": False}
     kinds = {
-        "ancestral": (DDPMScheduler, free),
-        "ddim": (DDIMScheduler, free | last),
-        "dpm-solver": (DPMSolverMultistepScheduler, last),
+        "ancestral": (diffusers.DDPMScheduler, free),
+        "ddim": (diffusers.DDIMScheduler, free | last),
+        "dpm-solver": (diffusers.DPMSolverMultistepScheduler, last),
     }
     check_choice("scheduler of diffusers", kind, kinds)
     check_choice("target", predict, PREDICT)

@@ -84,8 +84,8 @@ def collect(
     The mean over folds is the mean of the fold values, as in the paper;
     its interval resamples the users of every fold.
 
-    Without ``profile`` it is, per row and data set, the largest that has
-    records.
+    Without ``profile`` it is, per data set, the one that has the most rows,
+    and of several the largest: never two in one table.
 
     Returns:
         One line per row, data set, task, fold (a number, or "mean") and
@@ -103,19 +103,22 @@ def collect(
 
 
 def _by_row(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Records of one row and data set, of the largest profile with any."""
+    """Records of one row and data set, of the data set's one profile.
+
+    Rows of two profiles were judged on other people of another world: a
+    table that mixed them would compare what cannot be compared.
+    """
     sizes = list(PROFILES)  # from the smallest to the largest
-
-    def size(run: Run) -> int:
-        return sizes.index(run.profile) if run.profile in sizes else -1
-
-    groups: dict[tuple[str, str], list[Run]] = {}
+    by_data: dict[str, dict[str, dict[str, list[Run]]]] = {}
     for run in runs:
-        groups.setdefault((run.data, run.row), []).append(run)
-    for group in groups.values():
-        largest = max(group, key=size).profile
-        chosen = [run for run in group if run.profile == largest]
-        yield sorted(chosen, key=lambda run: run.fold)
+        rows = by_data.setdefault(run.data, {}).setdefault(run.profile, {})
+        rows.setdefault(run.row, []).append(run)
+    for profiles in by_data.values():
+        fullest = max(
+            profiles, key=lambda name: (len(profiles[name]), sizes.index(name))
+        )
+        for group in profiles[fullest].values():
+            yield sorted(group, key=lambda run: run.fold)
 
 
 def _origin(runs: Sequence[Run]) -> dict[str, Any]:

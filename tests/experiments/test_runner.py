@@ -549,12 +549,15 @@ def test_collected_interval_agrees_with_the_bootstrap(store):
     assert ratio == pytest.approx(2**0.5, rel=0.15)
 
 
-def test_collect_takes_the_largest_profile(store):
+def test_collect_never_mixes_profiles(store):
+    """A larger profile that is half recorded waits until it is whole."""
     runs.run_units(grid(("alpha", "beta")), compute, store)
-    runs.run_units([make_unit(profile=PROFILES["laptop"])], compute, store)
-    frame = runs.collect("table4", store=store)
-    profile = frame.groupby("row")["profile"].agg(set).to_dict()
-    assert profile == {"alpha": {"laptop"}, "beta": {"smoke"}}
+    laptop = PROFILES["laptop"]
+    for row, expected in (("alpha", "smoke"), ("beta", "laptop")):
+        runs.run_units([make_unit(row=row, profile=laptop)], compute, store)
+        frame = runs.collect("table4", store=store)
+        assert set(frame["profile"]) == {expected}
+        assert set(frame["row"]) == {"alpha", "beta"}
     frame = runs.collect("table4", store=store, profile="smoke")
     assert set(frame["profile"]) == {"smoke"}
 

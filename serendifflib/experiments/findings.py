@@ -21,6 +21,7 @@ RIVALS = (
 # the ceiling. Worlds that a table lacks are found in the table "generating".
 LINES = {
     "Guessing": ("controls", "random"),
+    "As printed, untrained": ("curve", "paper-0-zone"),
     "SerenDiff as printed": ("controls", "paper"),
     "SerenDiff, smallest repair": ("controls", "corrected"),
     "SerenDiff, painter": ("calls", "painter-ddim-1"),

@@ -14,6 +14,7 @@ def test_the_best_rival_and_each_row_are_found(monkeypatch):
             "controls": [("random", 0.01), ("oracle", 0.6)],
             "table4": [("SASRec", 0.1), ("PURS", 0.3), ("points", 0.4)],
             "calls": [],
+            "curve": [],
             "generating": [("oracle", 0.5), ("points-start", 0.35)],
         }[table]
         rows = [

@@ -88,7 +88,7 @@ def find_source(source: Source) -> Path | None:
     return downloaded if downloaded.is_file() else None
 
 
-def fetch_source(source: Source, *, progress: bool = True) -> Path:
+def fetch_source(source: Source) -> Path:
     """Path of a verified copy of a data set, downloaded if need be.
 
     Raises:
@@ -109,7 +109,6 @@ def fetch_source(source: Source, *, progress: bool = True) -> Path:
             limit=source.limit,
             size=source.size,
             sha256=source.sha256,
-            progress=progress,
         )
     except DownloadError as error:
         raise DownloadError(

@@ -209,9 +209,7 @@ def multiples_of(
     return Multiple(False, min(round(rate * n), n), chance)
 
 
-def audit_multiples(
-    paper: PaperTable, n: int = 256, *, rounding: str = "either"
-) -> pd.DataFrame:
+def audit_multiples(paper: PaperTable, n: int = 256) -> pd.DataFrame:
     """Which rows of a table have hit ratios that are multiples of 1/n.
 
     Returns:
@@ -223,7 +221,7 @@ def audit_multiples(
     names = [name for name in paper.columns if name.startswith("H@")]
     found = []
     for where, values in _rows(paper):
-        checks = [multiples_of(values[k], n, rounding=rounding) for k in names]
+        checks = [multiples_of(values[k], n) for k in names]
         found.append(
             {
                 **where,

@@ -145,17 +145,15 @@ def paired_differences(
     baseline: str,
     rows: Sequence[str] | None = None,
     *,
-    metric: str = "H@10",
     factor: float = 1.0,
 ) -> pd.DataFrame:
-    """What each row has more than a baseline, user by user.
+    """What each row has more of H@10 than a baseline, user by user.
 
     Args:
         cases: ``case_frame`` of one table, data set, profile and task.
         baseline: the row that is subtracted.
         rows: None takes all others; those without cases in a fold of the
             baseline are left out.
-        metric: name of a column.
         factor: of the baseline: with 1.25, a difference above zero says "at
             least a quarter more".
 
@@ -178,7 +176,7 @@ def paired_differences(
         pair = _common_folds(by_row[row], by_row[baseline], row, baseline)
         if pair is None or len(pair[0]) < 2:
             continue
-        mine, theirs = pair[0][metric], factor * pair[1][metric]
+        mine, theirs = pair[0]["H@10"], factor * pair[1]["H@10"]
         found = stats.bootstrap_interval(
             mine - theirs,
             generator=torch.Generator().manual_seed(0),
@@ -217,9 +215,11 @@ def against_chance(
     table = hits.agg(hits="sum", n="size").round().astype(int)
     table["value"] = table["hits"] / table["n"]
     level = 1 - alpha / max(1, len(table))
-    table[["low", "high"]] = [
-        stats.chance_interval(n, chance, level=level)[1:] for n in table["n"]
+    bounds = [
+        stats.chance_interval(n, chance, level=level) for n in table["n"]
     ]
+    table["low"] = [one.low for one in bounds]
+    table["high"] = [one.high for one in bounds]
     table["p"] = [
         stats.chance_p(hits, n, chance)
         for hits, n in zip(table["hits"], table["n"], strict=True)
@@ -236,24 +236,6 @@ def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
     square frame over the columns is NaN where fewer than two are common.
     """
     return values.astype(float).corr(method="kendall", min_periods=2)
-
-
-def swapped_pairs(
-    values: pd.DataFrame, one: str, two: str
-) -> list[tuple[str, str]]:
-    """Pairs (a, b) with a above b under ``one`` and below it under ``two``.
-
-    ``one`` and ``two`` are columns of ``values``, whose rows are models. Those
-    that one of the two lacks are left out, and ties are no order.
-    """
-    first, second = values[one].dropna(), values[two].dropna()
-    common = [name for name in first.index if name in second.index]
-    return [
-        (str(a), str(b))
-        for a in common
-        for b in common
-        if first[a] > first[b] and second[a] < second[b]
-    ]
 
 
 def difference_lines(

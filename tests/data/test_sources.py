@@ -317,7 +317,7 @@ def test_no_network_says_where_to_put_the_file(own_folders, monkeypatch):
     )
     monkeypatch.setattr("serendifflib.data.download.time.sleep", lambda s: 0)
     with pytest.raises(DownloadError) as caught:
-        fetch_source(entry, progress=False)
+        fetch_source(entry)
     message = str(caught.value)
     assert "\n" not in message
     place = own_folders / "cache" / "data" / "SerenLens_Movies.csv"

@@ -220,6 +220,11 @@ def test_nobody_who_guesses_is_called_a_leak():
     assert alarms <= 12  # 5 expected at most, 12 has probability 0.002
 
 
+def test_chance_of_no_cases_is_an_empty_table():
+    table = comparison.against_chance(cases({"a": [1]})[:0], 0.1)
+    assert table.empty and "inside" in table
+
+
 def test_orders_that_agree_and_orders_that_turn():
     values = pd.DataFrame(
         {"one": [1, 2, 3], "same": [0.1, 0.2, 0.9], "turned": [3, 2, 1]}
@@ -227,16 +232,6 @@ def test_orders_that_agree_and_orders_that_turn():
     tau = comparison.rank_agreement(values.assign(unknown=math.nan))
     assert tau.loc["one", "same"] == 1 and tau.loc["one", "turned"] == -1
     assert math.isnan(tau.loc["one", "unknown"])
-
-
-def test_pairs_that_change_their_order():
-    values = pd.DataFrame(
-        {"one": [0.3, 0.2, 0.2, 0.1], "two": [0.1, 0.2, 0.3, math.nan]},
-        index=["a", "b", "c", "d"],
-    )
-    found = comparison.swapped_pairs(values, "one", "two")
-    assert found == [("a", "b"), ("a", "c")]
-    assert comparison.swapped_pairs(values, "one", "one") == []
 
 
 def test_differences_in_words():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import DataError, check_choice
 from serendifflib.evaluation.comparison import FOLD_STAR, HOLM_STAR
 from serendifflib.evaluation.paper import (
     Column,
@@ -181,12 +181,8 @@ def comparison_table(
     """
     panel = paper.panel(task, paper_data)
     metrics = list(metrics or paper.columns)
-    unknown = [name for name in metrics if name not in paper.columns]
-    if unknown:
-        raise ConfigError(
-            f"Table {paper.number} has no column {unknown[0]!r}: choose "
-            f"from {', '.join(paper.columns)}"
-        )
+    for name in metrics:
+        check_choice("column", name, paper.columns, f"Table {paper.number}")
     ours = {
         "recorded": _mean_rows(recorded, data, task, "recorded"),
         "live": _mean_rows(live, data, task, "live"),

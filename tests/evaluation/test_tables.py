@@ -294,7 +294,7 @@ def test_two_values_for_a_cell_are_refused():
 
 
 def test_unknown_metric_is_refused():
-    with pytest.raises(ConfigError, match="no column 'H@7'"):
+    with pytest.raises(ConfigError, match="Table 4: unknown column"):
         tables.comparison_table(
             load_paper_table(4), None, data="toy", metrics=["H@7"]
         )

@@ -33,6 +33,7 @@ LINES = {
     "Ranker, one answer": ("generating", "ranker"),
     "Ranker, eight answers": ("generating", "ranker-heads"),
     "SerenDiff on tokens": ("generating", "tokens"),
+    "Nearest labelled users": ("generating", "nearest-users"),
     "The law, as portraits show it": ("generating", "oracle-portrait"),
     "The law itself": ("controls", "oracle"),
 }

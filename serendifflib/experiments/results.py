@@ -109,13 +109,17 @@ def _by_row(runs: Sequence[Run]) -> Iterator[list[Run]]:
     table that mixed them would compare what cannot be compared.
     """
     sizes = list(PROFILES)  # from the smallest to the largest
+
+    def size(profile: str) -> int:  # of a renamed or foreign one: the least
+        return sizes.index(profile) if profile in sizes else -1
+
     by_data: dict[str, dict[str, dict[str, list[Run]]]] = {}
     for run in runs:
         rows = by_data.setdefault(run.data, {}).setdefault(run.profile, {})
         rows.setdefault(run.row, []).append(run)
     for profiles in by_data.values():
         fullest = max(
-            profiles, key=lambda name: (len(profiles[name]), sizes.index(name))
+            profiles, key=lambda name: (len(profiles[name]), size(name))
         )
         for group in profiles[fullest].values():
             yield sorted(group, key=lambda run: run.fold)

@@ -562,6 +562,13 @@ def test_collect_never_mixes_profiles(store):
     assert set(frame["profile"]) == {"smoke"}
 
 
+def test_collect_reads_profiles_that_it_does_not_know(store):
+    """Records may be older than the name of their profile."""
+    old = dataclasses.replace(PROFILES["smoke"], name="full")
+    runs.run_units([make_unit(profile=old)], compute, store)
+    assert set(runs.collect("table4", store=store)["profile"]) == {"full"}
+
+
 def test_collect_of_nothing_is_empty(store):
     assert runs.collect("table4", store=store).empty
     assert runs.case_frame("table4", store=store).empty

@@ -289,9 +289,11 @@ class ImageDiffusion(Diffusion):
                 calls=calls,
                 noise=noise,
             )
-            made = [run(noise(grid.shape)) for _ in range(samples)]
-            mean = functools.reduce(torch.add, made) / samples
-            result = torch.stack(made, dim=1) if each else mean
+            made = (run(noise(grid.shape)) for _ in range(samples))
+            if each:
+                result = torch.stack(list(made), dim=1)
+            else:  # one sum, however many there are
+                result = functools.reduce(torch.add, made) / samples
             parts.append((result / self.data_scale).cpu())
         return torch.cat(parts)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from serendifflib.data.law import THEMES_PER_GENRE
 from serendifflib.errors import DataError
 from serendifflib.experiments.prepared import PreparedFold
+from serendifflib.model.explain import reach_of
 
 AMONG = 200  # the first test users, whatever the profile
 SHORTEST = 8  # items before the held-out one
@@ -33,13 +35,12 @@ def cast(bench: PreparedFold) -> dict[str, int]:
     world = bench.data.world
     reach, narrow = {}, {}
     if world is not None:
-        genre = world.primary // 4  # four themes make a genre
+        genre = world.primary // THEMES_PER_GENRE
         for row, padded in enumerate(bench.test.histories[:AMONG]):
             history = padded[padded > 0].numpy()
             if len(history) < SHORTEST:
                 continue
-            away = bench.space.positions(history)[1:] - 1
-            reach[row] = np.linalg.norm(away, axis=1).mean()
+            reach[row] = reach_of(bench.space.positions(history))
             same = genre[history[:6]] == genre[history[0]]
             if same[:5].all() and not same[5]:
                 narrow[row] = reach[row]

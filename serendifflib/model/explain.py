@@ -38,6 +38,17 @@ SAME = 0.05  # a difference of positions below this is called "as"
 ANCHOR = np.array([1.0, 1.0])
 
 
+def reach_of(positions: np.ndarray) -> float:
+    """Mean distance from the anchor of positions [n, 2], less the first.
+
+    The first item of a history lies on the anchor itself.
+    """
+    rest = positions[1:]
+    if not len(rest):
+        return 0.0
+    return float(np.linalg.norm(rest - ANCHOR, axis=1).mean())
+
+
 @dataclass(frozen=True)
 class UserPortrait:
     """A user's portrait with everything that a picture of it needs.
@@ -122,10 +133,7 @@ class UserPortrait:
 
         Small for a conservative user, large for a bold one (Figure 2).
         """
-        rest = self.positions[1:]
-        if not len(rest):
-            return 0.0
-        return float(np.linalg.norm(rest - ANCHOR, axis=1).mean())
+        return reach_of(self.positions)
 
     def table(self) -> pd.DataFrame:
         """The history as a table, one row per item in time order."""

@@ -130,7 +130,8 @@ return clipped;
 
 # Text of cells that runs out of its column.
 TOO_LONG = """
-const column = document.querySelector(".bd-article")?.clientWidth;
+const column = (document.querySelector(".bd-article")
+  ?? document.querySelector(".bd-content")).clientWidth;  // search has none
 return [...document.querySelectorAll(".cell_output pre")]
   .filter((box) => box.scrollWidth > box.clientWidth + 1
     || box.clientWidth > column)

@@ -8,6 +8,7 @@ from typing import Any
 
 from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
+from serendifflib.experiments.records import TINY_PROMPT
 from serendifflib.experiments.rows import (
     CEILING_ROWS,
     CONTROL_ROWS,
@@ -256,14 +257,15 @@ def table4(profile: Profile) -> tuple[Row, ...]:
         name: Row(name, name, "rival", name, {"budget": asdict(budget)})
         for name in registry.RIVALS
     }
-    # which language model answered is part of the record
+    # a random language model never stands in for a real one
     prompts, row = registry.affordable_prompts(budget), "SerenPrompt-style"
-    tiny = " (tiny random LM)" if prompts["language"] == "tiny" else ""
     rivals[row] = replace(
-        rivals[row],
-        label=row + tiny,
-        recipe=rivals[row].recipe | {"options": prompts},
+        rivals[row], recipe=rivals[row].recipe | {"options": prompts}
     )
+    if prompts["language"] == "tiny":
+        rivals[row] = replace(
+            rivals[row], id=TINY_PROMPT, label=f"{row} (tiny random LM)"
+        )
     return (
         *rivals.values(),
         replace(TUNED, id="SerenDiff"),

@@ -28,6 +28,9 @@ from serendifflib.io import append_lines, cache_dir, content_hash, results_dir
 from serendifflib.profiles import Profile
 
 SCHEMA_VERSION = 2
+TINY_PROMPT = "SerenPrompt-style-tiny"
+"""The row of the tiny language model, that of the real one for a while."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -373,11 +376,20 @@ def _run(
         raise DataError(
             f"schema version {schema!r}, this package reads {SCHEMA_VERSION}"
         )
+    content["row"] = _own_row(content["row"], content["settings"])
     ranked = {
         task: Cases(*map(tuple, (*cases[one["cases"]], one["ranks"])))
         for task, one in content.pop("ranks").items()
     }
     return Run(table=table, cases=ranked, line=line, **content)
+
+
+def _own_row(row: str, settings: Mapping[str, Any]) -> str:
+    """The id that a row has today, by the language model that answered."""
+    language = settings.get("options", {}).get("language")
+    if language == "tiny" and TINY_PROMPT not in row:
+        return row.replace("SerenPrompt-style", TINY_PROMPT)
+    return row
 
 
 def recorded() -> RecordStore:

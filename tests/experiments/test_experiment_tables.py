@@ -3,12 +3,13 @@
 import dataclasses
 import importlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines import controls
+from serendifflib.baselines import controls, registry
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.splits import make_examples
 from serendifflib.errors import ConfigError, ModelError
@@ -129,11 +130,29 @@ def test_all_answers_have_the_same_inputs_and_steps(profile):
     assert rows["ranker-heads"].recipe["options"]["answers"] == 8
 
 
-def test_table_4_has_the_nine_rivals_and_all_controls():
+def test_table_4_has_the_nine_rivals_and_all_controls(monkeypatch):
+    monkeypatch.setattr(registry, "packaged_file", lambda: Path("llm.gguf"))
     rows = experiments.TABLES["table4"].rows(PROFILES["paper"])
-    registry = importlib.import_module("serendifflib.baselines.registry")
     assert [row.id for row in rows[:10]] == [*registry.RIVALS, "SerenDiff"]
     assert {row.id for row in CONTROL_ROWS} <= {row.id for row in rows}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_tiny_language_model_has_a_row_of_its_own(profile, monkeypatch):
+    def row():
+        rows = questions.table4(PROFILES[profile])
+        return next(row for row in rows if row.name == "SerenPrompt-style")
+
+    monkeypatch.setattr(registry, "packaged_file", lambda: Path("llm.gguf"))
+    real = row()
+    monkeypatch.setattr(registry, "packaged_file", lambda: None)
+    tiny = row()
+    assert (real.id, real.label) == ("SerenPrompt-style",) * 2
+    assert tiny.id == "SerenPrompt-style-tiny"
+    assert "tiny random LM" in tiny.label
+    assert row_key(tiny.id) != row_key(real.id)
+    for one, language in ((real, "packaged"), (tiny, "tiny")):
+        assert one.recipe["options"]["language"] == language
 
 
 def test_leaks_are_looked_for_among_uniform_candidates():

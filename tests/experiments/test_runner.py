@@ -96,6 +96,23 @@ def test_record_round_trip(store):
     assert lines_of(again) == lines_of(store)
 
 
+@pytest.mark.parametrize("seed", ["", ".seed3"])
+def test_old_records_of_the_tiny_language_model_have_its_row(store, seed):
+    """They were made when one row stood for whichever model answered."""
+    row = f"SerenPrompt-style{seed}"
+    for language in ("packaged", "tiny"):
+        asked = {"options": {"language": language}}
+        runs.run_units([make_unit(row, settings=asked)], compute, store)
+    of_row = {run.row: run for run in store.runs("table4")}
+    tiny, real = of_row[f"SerenPrompt-style-tiny{seed}"], of_row.pop(row)
+    assert len(of_row) == 1 and real.settings != asked
+    assert tiny.settings == asked
+    new = make_unit(tiny.row, settings=asked)
+    assert not store.finished(new)  # another row: another key
+    runs.run_units([new], compute, store)
+    assert {run.row for run in store.runs("table4")} == {row, tiny.row}
+
+
 def test_users_and_targets_are_written_once(store):
     def same(unit):
         cases = runs.Cases((0, 1), (7, 8), (1, 2 + unit.fold))

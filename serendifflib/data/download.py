@@ -1,22 +1,23 @@
 """Fetch one file over https: resumed, limited, verified, whole or absent.
 
-The bytes go to ``NAME.part`` beside the final file. A download that breaks
-off goes on from there the next time; the file takes its name only after its
-size and SHA-256 (or, for an archive, the checksum of each member) are right.
+pooch puts the file in its place. Its bytes arrive in ``NAME.part`` beside
+it, where a download that broke off goes on the next time; the file takes its
+name only after size and SHA-256 (or, for an archive, the checksum of each
+member) are right.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 import urllib.parse
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+import pooch
 import requests
 from tqdm.auto import tqdm
 
@@ -29,11 +30,15 @@ ATTEMPTS = 3
 WAIT_S = 1.0  # before the second attempt; it doubles each time
 TIMEOUT_S = 30.0  # longest silence of the server
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-TRY_AGAIN = (429, 500, 502, 503, 504)
-
-
-class _TryAgain(Exception):
-    """The connection broke; another attempt may help."""
+BUSY = (429, 500, 502, 503, 504)  # statuses that may pass
+BEYOND = 416  # no bytes lie beyond those that are here
+REASONS = {  # shorter than requests says it; the first that fits
+    requests.Timeout: "the server is silent",
+    requests.exceptions.SSLError: "its certificate is not accepted",
+    requests.exceptions.ChunkedEncodingError: "the connection broke off",
+    requests.ConnectionError: "there is no connection",
+}
+pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
 
 
 def download(
@@ -47,16 +52,15 @@ def download(
 ) -> Path:
     """Download ``url`` to ``path`` unless it is there already.
 
-    Two processes may ask for the same file at the same time: one fetches it,
-    the other waits and finds it.
+    Of two processes that ask for the same file, one fetches it and the
+    other waits.
 
     Args:
         url: an https address, or http to this very machine.
-        path: the file to write.
+        path: the file to write; a ``.zip`` is also tested as an archive.
         limit: most bytes to accept.
         size: expected bytes, where they are known.
-        sha256: expected checksum, where it is known. A name that ends in
-            ``.zip`` is also tested as an archive.
+        sha256: expected checksum, where it is known.
         progress: show a progress bar.
 
     Returns:
@@ -70,11 +74,9 @@ def download(
     path = Path(path)
     session = _session(url)
     part = path.with_name(path.name + ".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        if path.exists():
-            return path
+
+    def bring(url: str, place: str, _: object) -> None:
+        os.unlink(place)  # pooch's empty file, which a kill would leave
         if size is None or _length(part) != size:
             _fetch(session, url, part, limit, progress)
         try:
@@ -82,23 +84,21 @@ def download(
             if path.suffix == ".zip":
                 _test_archive(part)
         except DataError as error:
-            part.unlink(missing_ok=True)
+            part.unlink()
             raise DownloadError(
                 f"{url}: not the expected file, it was removed: {error}"
             ) from error
-        with writing(path):
-            with open(part, "rb+") as stream:
-                os.fsync(stream.fileno())
-            os.replace(part, path)
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(part, place)
+
+    with writing(path), locked(path):
+        pooch.retrieve(url, None, path.name, path.parent, downloader=bring)
     return path
 
 
 def _session(url: str) -> requests.Session:
-    """A session that no redirect leads away from https.
-
-    Raises:
-        DownloadError: the address is not https, nor this very machine.
-    """
+    """A session that no redirect leads away from https."""
     address = urllib.parse.urlsplit(url)
     local = address.scheme == "http" and address.hostname in LOCAL_HOSTS
     if not local and not (address.scheme == "https" and address.hostname):
@@ -119,116 +119,75 @@ def _fetch(
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(WAIT_S * 2 ** (attempt - 1))
+        have = _length(part)
+        wanted = {"Range": f"bytes={have}-"} if have else {}
         try:
-            with _answer(session, url, _length(part)) as answer:
-                return _receive(answer, url, part, limit, progress)
-        except _TryAgain as error:
-            last = error
+            with session.get(
+                url, headers=wanted, stream=True, timeout=TIMEOUT_S
+            ) as answer:
+                return _receive(answer, part, limit, progress)
+        except requests.exceptions.InvalidSchema as error:
+            raise DownloadError(
+                f"{url}: only https addresses are fetched: {error}"
+            ) from error
+        except requests.RequestException as error:
+            last, reason = error, " ".join(str(error).split())
+            for kind, words in REASONS.items():
+                if isinstance(error, kind):
+                    reason = words
+                    break
     kept = _length(part)
     again = f"; {kept:,} bytes are kept, try again to go on" if kept else ""
-    raise DownloadError(f"{url}: cannot be fetched: {last}{again}") from last
-
-
-def _answer(
-    session: requests.Session, url: str, have: int
-) -> requests.Response:
-    """What the server says when asked for all but the first bytes.
-
-    Raises:
-        DownloadError: a status that another attempt will not change.
-        _TryAgain: anything else that is no file.
-    """
-    wanted = {"Range": f"bytes={have}-"} if have else {}
-    try:
-        answer = session.get(
-            url, headers=wanted, stream=True, timeout=TIMEOUT_S
-        )
-    except requests.exceptions.InvalidSchema as error:
-        raise DownloadError(
-            f"{url}: only https addresses are fetched: {error}"
-        ) from error
-    except requests.RequestException as error:
-        raise _TryAgain(_reason(error)) from error
-    beyond = requests.codes.requested_range_not_satisfiable
-    if answer.ok or answer.status_code == beyond:
-        return answer
-    answer.close()
-    words = f"the server says {answer.status_code} {answer.reason}"
-    if answer.status_code in TRY_AGAIN:
-        raise _TryAgain(words)
-    raise DownloadError(f"{url}: {words}")
+    raise DownloadError(f"{url}: cannot be fetched: {reason}{again}") from last
 
 
 def _receive(
-    answer: requests.Response,
-    url: str,
-    part: Path,
-    limit: int,
-    progress: bool,
+    answer: requests.Response, part: Path, limit: int, progress: bool
 ) -> None:
-    """Append to ``part`` what it lacks, or start it anew.
-
-    Raises:
-        DownloadError: more than ``limit`` bytes. CacheError: the disk.
-        _TryAgain: the connection broke off.
-    """
-    have = _length(part)
+    """Append to ``part`` what it lacks, or start it anew."""
+    have, status = _length(part), answer.status_code
     place = answer.headers.get("Content-Range", "")
-    if not answer.ok:  # nothing lies beyond what is here
+    if status == BEYOND:
         if place.rpartition("/")[2] == str(have):
             return  # it was complete already
         part.unlink(missing_ok=True)
-        raise _TryAgain("the unfinished file was of no use")
+        raise requests.RequestException("the unfinished file was of no use")
+    if not answer.ok:
+        words = f"the server says {status} {answer.reason}"
+        if status in BUSY:
+            raise requests.RequestException(words)
+        raise DownloadError(f"{answer.url}: {words}")
     if not place.startswith(f"bytes {have}-"):
         have = 0  # the server sends the whole file
     length = answer.headers.get("Content-Length", "")
-    total = have + int(length) if length.isdecimal() else None
-    bar = tqdm(
-        desc=part.stem,
-        total=total,
-        initial=have,
-        unit="B",
-        unit_scale=True,
-        disable=not progress,
-    )
-    with writing(part), open(part, "ab" if have else "wb") as stream, bar:
-        for block in _blocks(answer):
+    total = have + int(length) if length.isdecimal() else 0
+    with (
+        open(part, "ab" if have else "wb") as stream,
+        tqdm(
+            desc=part.stem,
+            total=total or None,
+            initial=have,
+            unit="B",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar,
+    ):
+        for block in answer.iter_content(RECEIVED):
             have += len(block)
-            if max(have, total or 0) > limit:
+            if max(have, total) > limit:
                 stream.close()
                 part.unlink()
                 raise DownloadError(
-                    f"{url}: {max(have, total or 0):,} bytes or more, above "
-                    f"the limit of {limit:,}"
+                    f"{answer.url}: {max(have, total):,} bytes or more, "
+                    f"above the limit of {limit:,}"
                 )
             stream.write(block)
             stream.flush()
             bar.update(len(block))
-    if total is not None and have < total:
-        raise _TryAgain(f"it ended at {have:,} of {total:,} bytes")
-
-
-def _blocks(answer: requests.Response) -> Iterator[bytes]:
-    try:
-        yield from answer.iter_content(RECEIVED)
-    except (requests.RequestException, OSError) as error:
-        raise _TryAgain(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """What happened, shorter than requests says it."""
-    for kind, words in (
-        (requests.Timeout, "the server is silent"),
-        (requests.exceptions.SSLError, "its certificate is not accepted"),
-        (
-            requests.exceptions.ChunkedEncodingError,
-            "the connection broke off",
-        ),
-        (requests.ConnectionError, "there is no connection"),
-    ):
-        if isinstance(error, kind):
-            return words
-    return " ".join(str(error).split()) or type(error).__name__
+    if have < total:
+        raise requests.RequestException(
+            f"it ended at {have:,} of {total:,} bytes"
+        )
 
 
 def _length(path: Path) -> int:
@@ -245,15 +204,14 @@ def verify(
     """
     path = Path(path)
     try:
-        with open(path, "rb") as stream:
-            start = stream.read(40)
         found = path.stat().st_size
         if size is not None and found != size:
-            if start.startswith(b"version https://git-lfs"):
-                raise DataError(
-                    f"{path}: is only the git-LFS pointer to the data: run "
-                    "`git lfs pull` where it came from"
-                )
+            with open(path, "rb") as stream:
+                if stream.read(40).startswith(b"version https://git-lfs"):
+                    raise DataError(
+                        f"{path}: is only the git-LFS pointer to the data: "
+                        "run `git lfs pull` where it came from"
+                    )
             cut = "; it is cut short" if found < size else ""
             raise DataError(
                 f"{path}: has {found:,} bytes instead of {size:,}{cut}"
@@ -281,11 +239,7 @@ def _whole(archive: Path) -> Iterator[None]:
 
 
 def _test_archive(path: Path) -> None:
-    """Check every member's checksum.
-
-    Raises:
-        DataError: no zip file, or a member is damaged.
-    """
+    """Check every member's checksum."""
     with _whole(path), zipfile.ZipFile(path) as archive:
         bad = archive.testzip()
     if bad is not None:
@@ -302,8 +256,9 @@ def unpack(
 ) -> Path:
     """Write some members of a zip file into ``folder``.
 
-    Members are found by their last name and written under that name alone,
-    so no path inside the archive decides where a file goes.
+    Members are found by their last name, the one nearest the top, and
+    written under that name alone: no path in the archive decides where a
+    file goes.
 
     Args:
         archive: the zip file.
@@ -317,7 +272,7 @@ def unpack(
 
     Raises:
         DataError: no zip file, damaged, encrypted, a name missing or there
-            twice, a member above the limit, or a path that leads out.
+            twice, or a member above the limit.
         CacheError: the folder cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
@@ -338,14 +293,9 @@ def unpack(
             return folder  # without a lock: it may be read-only
         with locked(folder):
             for name, info in members.items():
-                if _is_there(folder / name, info):
-                    continue
-                with (
-                    atomic_path(folder / name) as path,
-                    open(path, "wb") as stream,
-                ):
-                    for block in _unpacked(archive, stored, info):
-                        stream.write(block)
+                with atomic_path(folder / name) as path:
+                    with open(path, "wb") as stream:
+                        stream.writelines(_unpacked(archive, stored, info))
     return folder
 
 
@@ -361,29 +311,20 @@ def _unpacked(
 def _members(
     archive: Path, stored: zipfile.ZipFile, names: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    """Regular files by last name; the one nearest the top wins."""
-    members: dict[str, zipfile.ZipInfo] = {}
-    depths: dict[str, int] = {}
+    """Files by last name; the one nearest the top wins."""
+    members: dict[str, tuple[int, zipfile.ZipInfo]] = {}
     for info in stored.infolist():
-        # Windows writes other slashes
-        place = PurePosixPath(info.filename.replace("\\", "/"))
-        name, depth = place.name, len(place.parts)
-        drive = ":" in "".join(place.parts[:1])
-        if place.is_absolute() or ".." in place.parts or drive:
-            raise DataError(
-                f"{archive}: holds the unsafe path {info.filename!r}"
-            )
-        is_link = stat.S_ISLNK(info.external_attr >> 16)
-        if info.is_dir() or is_link or name not in names:
-            continue
-        if depth == depths.get(name):
+        # Windows writes other slashes; a folder's name ends in one
+        *above, name = info.filename.replace("\\", "/").split("/")
+        depth, _ = members.get(name, (len(above) + 1, None))
+        if name in names and len(above) == depth:
             raise DataError(
                 f"{archive}: holds {name!r} twice; unpack it and keep one of "
                 "them"
             )
-        if depth < depths.get(name, depth + 1):
-            members[name], depths[name] = info, depth
-    return members
+        if name in names and len(above) < depth:
+            members[name] = len(above), info
+    return {name: info for name, (_, info) in members.items()}
 
 
 def _is_there(path: Path, info: zipfile.ZipInfo) -> bool:

@@ -1,13 +1,12 @@
 """A trained model in a page: what a script needs to compute as Python does.
 
-A published page has no kernel. :func:`play` writes the weights of a small
-model of tokens (:mod:`serendifflib.diffusion.tokens`) and a small catalogue
-into the page; ``browser_model.js`` beside this file is the model written
-again in plain JavaScript, ``playground.js`` lets a reader edit a history.
-The page holds Python's answers to some histories, too, and says how far its
-own are from them.
+:func:`play` writes the weights of a small model of tokens
+(:mod:`serendifflib.diffusion.tokens`) and a small catalogue into a page.
+``browser_model.js`` is the model written again, ``playground.js`` lets a
+reader edit a history. The page also holds Python's answers to some
+histories, and says how far its own are from them.
 
-Letters: N items, n history length, P prototypes, w width, S draws, L side.
+Letters: N items, n history length, w width, S draws, L side.
 """
 
 from __future__ import annotations
@@ -51,9 +50,6 @@ def play(
         starts: histories to begin with, as item ids, by name; the first is
             shown. Python answers them all, for comparison.
 
-    Returns:
-        the playground; as the last expression of a cell it is shown.
-
     Raises:
         ConfigError: another kind of model, no shelf, no start, an item
             without a vector or on two shelves, or a history of items that
@@ -89,16 +85,13 @@ def play(
 def part_of(model: SerenDiff, items: Sequence[int]) -> SerenDiff:
     """The same network for a part of the catalogue.
 
-    The network knows vectors and cells but no item numbers, so it can serve
-    another shop. Quantiles are those of the shop's own items, counts those
-    of all training users.
+    It knows vectors and cells but no item numbers, so it can serve another
+    shop. Quantiles are those of the shop's items, counts those of all
+    training users.
 
     Args:
         model: fitted, of tokens.
         items: item numbers 1..N that stay, ascending.
-
-    Raises:
-        ModelError: not fitted.
     """
     rows, space = np.array([0, *items]), model.space
     if space is None:
@@ -166,10 +159,7 @@ class Playground:
 
     @property
     def lots(self) -> torch.Tensor:
-        """Random numbers behind the draws, [S, 2 R]: the same for everybody.
-
-        Then nothing but the history moves the draws of a page.
-        """
+        """Random numbers behind the draws, [S, 2 R]: alike for everybody."""
         generator = torch.Generator().manual_seed(self.model.seed)
         length = 2 * len(self.model.diffusion.sizes)
         return torch.rand(TOLD, length, generator=generator)

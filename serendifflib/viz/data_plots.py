@@ -6,6 +6,7 @@ Letters: U users, N items, n history length, L side of the grid, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -41,6 +42,29 @@ KINDS = {  # what a row of the simulated world is: marker, colour
     "anything": ("x", MUTED),
     "label": ("D", POINT),
 }
+PARTS = {"train": "#cfe0f0", "valid": HISTORY, "test": POINT}
+
+
+def heat_map(ax: Axes, values: Any, **options: Any) -> None:
+    """Seaborn's heat map in house style; ``options`` are its own."""
+    style: dict[str, Any] = {"square": True, "cbar": False, "cmap": SHADE}
+    if options.get("annot") is not None:
+        style["annot_kws"] = {"color": INK, "fontsize": 9}
+    sns.heatmap(values, ax=ax, **(style | options))
+    ax.tick_params(length=0, labelrotation=0)
+
+
+def one_legend(figure: Figure, ax: Axes, **options) -> None:
+    """The legend of ``ax``, once, above all axes of the figure."""
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=5,
+        frameon=False,
+        handletextpad=0.3,
+        columnspacing=1.4,
+        **options,
+    )
 
 
 def plot_timelines(
@@ -66,9 +90,8 @@ def plot_timelines(
         ]
         x, y = np.array(spots).reshape(-1, 2).T
         size = 11 if kind == "label" else 8
-        ax.plot(
-            x, y, marker, color=colour, ms=size, mew=2, label=kind, zorder=2
-        )
+        style = {"color": colour, "ms": size, "mew": 2, "zorder": 2}
+        ax.plot(x, y, marker, label=kind, **style)
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="row of the history", xlim=(0.3, longest + 0.7))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -110,79 +133,39 @@ def plot_law(
         ax.plot(radius[chosen], scores[chosen], marker, label=name, **style)
     drawn = {"color": POINT, "ms": 10, "mec": "white", "label": "the label"}
     ax.plot(radius[label], scores[label], "D", **drawn)
+    words: dict[str, Any] = {"ha": "right", "path_effects": HALO}
+    words["transform"] = ax.get_xaxis_transform()
     for place, name, colour, height in (
         (reach, "taste radius", MUTED, 0.02),
         (reach + stretch, "taste radius + stretch", POINT, 0.1),
     ):
         ax.axvline(place, color=colour, ls="--", lw=1.2, zorder=0)
-        ax.text(
-            place - 0.015,
-            height,
-            name,
-            transform=ax.get_xaxis_transform(),
-            ha="right",
-            color=colour,
-            path_effects=HALO,
-        )
-    ax.set(
-        xlabel="radius (1 − cosine to the taste)",
-        ylabel="log-probability + constant",
-        xlim=(-0.02, 1.04),
-    )
+        ax.text(place - 0.015, height, name, color=colour, **words)
+    ax.set(xlabel="radius (1 − cosine to the taste)", xlim=(-0.02, 1.04))
+    ax.set_ylabel("log-probability + constant")
     return ax
-
-
-def one_legend(figure: Figure, ax: Axes, **options) -> None:
-    """The legend of ``ax``, once, above all axes of the figure."""
-    figure.legend(
-        *ax.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=5,
-        frameon=False,
-        handletextpad=0.3,
-        columnspacing=1.4,
-        **options,
-    )
 
 
 def plot_folds(folds: Sequence[Split]) -> Figure:
     """Which users train, tune and test in each fold."""
-    parts = [
-        {
-            "train": fold.train_users,
-            "valid": fold.valid_users,
-            "test": fold.test_users,
-        }
-        for fold in folds
-    ]
-    figure, ((ax,),) = new_figure(7.2, 0.9 + 0.38 * len(parts))
-    colours = {"train": "#cfe0f0", "valid": HISTORY, "test": POINT}
-    n_users = sum(len(users) for users in parts[0].values())
+    figure, ((ax,),) = new_figure(7.2, 0.9 + 0.38 * len(folds))
     # users of one test fold side by side, else there is only salt and pepper
-    order = np.argsort(np.concatenate([fold["test"] for fold in parts]))
-    for line, fold in enumerate(parts):
-        for part, users in fold.items():
-            places = np.sort(order[users])
+    order = np.argsort(np.concatenate([fold.test_users for fold in folds]))
+    for line, fold in enumerate(folds):
+        for part, colour in PARTS.items():
+            places = np.sort(order[getattr(fold, f"{part}_users")])
             starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
-            ends = np.append(starts[1:], len(places)) - 1
-            spans = [
-                (places[s], places[e] - places[s] + 1)
-                for s, e in zip(starts, ends, strict=True)
-            ]
-            ax.broken_barh(
-                spans, (line - 0.36, 0.72), color=colours[part], lw=0
-            )
-    ax.set_yticks(
-        range(len(parts)), [f"fold {n + 1}" for n in range(len(parts))]
-    )
+            lengths = np.diff(starts, append=len(places))
+            spans = np.column_stack((places[starts], lengths))
+            ax.broken_barh(spans, (line - 0.36, 0.72), color=colour, lw=0)
+    names = [f"fold {n + 1}" for n in range(len(folds))]
+    ax.set_yticks(range(len(folds)), names)
     ax.set(xlabel="users, sorted by the fold that tests them")
-    ax.set(xlim=(0, n_users), ylim=(len(parts) - 0.5, -0.5))
+    ax.set(xlim=(0, len(order)), ylim=(len(folds) - 0.5, -0.5))
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=0)
     figure.legend(
-        handles=[
-            Patch(color=colour, label=part) for part, colour in colours.items()
-        ],
+        handles=[Patch(color=c, label=part) for part, c in PARTS.items()],
         loc="outside upper center",
         ncols=3,
         frameon=False,
@@ -204,47 +187,39 @@ def plot_cells(
         counts: grids [L, L]; first axis expectedness, drawn to the right.
         titles: one per grid.
         mark: a cell to frame in all grids.
-        form: how numbers are written; an empty string leaves them out.
+        form: how numbers are written.
         rows: of grids; their number must divide that of the grids.
     """
     columns = len(counts) // rows
     figure, axes = new_figure(3.6 * columns, 3.5 * rows, rows, columns)
     for ax, grid, title in zip(axes.flat, counts, titles, strict=True):
-        grid, side = np.asarray(grid).T, len(grid)
-        words = [
-            ["·" if not v else format(v, form) if form else "" for v in row]
-            for row in grid
-        ]
-        sns.heatmap(
+        grid, ticks = np.asarray(grid).T, range(1, len(grid) + 1)
+        heat_map(
+            ax,
             grid,
-            annot=words,
+            annot=[[format(v, form) if v else "·" for v in r] for r in grid],
             fmt="",
             annot_kws={"color": INK, "fontsize": 7},
-            cmap=SHADE,
             norm=PowerNorm(0.5, 0, np.max(grid)),  # small shares show too
-            cbar=False,
-            square=True,
-            xticklabels=range(1, side + 1),
-            yticklabels=range(1, side + 1),
-            ax=ax,
+            xticklabels=ticks,
+            yticklabels=ticks,
         )
         for word in ax.texts:
             if word.get_text() == "·":
                 word.set_color(POINT)
         ax.invert_yaxis()
         if mark is not None:
-            frame_cell(ax, mark)
+            _frame_cell(ax, mark)
         ax.set_title(title, fontsize=10)
         ax.set(xlabel="expectedness (cell)", ylabel="relevance (cell)")
-        ax.tick_params(length=0, labelsize=7, labelrotation=0)
+        ax.tick_params(labelsize=7)
     return figure
 
 
-def frame_cell(ax: Axes, cell: tuple[int, int]) -> None:
+def _frame_cell(ax: Axes, cell: tuple[int, int]) -> None:
     """A frame around a cell (column, row) of a heat map."""
-    ax.add_patch(
-        Rectangle(cell, 1, 1, fill=False, color=POINT, lw=2, clip_on=False)
-    )
+    style = {"fill": False, "color": POINT, "lw": 2, "clip_on": False}
+    ax.add_patch(Rectangle(cell, 1, 1, **style))
 
 
 def plot_matrix(
@@ -271,23 +246,13 @@ def plot_matrix(
     _, ((ax,),) = new_figure(1.9 + 0.62 * n, 1.0 + 0.5 * n)
     shown = values if hide is None else np.where(hide, np.nan, values)
     ax.set_facecolor("#f1f3f5")
-    sns.heatmap(
-        shown,
-        annot=True,
-        fmt=form,
-        annot_kws={"color": INK, "fontsize": 9},
-        cmap=SHADE,
-        vmin=min(0.0, np.nanmin(shown)),
-        square=True,
-        cbar=False,
-        xticklabels=range(1, n + 1),
-        yticklabels=labels,
-        ax=ax,
-    )
+    low = min(0.0, np.nanmin(shown))
+    columns = range(1, n + 1)
+    names = {"xticklabels": columns, "yticklabels": labels}
+    heat_map(ax, shown, annot=True, fmt=form, vmin=low, **names)
     for row, column in frames:
-        frame_cell(ax, (column, row))
+        _frame_cell(ax, (column, row))
     ax.set(title=title, xlabel="item of the history")
-    ax.tick_params(length=0, labelrotation=0)
     return ax
 
 
@@ -321,8 +286,7 @@ def plot_histograms(
         if mark_zero:
             ax.axvline(0, color=INK, lw=0.8, ls=":")
         ax.set_title(title, fontsize=10)
-        ax.set(xlabel=xlabel)
-        ax.set_yticks([])
+        ax.set(xlabel=xlabel, yticks=[])
         ax.spines["left"].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(5))
     axes[0, 0].set_ylabel("density")
@@ -341,22 +305,12 @@ def plot_similarity(
         labels: names of the G groups.
     """
     figure, axes = new_figure(7.4, 4.6, columns=len(grids))
-    for number, (ax, (title, grid)) in enumerate(
-        zip(axes[0], grids.items(), strict=True)
-    ):
-        sns.heatmap(
-            grid,
-            cmap="RdBu_r",
-            vmin=-0.6,
-            vmax=0.6,
-            square=True,
-            cbar=False,
-            xticklabels=False,
-            yticklabels=False if number else labels,
-            ax=ax,
-        )
+    scale = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6}
+    for ax, (title, grid) in zip(axes[0], grids.items(), strict=True):
+        names = labels if ax is axes[0, 0] else False
+        heat_map(ax, grid, xticklabels=False, yticklabels=names, **scale)
         ax.set_title(title, fontsize=10)
-        ax.tick_params(length=0, labelsize=7)
+        ax.tick_params(labelsize=7)
     figure.colorbar(
         axes[0, 0].collections[0],
         ax=axes[0],
@@ -375,13 +329,9 @@ def plot_growth(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Means over the steps of a history, each line named at its end.
+    """Means over the steps [S] of a history, each line named at its end.
 
-    Args:
-        steps: [S].
-        lines: name -> values [S].
-        xlabel: of the steps.
-        ylabel: of the values.
+    ``lines`` maps a name to values [S].
     """
     figure, ((ax,),) = new_figure(6.4, 3.2)
     for (name, values), colour in zip(lines.items(), PALETTE, strict=False):
@@ -398,11 +348,8 @@ def plot_ranked(
 ) -> Figure:
     """Values in falling order against the share of items that reach them.
 
-    Args:
-        curves: name -> values; those that are not finite are not drawn, so
-            that a curve ends where they begin.
-        ylabel: of the values.
-        xlabel: of the share.
+    ``curves`` maps a name to values; those that are not finite are not
+    drawn, so that a curve ends where they begin.
     """
     figure, ((ax,),) = new_figure(6.4, 3.3)
     widths = np.linspace(6, 2, len(curves))  # a curve below another shows
@@ -412,12 +359,10 @@ def plot_ranked(
         ranked = np.sort(values)[::-1]
         share = np.arange(1, len(ranked) + 1) / len(ranked)
         drawn = np.isfinite(ranked)
-        ax.plot(
-            share[drawn], ranked[drawn], color=colour, lw=width, label=name
-        )
+        x, y = share[drawn], ranked[drawn]
+        ax.plot(x, y, color=colour, lw=width, label=name)
         if not drawn.all():
-            last = np.flatnonzero(drawn)[-1]
-            ax.plot(share[last], ranked[last], "o", color=colour, ms=10)
+            ax.plot(x[-1:], y[-1:], "o", color=colour, ms=10)
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.legend(frameon=False)
@@ -425,12 +370,7 @@ def plot_ranked(
 
 
 def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
-    """The same history on grids of several sizes.
-
-    Args:
-        positions: in [0, 1], [n, 2].
-        sides: L of each grid.
-    """
+    """The same history, [n, 2] in [0, 1], on grids of several sides L."""
     figure, axes = new_figure(7.2, 2.9, columns=len(sides))
     for ax, side in zip(axes[0], sides, strict=True):
         counts = np.zeros((side, side))
@@ -459,21 +399,18 @@ def plot_pipeline(steps: Sequence[tuple[str, str, str]]) -> Figure:
         steps: name, what it is, and where the book treats it, per box.
     """
     figure, ((ax,),) = new_figure(7.4, 1.9)
+    box = {"facecolor": "white", "edgecolor": EXPECTED, "lw": 2}
+    arrow = {"arrowstyle": "->", "color": MUTED, "lw": 1.4}
+    words = {"ha": "center", "va": "center", "color": INK}
     for place, (name, what, where) in enumerate(steps):
-        style = {"facecolor": "white", "edgecolor": EXPECTED, "lw": 2}
-        ax.add_patch(Rectangle((place, 0), 0.8, 1, **style))
+        ax.add_patch(Rectangle((place, 0), 0.8, 1, **box))
         middle = place + 0.4
-        words = {"ha": "center", "va": "center", "color": INK}
         ax.text(middle, 0.78, name, fontsize=8.5, weight="bold", **words)
         ax.text(middle, 0.4, what, fontsize=7.5, **words)
         ax.text(middle, -0.16, where, fontsize=8, **(words | {"color": MUTED}))
         if place:
-            ax.annotate(
-                "",
-                xy=(place, 0.5),
-                xytext=(place - 0.2, 0.5),
-                arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 1.4},
-            )
+            start, end = (place - 0.2, 0.5), (place, 0.5)
+            ax.annotate("", xy=end, xytext=start, arrowprops=arrow)
     ax.set(xlim=(-0.05, len(steps) - 0.15), ylim=(-0.3, 1.05))
     ax.axis("off")
     return figure

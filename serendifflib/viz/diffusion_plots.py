@@ -7,8 +7,8 @@ runs to the right and relevance upwards.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -64,38 +64,33 @@ def show_cells(
         options = {"cmap": ZONE, "vmin": 0.0, "vmax": top} | options
     ax.imshow(values, origin="lower", interpolation="nearest", **options)
     for (column, row), colour in (cells or {}).items():
-        ax.add_patch(
-            plt.Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, fill=False, ec=colour, lw=2
-            )
-        )
-    side = len(values)
-    if side <= 25:
-        ax.set_xticks(np.arange(side + 1) - 0.5, minor=True)
-        ax.set_yticks(np.arange(side + 1) - 0.5, minor=True)
+        corner, style = (column - 0.5, row - 0.5), {"fill": False, "lw": 2}
+        ax.add_patch(plt.Rectangle(corner, 1, 1, ec=colour, **style))
+    if (side := len(values)) <= 25:
+        borders = np.arange(side + 1) - 0.5
+        ax.set_xticks(borders, minor=True)
+        ax.set_yticks(borders, minor=True)
         ax.grid(which="minor", color="white", linewidth=0.5)
     ax.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
     ax.set_title(title, fontsize=10)
 
 
-def plot_noised(
-    states: Sequence[torch.Tensor],
-    titles: Sequence[str],
-) -> Figure:
-    """A row of portraits, twice: as a picture and as vector lengths.
-
-    Args:
-        states: K portraits [d, L, L].
-        titles: K short titles.
-    """
-    width = 1.7 * len(states) + 0.6
-    fig, axes = plt.subplots(
-        2,
-        len(states),
-        figsize=(width, 3.7),
+def _panels(rows: int, columns: int, width: float, height: float):
+    """A figure and its axes, [rows, columns]."""
+    return plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
         layout="constrained",
         squeeze=False,
     )
+
+
+def plot_noised(
+    states: Sequence[torch.Tensor], titles: Sequence[str]
+) -> Figure:
+    """A row of K portraits [d, L, L], as pictures and as vector lengths."""
+    fig, axes = _panels(2, len(states), 1.7 * len(states) + 0.6, 3.7)
     for column, (state, title) in enumerate(zip(states, titles, strict=True)):
         show_cells(axes[0, column], as_picture(state), title=title)
         show_cells(axes[1, column], lengths(state), top=1.3)
@@ -103,27 +98,20 @@ def plot_noised(
     axes[0, 0].set_ylabel("three channels", fontsize=9)
     axes[1, 0].set_ylabel("vector length", fontsize=9)
     for row in axes:
-        for left, right in itertools.pairwise(row):
-            join(left, right)
+        for left, right in pairwise(row):
+            _join(left, right)
     return fig
 
 
-def join(first: Axes, second: Axes, *, down: bool = False) -> None:
+def _join(first: Axes, second: Axes, *, down: bool = False) -> None:
     """An arrow from one panel to the next one on the right, or below."""
     start, end = (1.02, 0.5), (-0.02, 0.5)
     if down:
         start, end = (0.5, -0.03), (0.5, 1.03)
-    patch = ConnectionPatch(
-        xyA=start,
-        xyB=end,
-        coordsA=first.transAxes,
-        coordsB=second.transAxes,
-        arrowstyle="->",
-        color=INK,
-        lw=1.0,
-        mutation_scale=9,
-    )
-    first.figure.add_artist(patch)
+    places = (start, end, first.transAxes, second.transAxes)
+    style = {"color": INK, "lw": 1.0, "mutation_scale": 9}
+    arrow = ConnectionPatch(*places, arrowstyle="->", **style)
+    first.figure.add_artist(arrow)
 
 
 def plot_state(
@@ -142,19 +130,15 @@ def plot_state(
             colours of its own.
         cells: cells to outline, see :func:`show_cells`.
     """
-    count = 2 if estimate is None else 3
-    fig, axes = plt.subplots(
-        1, count, figsize=(2.7 * count, 3.5), layout="constrained"
-    )
-    show_cells(axes[0], as_picture(state), title="three channels", cells=cells)
-    show_cells(
-        axes[1], lengths(state), top=1.3, title="vector length", cells=cells
-    )
+    panels = [
+        ("three channels", as_picture(state), None),
+        ("vector length", lengths(state), 1.3),
+    ]
     if estimate is not None:
-        show_cells(
-            axes[2], lengths(estimate), title="estimate of $x_0$", cells=cells
-        )
-    for ax in axes:
+        panels.append(("estimate of $x_0$", lengths(estimate), None))
+    fig, (axes,) = _panels(1, len(panels), 2.7 * len(panels), 3.5)
+    for ax, (name, values, top) in zip(axes, panels, strict=True):
+        show_cells(ax, values, title=name, top=top, cells=cells)
         ax.set_xlabel("expectedness →")
     axes[0].set_ylabel("relevance →")
     fig.suptitle(title)
@@ -163,22 +147,22 @@ def plot_state(
 
 def plot_schedules(schedules: Mapping[str, DDPMSchedule]) -> Figure:
     """alpha-bar of several schedules along the relative step t / T."""
-    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
+    fig, ((left, right),) = _panels(1, 2, 8.4, 3.2)
     for number, (name, schedule) in enumerate(schedules.items()):
         bar = schedule.alpha_bar.numpy()
         place = np.arange(1, len(bar) + 1) / len(bar)
         options = _style(number, name)
         options["marker"] = "o" if len(bar) <= 20 else ""
-        axes[0].plot(place, bar, **options)
-        axes[1].semilogy(place, bar / (1.0 - bar), **options)
-    axes[0].set(ylabel=r"$\bar\alpha_t$", ylim=(0, 1.03))
-    axes[1].set(ylabel=r"signal to noise, $\bar\alpha_t/(1-\bar\alpha_t)$")
-    axes[1].axhline(1.0, color=INK, lw=0.8)
-    for ax in axes:
+        left.plot(place, bar, **options)
+        right.semilogy(place, bar / (1.0 - bar), **options)
+    left.set(ylabel=r"$\bar\alpha_t$", ylim=(0, 1.03))
+    right.set(ylabel=r"signal to noise, $\bar\alpha_t/(1-\bar\alpha_t)$")
+    right.axhline(1.0, color=INK, lw=0.8)
+    for ax in (left, right):
         ax.set(xlabel="step $t / T$", xlim=(0, 1))
-    axes[1].set_ylim(1e-6, None)
+    right.set_ylim(1e-6, None)
     fig.legend(
-        *axes[0].get_legend_handles_labels(),
+        *left.get_legend_handles_labels(),
         loc="outside upper center",
         ncols=len(schedules),
         frameon=False,
@@ -203,7 +187,7 @@ def plot_curves(
         **labels: arguments of ``ax.set``.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        ax = _panels(1, 1, 6, 3.2)[1][0, 0]
     for number, (name, values) in enumerate(curves.items()):
         ax.plot(x, values, **_style(number, name))
     ax.set(**labels)
@@ -213,12 +197,9 @@ def plot_curves(
 
 def _style(number: int, name: str) -> dict[str, Any]:
     """How line ``number`` of a plot looks."""
-    return {
-        "label": name,
-        "color": PALETTE[number % len(PALETTE)],
-        "ls": ("-", "--", "-.", ":")[number % 4],
-        "lw": 2,
-    }
+    colour = PALETTE[number % len(PALETTE)]
+    dashes = ("-", "--", "-.", ":")[number % 4]
+    return {"label": name, "color": colour, "ls": dashes, "lw": 2}
 
 
 def plot_unet(
@@ -231,50 +212,28 @@ def plot_unet(
             computation; the way up mirrors the way down.
         bottleneck: how many stages in the middle have no partner.
     """
-    fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+    fig, ((ax,),) = _panels(1, 1, 9, 4)
+    last = len(stages) - 1
     depth = (len(stages) - bottleneck) // 2
     largest = max(side for _, _, side in stages)
-    tops = []
+    colours = [0] * depth + [2] * bottleneck + [1] * depth
+    edges = []  # left, right and top of each box
     for number, (name, channels, side) in enumerate(stages):
-        level = min(number, len(stages) - 1 - number, depth)
-        height = side / largest
-        bottom = -0.45 * level - height
-        wide = 0.12 + 0.05 * np.log2(channels)
-        middle = number < depth, number >= len(stages) - depth
-        colour = PALETTE[0] if middle[0] else PALETTE[1]
-        if not any(middle):
-            colour = PALETTE[2]
-        ax.add_patch(
-            plt.Rectangle(
-                (number - wide / 2, bottom), wide, height, fc=colour, ec="none"
-            )
-        )
-        ax.text(
-            number,
-            bottom - 0.06,
-            f"{name}\n{channels} × {side} × {side}",
-            ha="center",
-            va="top",
-            fontsize=9,
-        )
-        tops.append((number, bottom + height, wide))
+        height, wide = side / largest, 0.12 + 0.05 * np.log2(channels)
+        bottom = -0.45 * min(number, last - number, depth) - height
+        corner, colour = (number - wide / 2, bottom), PALETTE[colours[number]]
+        ax.add_patch(plt.Rectangle(corner, wide, height, fc=colour, ec="none"))
+        said, place = f"{name}\n{channels} × {side} × {side}", bottom - 0.06
+        ax.text(number, place, said, ha="center", va="top", fontsize=9)
+        edges.append((corner[0], corner[0] + wide, bottom + height))
+    arrow = {"arrowstyle": "->", "ls": "--", "color": INK}
     for level in range(depth):
-        left, right = tops[level], tops[-1 - level]
-        ax.annotate(
-            "",
-            xy=(right[0] - right[2] / 2 - 0.05, right[1] - 0.08),
-            xytext=(left[0] + left[2] / 2 + 0.05, left[1] - 0.08),
-            arrowprops={"arrowstyle": "->", "ls": "--", "color": INK},
-        )
-        ax.text(
-            (left[0] + right[0]) / 2,
-            left[1] - 0.05,
-            "skip",
-            ha="center",
-            va="bottom",
-            fontsize=8,
-        )
-    ax.set(xlim=(-0.7, len(stages) - 0.3), ylim=(-2.15, 0.1))
+        (_, start, left), (end, _, right) = edges[level], edges[-1 - level]
+        spots = (end - 0.05, right - 0.08), (start + 0.05, left - 0.08)
+        ax.annotate("", *spots, arrowprops=arrow)
+        words = {"ha": "center", "va": "bottom", "fontsize": 8}
+        ax.text(last / 2, left - 0.05, "skip", **words)
+    ax.set(xlim=(-0.7, last + 0.7), ylim=(-2.15, 0.1))
     ax.axis("off")
     return fig
 
@@ -285,7 +244,6 @@ def plot_maps(
     top: float | None = None,
     cells: Mapping[tuple[int, int], str] | None = None,
     label: str = "",
-    **options,
 ) -> Figure:
     """Grids of numbers beside each other with one scale of colours.
 
@@ -294,31 +252,16 @@ def plot_maps(
         top: value of the darkest colour; None takes the largest of all.
         cells: cells to outline, see :func:`show_cells`.
         label: of the colour bar.
-        **options: further arguments of ``imshow``.
     """
-    if top is None and "norm" not in options:
+    if top is None:
         top = max(float(np.max(values)) for values in maps.values())
-    fig, axes = plt.subplots(
-        1,
-        len(maps),
-        figsize=(2.7 * len(maps) + 0.9, 3.1),
-        layout="constrained",
-        squeeze=False,
-    )
-    if "norm" in options:
-        options |= {"vmin": None, "vmax": None}
-    for ax, (title, values) in zip(axes[0], maps.items(), strict=True):
-        show_cells(
-            ax,
-            np.asarray(values).T,
-            title=title,
-            top=top,
-            cells=cells,
-            **options,
-        )
+    fig, (axes,) = _panels(1, len(maps), 2.7 * len(maps) + 0.9, 3.1)
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
+        grid = np.asarray(values).T
+        show_cells(ax, grid, title=title, top=top, cells=cells)
         ax.set_xlabel("expectedness →")
-    axes[0, 0].set_ylabel("relevance →")
-    fig.colorbar(axes[0, -1].images[0], ax=axes[0], label=label, shrink=0.85)
+    axes[0].set_ylabel("relevance →")
+    fig.colorbar(axes[-1].images[0], ax=axes, label=label, shrink=0.85)
     return fig
 
 
@@ -345,9 +288,9 @@ def plot_process(
         items: positions of matched items, [k, 2]; adds a panel with the
             last estimate and the items.
     """
-    count = len(states)
-    top = ["portrait", *(f"state {k}" for k in range(count))]
-    low = ["portrait", *(f"guess {k}" for k in range(count))]
+    numbers = range(len(states))
+    top = ["portrait", *(f"state {k}" for k in numbers)]
+    low = ["portrait", *(f"guess {k}" for k in numbers)]
     if items is not None:
         top, low = [*top, "items"], [*low, "items"]
     fig, axes = plt.subplot_mosaic(
@@ -363,9 +306,9 @@ def plot_process(
             state, lengths(states[k]), title=title, top=1.3, cells=cells
         )
         show_cells(guess, lengths(estimates[k]), cells=cells)
-        join(state, guess, down=True)
+        _join(state, guess, down=True)
         if k:
-            join(axes[f"state {k - 1}"], state)
+            _join(axes[f"state {k - 1}"], state)
     axes["state 0"].set_ylabel("state", fontsize=9)
     axes["guess 0"].set_ylabel("estimate of $x_0$", fontsize=9)
     if items is not None:

@@ -1,11 +1,9 @@
 """Sliders over pictures that were drawn beforehand: they need no kernel.
 
-A published page is static, so a slider cannot ask Python for a picture. Here
-all pictures are drawn first and the slider only chooses which one is shown:
-the link between the two runs in the browser. It works in a notebook as well.
-Where widgets vanish (print, PDF, a code host's preview), a strip of a few
-frames remains. With a kernel the same frames can have controls that draw
-them anew, for another user or another seed.
+A published page cannot ask Python for a picture, so all are drawn first and
+the slider, linked in the browser, only chooses one. Where widgets vanish
+(print, PDF, a preview) a strip of a few frames remains. With a kernel the
+same frames can have controls that draw them anew.
 """
 
 from __future__ import annotations
@@ -46,8 +44,7 @@ class Frames:
         alt: what can be seen; the label is added for each frame.
         description: the name of what the slider moves along.
         start: frame that is shown first.
-        redraw: makes other frames from keyword values; None where there is
-            nothing to choose.
+        redraw: makes other frames from keyword values.
         choices: what a control offers for each keyword, the shown one first.
     """
 
@@ -87,9 +84,6 @@ class Frames:
         self, frames: int | Sequence[int] = 4, *, columns: int | None = None
     ) -> DisplayImage:
         """A few frames as one picture, which remains where widgets vanish.
-
-        Shown in a cell of its own, it carries the figure's caption and
-        number.
 
         Args:
             frames: how many, evenly spread from the first to the last; or
@@ -138,11 +132,7 @@ class Frames:
         return widgets.VBox([row, pane])
 
     def _repr_mimebundle_(self, **options: object) -> object:
-        """As the last expression of a cell, frames are their slider.
-
-        Beside a kernel the controls come with it; a static page could not
-        answer them.
-        """
+        """The slider; beside a kernel with its controls."""
         live = self.choices and not pages_are_static()
         shown = self.controls() if live else self.widget()
         return shown._repr_mimebundle_(**options)
@@ -167,13 +157,12 @@ def frame_slider(
         alt: text alternative, one or two sentences that fit every frame.
         description: what the slider moves along, e.g. ``"items seen"``.
         start: frame that is shown first; -1 is the last.
-        choices: values to choose from beside a kernel, the one that is
-            shown first in front. ``figures`` takes each as a keyword:
+        choices: values to choose from beside a kernel, the shown one in
+            front. ``figures`` takes each as a keyword:
             ``figures(n, seed=0)`` for ``choices={"seed": range(5)}``.
 
     Returns:
-        the frames; as the last expression of a cell they are the slider,
-        and their ``strip()`` belongs in the next cell.
+        the frames, which a cell shows as their slider.
 
     Raises:
         ConfigError: no frame, equal labels, no text alternative, or numbers

@@ -1,8 +1,8 @@
 """Tables for a page: dots with intervals, and columns that sort.
 
-Both are plain HTML. The numbers stand in the cells, so that they can be read
-aloud, copied and searched; the book's style sheet draws the dots, its script
-adds a button to the head of each column that sorts.
+Plain HTML with the numbers in the cells, to be read aloud, copied and
+searched; the book's style sheet draws the dots, its script makes columns
+sort.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from serendifflib.evaluation.tables import boxed
 
 
 def dot_table(
-    frame: pd.DataFrame,
-    *,
-    caption: str,
-    reference: float | None = None,
+    frame: pd.DataFrame, *, caption: str, reference: float | None = None
 ) -> str:
     """One line per row: its name, its kind, its value, a dot with interval.
 
@@ -34,20 +31,17 @@ def dot_table(
     lines = [
         _line(row, top, reference) for row in frame.itertuples(index=False)
     ]
-    heads = {
-        "Row": "",
-        "Kind": "dots-kind",
-        "H@10": "",
-        f"0% to {top:.0%}": "",
-    }
     head = "".join(
-        f'<th scope="col" class="{kind}">{html.escape(text)}</th>'
-        for text, kind in heads.items()
+        f'<th scope="col"{kind}>{text}</th>'
+        for text, kind in (
+            ("Row", ""),
+            ("Kind", ' class="dots-kind"'),
+            ("H@10", ""),
+            (f"0% to {top:.0%}", ""),
+        )
     )
-    return boxed(
-        caption,
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>",
-    )
+    content = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return boxed(caption, content)
 
 
 def _line(row, top: float, reference: float | None) -> str:
@@ -73,10 +67,7 @@ def _line(row, top: float, reference: float | None) -> str:
 
 
 def sortable_table(
-    texts: pd.DataFrame,
-    values: pd.DataFrame,
-    *,
-    caption: str,
+    texts: pd.DataFrame, values: pd.DataFrame, *, caption: str
 ) -> str:
     """A table whose columns a reader can sort by a click or by Enter.
 
@@ -86,13 +77,11 @@ def sortable_table(
             column that is missing here is sorted by its text.
         caption: what it shows and where the numbers come from.
     """
-    head = []
-    for column in texts:
-        kind = "number" if column in values else "text"
-        head.append(
-            f'<th scope="col" data-sort="{kind}">'
-            f"{html.escape(str(column))}</th>"
-        )
+    head = "".join(
+        f'<th scope="col" data-sort="{"number" if c in values else "text"}">'
+        f"{html.escape(str(c))}</th>"
+        for c in texts
+    )
     lines = []
     for place in range(len(texts)):
         cells = []
@@ -107,8 +96,5 @@ def sortable_table(
             else:
                 cells.append(f'<th scope="row"{data}>{text}</th>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    content = (
-        f"<thead><tr>{''.join(head)}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody>"
-    )
+    content = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return boxed(caption, content).replace("<table>", '<table class="sort">')

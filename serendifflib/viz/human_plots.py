@@ -18,11 +18,11 @@ from serendifflib.portrait.picture import (
     MUTED,
     PALETTE,
     POINT,
-    SHADE,
     draw_plane,
     new_figure,
     note,
 )
+from serendifflib.viz.data_plots import heat_map
 
 
 def plot_shares(table: pd.DataFrame) -> Figure:
@@ -36,28 +36,17 @@ def plot_shares(table: pd.DataFrame) -> Figure:
     values = table.pivot(
         index="relevance", columns="unexpectedness", values="value"
     )
-    sns.heatmap(
-        values.iloc[::-1],
-        annot=True,
-        fmt=".0%",
-        cmap=SHADE,
-        vmin=0,
-        vmax=1.15,  # dark figures stay readable on the darkest cell
-        square=True,
-        cbar=False,
-        annot_kws={"color": INK},
-        ax=left,
-    )
-    left.tick_params(length=0, labelrotation=0)
+    # up to 1.15: dark figures stay readable on the darkest cell
+    scale = {"vmin": 0, "vmax": 1.15, "annot_kws": {"color": INK}}
+    heat_map(left, values.iloc[::-1], annot=True, fmt=".0%", **scale)
     left.set_title("called a pleasant surprise", fontsize=10)
     levels = sorted(table["relevance"].unique(), reverse=True)
     colours = sns.color_palette("crest", len(levels))[::-1]
     for level, colour in zip(levels, colours, strict=True):
         rows = table[table["relevance"] == level]
         x = rows["unexpectedness"]
-        right.fill_between(
-            x, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0
-        )
+        band = {"color": colour, "alpha": 0.2, "lw": 0}
+        right.fill_between(x, rows["low"], rows["high"], **band)
         sns.lineplot(x=x, y=rows["value"], marker="o", color=colour, ax=right)
         last = x.iloc[-1], rows["value"].iloc[-1]
         note(right, f" {level}", last, (4, 0), va="center")
@@ -71,12 +60,9 @@ def plot_shares(table: pd.DataFrame) -> Figure:
 def plot_laws(
     observed: np.ndarray, laws: Mapping[str, np.ndarray], sizes: np.ndarray
 ) -> Figure:
-    """Shares under each law against those that were observed.
+    """Shares under each law (title -> [5, 5]) against those observed, [5, 5].
 
-    Args:
-        observed: shares of the cells, [5, 5].
-        laws: title -> shares under the law, [5, 5].
-        sizes: people per cell, [5, 5]; the area of a dot.
+    The area of a dot is the number of people in the cell, ``sizes`` [5, 5].
     """
     figure, (panels,) = new_figure(7.2, 2.9, columns=len(laws))
     for ax, (title, share) in zip(panels, laws.items(), strict=True):
@@ -101,27 +87,16 @@ def plot_laws(
 
 
 def plot_answers(correlation: pd.DataFrame) -> Axes:
-    """Correlations of the answers, lower triangle.
-
-    Args:
-        correlation: square, names as rows and columns.
-    """
+    """Lower triangle of the answers' correlations (rows, columns: names)."""
     ax = new_figure(6.4, 4.2)[1][0, 0]
     words = {name: name.replace("_", " ") for name in correlation}
     correlation = correlation.rename(index=words, columns=words)
-    sns.heatmap(
-        correlation.iloc[1:, :-1],
-        mask=np.triu(np.ones_like(correlation, dtype=bool), 0)[1:, :-1],
-        annot=True,
-        fmt=".2f",
-        cmap=sns.diverging_palette(30, 245, s=60, l=75, as_cmap=True),
-        vmin=-1,
-        vmax=1,
-        cbar=False,
-        annot_kws={"color": INK, "fontsize": 9},
-        ax=ax,
-    )
-    ax.tick_params(length=0)
+    colours = sns.diverging_palette(30, 245, s=60, l=75, as_cmap=True)
+    hidden = np.triu(np.ones_like(correlation, dtype=bool))[1:, :-1]
+    scale = {"vmin": -1, "vmax": 1, "cmap": colours, "square": False}
+    shown = correlation.iloc[1:, :-1]
+    heat_map(ax, shown, mask=hidden, annot=True, fmt=".2f", **scale)
+    ax.tick_params(axis="x", labelrotation=90)
     return ax
 
 
@@ -144,21 +119,22 @@ def plot_reader(
             "judged": [said[value] for value in surprising],
         }
     ).iloc[1:]
+    order = list(said.values())
     sns.scatterplot(
         table,
         x="book, in reading order",
         y=ylabel,
         hue="judged",
         style="judged",
-        hue_order=list(said.values()),
-        style_order=list(said.values()),
+        hue_order=order,
+        style_order=order,
         palette=[MUTED, HISTORY, POINT],
         markers=["X", "o", "D"],
         s=45,
         ax=ax,
     )
-    ax.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title=""
+    sns.move_legend(
+        ax, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=""
     )
     return ax
 
@@ -166,13 +142,7 @@ def plot_reader(
 def plot_reader_plane(
     positions: np.ndarray, surprising: Sequence[int | None], side: int = 10
 ) -> Axes:
-    """A reader's portrait; books that surprised are diamonds.
-
-    Args:
-        positions: [n, 2] in [0, 1], the first at (1, 1).
-        surprising: 1, 0 or None per book.
-        side: L.
-    """
+    """A reader's portrait, [n, 2]; books that surprised (1) are diamonds."""
     places = np.asarray(positions, dtype=float)
     ax = draw_plane(places, side)
     yes = np.array([value == 1 for value in surprising])

@@ -8,6 +8,7 @@ records is still a page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -48,38 +49,45 @@ def plot_dots(
 
     Args:
         series: name -> frame with ``label, value, low, high``; NaN bounds
-            draw no interval. One series needs no legend.
+            draw no interval.
         xlabel: of the values.
         order: labels from top to bottom; None takes them as they come.
-        reference: a value to mark by a dashed line, e.g. chance or zero.
-        bands: frame with ``label, low, high`` to shade, e.g. where a lot
-            would fall.
+        reference: a value to mark by a dashed line, e.g. chance.
+        bands: frame with ``label, low, high`` to shade.
         percent: values are shares.
         empty: what to write when there is nothing to draw.
     """
     drawn = {n: f for n, f in series.items() if len(f)}
     if not drawn:
         return _empty(empty)
-    found = [label for f in drawn.values() for label in f["label"]]
-    labels = [n for n in dict.fromkeys(order or found) if n in set(found)]
+    found = dict.fromkeys(pd.concat(drawn)["label"])
+    labels = [name for name in order or found if name in found]
     height = 0.9 + (0.22 + 0.07 * (len(drawn) - 1)) * len(labels)
     figure, ((ax,),) = new_figure(7.2, max(2.2, height))
     place = {label: number for number, label in enumerate(labels)}
-    if bands is not None:
-        for band in bands.itertuples():
-            if band.label in place:
-                middle = place[band.label]
-                spot = (band.low, middle - 0.4)
-                size = (band.high - band.low, 0.8)
-                ax.add_patch(Rectangle(spot, *size, fc=GRID, lw=0, zorder=0))
+    for band in () if bands is None else bands.itertuples():
+        if band.label in place:
+            spot = (band.low, place[band.label] - 0.4)
+            size = (band.high - band.low, 0.8)
+            ax.add_patch(Rectangle(spot, *size, fc=GRID, lw=0, zorder=0))
     shifts = np.linspace(-0.25, 0.25, len(drawn)) if len(drawn) > 1 else [0.0]
     for (name, frame), shift, colour, marker in zip(
-        drawn.items(), shifts, _cycle(PALETTE), _cycle(MARKERS), strict=False
+        drawn.items(), shifts, cycle(PALETTE), cycle(MARKERS), strict=False
     ):
         shown = frame[frame["label"].isin(labels)]
-        y = np.array([place[label] for label in shown["label"]]) + shift
-        _with_intervals(ax, shown["value"], y, shown, colour, marker, name)
-    _rows(ax, labels, reference)
+        y = shown["label"].map(place).to_numpy() + shift
+        bounds = shown[["low", "high"]].astype(float).T.to_numpy()
+        known = np.isfinite(bounds).all(axis=0)
+        ax.hlines(y[known], *bounds[:, known], color=colour, lw=1.6)
+        style = {"color": colour, "ms": 5.5, "mec": "white"}
+        ax.plot(shown["value"], y, marker, label=name, **style)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", color=GRID, lw=0.6)
+    ax.set_axisbelow(True)
+    if reference is not None:
+        ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
     ax.set_xlabel(xlabel)
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -148,17 +156,10 @@ def _curve(
 ) -> None:
     """One series with its intervals, as bars or as a band."""
     colour = PALETTE[number % len(PALETTE)]
-    ax.plot(
-        frame["x"],
-        frame["value"],
-        marker=MARKERS[number % len(MARKERS)],
-        # a colour that comes again comes with dashes
-        ls="-" if number < len(PALETTE) else "--",
-        color=colour,
-        ms=5,
-        lw=1.6,
-        label=name,
-    )
+    style = {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
+    # a colour that comes again comes with dashes
+    style["ls"] = "-" if number < len(PALETTE) else "--"
+    ax.plot(frame["x"], frame["value"], ms=5, lw=1.6, label=name, **style)
     if "low" not in frame:
         return
     bounds = [frame[n].astype(float) for n in ("low", "high")]
@@ -182,13 +183,13 @@ def plot_bump(values: pd.DataFrame) -> Figure:
     figure, ((ax,),) = new_figure(7.2, 1.0 + 0.33 * len(places))
     columns = range(places.shape[1])
     for (name, row), colour, marker in zip(
-        places.iterrows(), _cycle(PALETTE), _cycle(MARKERS), strict=False
+        places.iterrows(), cycle(PALETTE), cycle(MARKERS), strict=False
     ):
         ax.plot(columns, row, marker=marker, color=colour, lw=2, ms=7)
-        for column, side, where in ((0, -1, "right"), (-1, 1, "left")):
-            spot, style = (columns[column], row.iloc[column]), {"ha": where}
-            style |= {"va": "center", "color": colour, "fontsize": 9}
-            note(ax, str(name), spot, (9 * side, 0), **style)
+        words = {"va": "center", "color": colour, "fontsize": 9}
+        for end, shift, side in ((0, -9, "right"), (-1, 9, "left")):
+            spot = (columns[end], row.iloc[end])
+            note(ax, str(name), spot, (shift, 0), ha=side, **words)
     ax.set(
         xticks=columns,
         xticklabels=whole.columns,
@@ -199,32 +200,6 @@ def plot_bump(values: pd.DataFrame) -> Figure:
     )
     ax.tick_params(length=0)
     return figure
-
-
-def _rows(ax: Axes, labels: Sequence[str], reference: float | None) -> None:
-    """One line per label from top to bottom, and what is compared with."""
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="y", color=GRID, lw=0.6)
-    ax.set_axisbelow(True)
-    if reference is not None:
-        ax.axvline(reference, color=INK, lw=1, ls="--", zorder=1)
-
-
-def _with_intervals(
-    ax: Axes,
-    x: pd.Series,
-    y: np.ndarray,
-    frame: pd.DataFrame,
-    colour: str,
-    marker: str,
-    name: str,
-) -> None:
-    bounds = frame[["low", "high"]].astype(float).T.to_numpy()
-    known = np.isfinite(bounds).all(axis=0)
-    ax.hlines(y[known], *bounds[:, known], color=colour, lw=1.6)
-    ax.plot(x, y, marker, color=colour, ms=5.5, mec="white", label=name)
 
 
 def _legend(figure: Figure, ax: Axes, series: int) -> None:
@@ -243,7 +218,3 @@ def _empty(text: str) -> Figure:
     ax.axis("off")
     ax.text(0.5, 0.5, text, ha="center", va="center", color=MUTED)
     return figure
-
-
-def _cycle(values: Sequence[str]) -> list[str]:
-    return list(values) * 10

@@ -107,9 +107,8 @@ class HumanLaw:
     def logits(self, dots: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Log-weights of all items for one user, float64 [N].
 
-        Args:
-            dots: products of the items with the user's mean, any unit, [N].
-            places: of the items, see :meth:`Meetings.places`, [N].
+        ``dots`` are products of the items with the user's mean, in any unit,
+        ``places`` those of :meth:`Meetings.places`, both [N].
         """
         rank = (rankdata(dots) - 0.5) / len(dots)
         # uniform numbers have the deviation 1 / sqrt(12)
@@ -127,10 +126,9 @@ def draw_bridges(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bridges of every theme: all themes of a genre share them.
 
-    The genres stand in a random circle. Bridge k of a genre takes its first
-    theme from the genre 2 k + 1 steps on and its second one from the genre
-    2 k + 2 steps on, so that all 2 K genres differ, and K bridges are the
-    first K of more.
+    The genres stand in a random circle; bridge k of a genre takes its themes
+    from those 2 k + 1 and 2 k + 2 steps on, so that all 2 K genres differ
+    and K bridges are the first K of more.
 
     Returns:
         Two int64 arrays [n_themes, K]: the first and the second theme.
@@ -149,9 +147,9 @@ class Meetings:
     """What other people met: the places of the laws that have them.
 
     Args:
-        user, item: user and item number of every ordinary row, [R].
+        user, item: user and item number (1..N) of every ordinary row, [R].
         n_users: number of users U.
-        n_items: number of items N; their numbers are 1..N.
+        n_items: number of items N.
     """
 
     def __init__(
@@ -198,7 +196,7 @@ def pair_cosines(
     """cos(z, e_k) of items with these themes, float64 [K, N].
 
     ``pairs`` are the themes (a_k, b_k) of the bridges, [K, 2]; ``first`` and
-    ``other`` are primary and secondary theme of every item, [N].
+    ``other`` the primary and secondary theme of every item, [N].
     """
     themes = np.arange(n_themes)
     match = []

@@ -37,6 +37,7 @@ from serendifflib.data.law import (
 )
 from serendifflib.errors import ConfigError
 
+MIN_LENGTH, MAX_LENGTH = 8, 20  # rows of a user, the label included
 SPREAD = 60.0  # of weights in a forked world, most to least popular
 NICHE, NICHE_GENRE, SECOND, ANYTHING = range(4)
 
@@ -93,9 +94,6 @@ class Population:
         label_row: row numbers of the labels, rising.
         terms: three terms of the primary theme and two of the secondary
             one of every item, object [N, 5].
-
-    Raises:
-        ConfigError: sizes that cannot be met.
     """
 
     def __init__(
@@ -105,24 +103,20 @@ class Population:
         n_users: int,
         n_items: int,
         seed: int,
-        min_length: int,
-        max_length: int,
-        texts_per_item: int,
         sizes: Sizes | None,
     ) -> None:
         self.law, self.seed, self.sizes = law, seed, sizes
         self.n_users = sizes.n_users if sizes else n_users
         self.n_items = sizes.n_items if sizes else n_items
-        self.texts_per_item = texts_per_item
         self.theme_names = words.theme_names()
-        self._check(min_length, max_length)
+        self._check()
         self._draw_bridges(stream(seed, 0))
         self._draw_items(stream(seed, 1))
         self._draw_users(stream(seed, 2))
-        self._draw_slots(stream(seed, 3), min_length, max_length)
+        self._draw_slots(stream(seed, 3))
         self._draw_histories(stream(seed, 4))
 
-    def _check(self, min_length: int, max_length: int) -> None:
+    def _check(self) -> None:
         n_themes = len(self.theme_names)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; use 0 or more")
@@ -130,15 +124,6 @@ class Population:
             raise ConfigError(
                 f"a world needs a user and at least {2 * n_themes} items, "
                 f"not {self.n_users} users and {self.n_items} items"
-            )
-        if not 5 <= min_length <= max_length < self.n_items / 4:
-            raise ConfigError(
-                f"history lengths {min_length}..{max_length} are not "
-                "possible; use 5 <= min_length <= max_length < n_items / 4"
-            )
-        if not 2 <= self.texts_per_item <= 4:
-            raise ConfigError(
-                f"texts_per_item is {self.texts_per_item}; use 2, 3 or 4"
             )
 
     # -- items and users ---------------------------------------------------
@@ -220,13 +205,11 @@ class Population:
 
     # -- sequences ---------------------------------------------------------
 
-    def _draw_slots(
-        self, rng: np.random.Generator, min_length: int, max_length: int
-    ) -> None:
+    def _draw_slots(self, rng: np.random.Generator) -> None:
         """Rows of every user, what kind each is, and where labels stand."""
+        n_labels = np.ones(self.n_users, np.int64)
         if self.sizes is None:
-            lengths = rng.integers(min_length, max_length + 1, self.n_users)
-            n_labels = np.ones(self.n_users, np.int64)
+            lengths = rng.integers(MIN_LENGTH, MAX_LENGTH + 1, self.n_users)
         else:
             least, total = 6, self.sizes.n_rows
             tail = (1 - 0.995 * rng.random(self.n_users)) ** -0.4 - 1
@@ -235,7 +218,6 @@ class Population:
             share = tail / np.cumsum(tail)[-1]
             lengths = least + np.floor(spare * share).astype(np.int64)
             lengths[: total - int(lengths.sum())] += 1
-            n_labels = np.ones(self.n_users, np.int64)
             extra = self.sizes.n_labels - self.n_users
             n_labels[shuffled(rng, self.n_users)[:extra]] = 2
         self.row_start = np.concatenate(([0], np.cumsum(lengths)))
@@ -278,10 +260,7 @@ class Population:
         self._fill(rng, free[self.row_item[free] == 0])
 
     def _accept(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Write items into rows unless their user has them; True = written.
-
-        Among equal proposals the first one wins.
-        """
+        """Write items where users lack them, the first of two; True = written."""
         width = self.n_items + 1
         held = self.row_user * width + self.row_item
         proposed = self.row_user[rows] * width + items
@@ -309,28 +288,25 @@ class Population:
             room = room[: int(0.8 * len(room))][: len(mine)]
             good = self._accept(room, mine[: len(room)])
             left += [mine[: len(room)][~good], mine[len(room) :]]
-        left = np.concatenate(left)  # type: ignore
+        unplaced = np.concatenate(left)
         attempt = 0
-        while len(left):
+        while len(unplaced):
             rows = free[self.row_item[free] == 0]
             rows = rows[shuffled(rng, len(rows))]
             if attempt < 8:  # rows that may hold anything come first
                 other = self._kind[rows] != ANYTHING
                 rows = rows[np.argsort(other, kind="stable")]
-            rows = rows[: len(left)]
+            rows = rows[: len(unplaced)]
             attempt += 1
-            left = left[shuffled(rng, len(left))]
-            good = self._accept(rows, left[: len(rows)])
-            unplaced = left[: len(rows)][~good]
-            left = np.concatenate(  # type: ignore
-                (unplaced, left[len(rows) :])
-            )
+            tried = unplaced[shuffled(rng, len(unplaced))]
+            good = self._accept(rows, tried[: len(rows)])
+            unplaced = tried[len(rows) :]
+            unplaced = np.concatenate((tried[: len(rows)][~good], unplaced))
 
     def _fill(self, rng: np.random.Generator, rows: np.ndarray) -> None:
         """Draw items for empty rows, each from the pool of its kind.
 
-        Pools grow when they run dry (theme, genre, everything), so that a
-        long history never waits for an item that does not exist.
+        Pools grow when they run dry (theme, genre, everything).
         """
         order = np.argsort(self.primary[1:], kind="stable") + 1
         n_themes = len(self.theme_names)
@@ -362,7 +338,7 @@ class Population:
     def taste(self, items: np.ndarray) -> tuple[np.ndarray, int]:
         """Dot product of e(t) with the summed z (times 4), and its norm^2.
 
-        Integers, hence exact: shape [n_themes] and one number.
+        Integers, hence exact: [n_themes] and one number.
         """
         n_themes = len(self.theme_names)
         themes = PRIMARY * np.bincount(

@@ -11,7 +11,8 @@ from serendifflib.data.population import Population, stream
 
 START = 1_262_304_000  # 2010-01-01
 DAY = 86_400
-TOUCH_SHARE = 0.03
+TOUCH_SHARE = 0.03  # of ordinary rows, whose review holds a surprise
+TEXTS_PER_ITEM = 3  # distinct ordinary reviews; the last one criticises
 
 
 def draw_frame(people: Population) -> pd.DataFrame:
@@ -37,8 +38,8 @@ def draw_frame(people: Population) -> pd.DataFrame:
 def draw_times(people: Population, rng: np.random.Generator) -> np.ndarray:
     """Seconds, rising within a user by more than a day per row.
 
-    One row in ten keeps only its date (as many shops do), which ties a
-    few per cent of the rows with rows of other users.
+    One row in ten keeps only its date, as many shops do: some rows of
+    different users are tied.
     """
     lengths = np.diff(people.row_start)
     scale = np.minimum(8.0, 1500.0 / lengths)[people.row_user]
@@ -77,7 +78,7 @@ def draw_reviews(
     people: Population, rng: np.random.Generator, rating: np.ndarray
 ) -> np.ndarray:
     """Review of every row, object [R]; few distinct ordinary texts."""
-    n_rows, pool = len(rating), people.texts_per_item
+    n_rows, pool = len(rating), TEXTS_PER_ITEM
     u = rng.random((2, n_rows))
     variant = np.floor(u[0] * (pool - 1)).astype(np.int64)
     variant[rating <= 2] = pool - 1

@@ -13,41 +13,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence, Set
 from importlib import resources
+from typing import Any
 
-_WORDS = json.loads(
-    resources.files("serendifflib.data")
-    .joinpath("vocabulary.json")
-    .read_text("utf-8")
-)
-VOCABULARY: dict[str, dict[str, str]] = _WORDS["genres"]
-# How a reviewer names a genre, in the order of VOCABULARY.
-GENRE_NOUNS: list[str] = _WORDS["genre_nouns"].split()
-ADJECTIVES: list[str] = _WORDS["adjectives"].split()
-TITLES: list[str] = _WORDS["titles"]
-# Ordinary reviews. Every second form names the genre, so that of two
-# neighbouring variants of an item one does.
-PRAISE: list[str] = _WORDS["praise"]
-CRITIQUE: list[str] = _WORDS["critique"]
-WARM: list[str] = _WORDS["warm"].split()
-COLD: list[str] = _WORDS["cold"].split()
-# A touch of surprise in an ordinary review (about 3% of label-0 rows).
-TOUCHES: list[str] = _WORDS["touches"]
-# Label-1 reviews: a serendipity opening, then the item's terms, an ending.
-SURPRISE: list[str] = _WORDS["surprise"]
-DISCOVERY: list[str] = _WORDS["discovery"]
-DELIGHT: list[str] = _WORDS["delight"]
+_FILE = resources.files("serendifflib.data").joinpath("vocabulary.json")
+# Lists of words or of templates by name, and ``genres``: the themes of each
+# genre. Every second form of an ordinary review names the genre, so that of
+# two neighbouring variants of an item one does.
+WORDS: dict[str, Any] = {
+    name: value.split() if isinstance(value, str) else value
+    for name, value in json.loads(_FILE.read_text("utf-8")).items()
+}
+GENRES: dict[str, dict[str, str]] = WORDS["genres"]
 
 
 def genre_names() -> tuple[str, ...]:
     """Names of the genres, in the order of their numbers."""
-    return tuple(VOCABULARY)
+    return tuple(GENRES)
 
 
 def theme_names() -> tuple[str, ...]:
     """Names ``"genre: theme"``; theme t belongs to genre t // 4."""
     return tuple(
         f"{genre}: {theme}"
-        for genre, themes in VOCABULARY.items()
+        for genre, themes in GENRES.items()
         for theme in themes
     )
 
@@ -56,7 +44,7 @@ def theme_terms() -> list[list[str]]:
     """The words of every theme, in the order of :func:`theme_names`."""
     return [
         words.split()
-        for themes in VOCABULARY.values()
+        for themes in GENRES.values()
         for words in themes.values()
     ]
 
@@ -71,10 +59,11 @@ def make_title(
     """
     a = terms[pick[2] % 3].capitalize()
     b = terms[3 + pick[3] % 2].capitalize()
-    for attempt in range(len(TITLES) * len(ADJECTIVES)):
-        form = TITLES[(pick[0] + attempt) % len(TITLES)]
-        shade = pick[1] + attempt // len(TITLES)
-        adjective = ADJECTIVES[shade % len(ADJECTIVES)].capitalize()
+    forms, adjectives = WORDS["titles"], WORDS["adjectives"]
+    for attempt in range(len(forms) * len(adjectives)):
+        form = forms[(pick[0] + attempt) % len(forms)]
+        shade = pick[1] + attempt // len(forms)
+        adjective = adjectives[shade % len(adjectives)].capitalize()
         title = form.format(a=a, b=b, adjective=adjective)
         if title not in taken:
             return title
@@ -90,40 +79,39 @@ def make_review(
     """Ordinary review number ``variant`` of an item's pool.
 
     Args:
-        terms: three terms of the primary and two of the secondary theme.
+        terms: see :func:`make_title`.
         genre: number of the primary theme's genre.
         variant: 0..pool - 2 praise, pool - 1 criticises, pool holds a
             touch of surprise.
         pool: size of the pool.
         pick: integer >= 0 of the item that chooses forms and adjectives.
     """
-    if variant == pool:
-        forms = TOUCHES
-    else:
-        forms = CRITIQUE if variant == pool - 1 else PRAISE
-    text = forms[(pick + variant) % len(forms)].format(
+    kind = {pool: "touches", pool - 1: "critique"}.get(variant, "praise")
+    text = _chosen(kind, pick + variant).format(
         a=terms[variant % 3],
         b=terms[(variant + 1) % 3],
         c=terms[3 + variant % 2],
-        genre=GENRE_NOUNS[genre],
-        warm=WARM[(pick // 8 + 3 * variant) % len(WARM)],
-        cold=COLD[pick // 8 % len(COLD)],
+        genre=WORDS["genre_nouns"][genre],
+        warm=_chosen("warm", pick // 8 + 3 * variant),
+        cold=_chosen("cold", pick // 8),
     )
     return text[0].upper() + text[1:]
+
+
+def _chosen(name: str, pick: int) -> str:
+    """Word or template number ``pick`` of a list, counted in a circle."""
+    return WORDS[name][pick % len(WORDS[name])]
 
 
 def make_label_review(
     terms: Sequence[str], genre: int, pick: Sequence[int]
 ) -> str:
-    """Review of a serendipitous find: surprise, the terms, delight.
-
-    Arguments as in :func:`make_title`.
-    """
-    middle = DISCOVERY[pick[1] % len(DISCOVERY)].format(
+    """Review of a find: surprise, terms, delight; see :func:`make_title`."""
+    middle = _chosen("discovery", pick[1]).format(
         a=terms[pick[3] % 3],
         b=terms[(pick[3] + 1) % 3],
         c=terms[3 + pick[3] % 2],
-        genre=GENRE_NOUNS[genre],
+        genre=WORDS["genre_nouns"][genre],
     )
-    opening = SURPRISE[pick[0] % len(SURPRISE)]
-    return f"{opening} {middle} {DELIGHT[pick[2] % len(DELIGHT)]}"
+    opening, ending = _chosen("surprise", pick[0]), _chosen("delight", pick[2])
+    return f"{opening} {middle} {ending}"

@@ -85,12 +85,8 @@ class World(Population):
         preset: a name in :data:`LAWS`, e.g. ``"strong"`` or ``"forked"``.
         n_users: number of users U.
         n_items: number of items N; every one of them occurs.
-        seed: the world's seed; it also draws the hidden bridge.
-        min_length: fewest rows of a user, the label included (>= 5).
-        max_length: most rows of a user.
+        seed: the world's seed, 0 or more; it also draws the hidden bridge.
         bridges: number of bridges K, 1..6, of a forked preset.
-        texts_per_item: distinct ordinary reviews in an item's pool; the
-            last of them is a critical one, used for low ratings.
         sizes: exact counts to match instead of the numbers above.
         name: data id of the interactions.
 
@@ -116,9 +112,6 @@ class World(Population):
         n_users: int = 2000,
         n_items: int = 2000,
         seed: int = 0,
-        min_length: int = 8,
-        max_length: int = 20,
-        texts_per_item: int = 3,
         sizes: Sizes | None = None,
         name: str | None = None,
         bridges: int | None = None,
@@ -129,9 +122,6 @@ class World(Population):
             n_users=n_users,
             n_items=n_items,
             seed=seed,
-            min_length=min_length,
-            max_length=max_length,
-            texts_per_item=texts_per_item,
             sizes=sizes,
         )
         if name is None:
@@ -142,24 +132,15 @@ class World(Population):
         self._draw_labels(stream(seed, 5))
 
     @classmethod
-    def like(
-        cls, which: str, *, seed: int = 0, texts_per_item: int = 3
-    ) -> World:
+    def like(cls, which: str, *, seed: int = 0) -> World:
         """World with the strong law and the sizes of Table 1.
 
-        Args:
-            which: ``"serenlens-books"`` or ``"serenlens-movies"``.
-            seed: the world's seed, 0 or more.
-            texts_per_item: see the class.
-
-        Raises:
-            ConfigError: ``which`` is not known.
+        ``which`` is ``"serenlens-books"`` or ``"serenlens-movies"``.
         """
         check_choice("sizes", which, SIZES, "world")
         return cls(
             "strong",
             seed=seed,
-            texts_per_item=texts_per_item,
             sizes=SIZES[which],
             name=f"synthetic-like-{which}",
         )
@@ -222,10 +203,7 @@ class World(Population):
         return np.exp(logits - logits.max())[self._class_of] * popularity
 
     def _item_logits(self, user: int, history: np.ndarray) -> np.ndarray:
-        """Log-weight of every item, history not excluded, [N].
-
-        Of laws with places; see :meth:`_class_logits` for the other kind.
-        """
+        """Log-weight of every item under a law with places, [N]."""
         if isinstance(self.law, HumanLaw):
             first, other = np.divmod(self._classes, len(self.theme_names))
             taste, _ = self.taste(history)
@@ -243,7 +221,7 @@ class World(Population):
         history: np.ndarray | None = None,
         seen: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Log-probability of every item given each bridge, [K, N].
+        """Log-probability of every item of a forked world by bridge, [K, N].
 
         Args:
             user: user number.
@@ -372,8 +350,8 @@ class World(Population):
         Args:
             user: user number.
             items: item numbers to return; all by default.
-            which: 0 for the user's first label, 1 for the second (only
-                worlds made by :meth:`like` have one).
+            which: 0 for the user's first label, 1 for the second (of worlds
+                made by :meth:`like`).
 
         Returns:
             float64 [N + 1] (or the shape of ``items``); padding and the
@@ -393,17 +371,13 @@ class World(Population):
         return scores if items is None else scores[np.asarray(items)]
 
     def true_zone(self, user: int, cells: np.ndarray, side: int) -> np.ndarray:
-        """Where the law puts the first label on a plane.
+        """Probability of each cell for the first label by the law, [L, L].
 
         Args:
             user: user number.
             cells: grid indices of every item, padding included, in the
                 plane of the model under study, int [N + 1, 2].
             side: L.
-
-        Returns:
-            Probability of every cell, float64 [L, L], sum 1; a model's zone
-            is compared with it cell by cell.
         """
         scores = self.oracle_scores(user)
         chance = np.exp(scores - scores.max())
@@ -423,7 +397,7 @@ class World(Population):
             Bridge number 0..K-1, or -1, of every item, int64 [N + 1].
 
         Raises:
-            ConfigError: a world with one bridge by a radius has no such law.
+            ConfigError: a world that is not forked.
         """
         if not isinstance(self.law, ForkedLaw):
             raise ConfigError(

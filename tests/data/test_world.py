@@ -1,6 +1,7 @@
 """The simulated world: its words, its rows, and the law of its labels."""
 
 import hashlib
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
+from serendifflib.data import population, reviews
 from serendifflib.data import vocabulary as words
 from serendifflib.data.law import THEMES_PER_GENRE
 from serendifflib.data.sources import load_dataset
@@ -53,9 +55,9 @@ def strong():
 
 
 def test_vocabulary_has_the_promised_size_and_shape():
-    assert len(words.VOCABULARY) >= 24
-    assert len(words.GENRE_NOUNS) == len(words.VOCABULARY)
-    for genre, themes in words.VOCABULARY.items():
+    assert len(words.GENRES) >= 24
+    assert len(words.WORDS["genre_nouns"]) == len(words.GENRES)
+    for genre, themes in words.GENRES.items():
         assert len(themes) == 4, genre
         terms = [t for text in themes.values() for t in text.split()]
         assert len(terms) >= 40 and len(set(terms)) == len(terms), genre
@@ -75,7 +77,7 @@ def test_theme_numbers_follow_their_genre():
         assert name.startswith(f"{genre}: ")
         theme = name.removeprefix(f"{genre}: ")
         assert words.theme_terms()[number] == (
-            words.VOCABULARY[genre][theme].split()
+            words.GENRES[genre][theme].split()
         )
 
 
@@ -138,14 +140,9 @@ def check_rows(world):
     extra=st.integers(0, 20),
 )
 def test_rows_of_any_world(seed, preset, n_users, n_items, extra):
-    world = World(
-        preset,
-        n_users=n_users,
-        n_items=n_items,
-        seed=seed,
-        min_length=12,
-        max_length=12 + extra,
-    )
+    lengths = {"MIN_LENGTH": 12, "MAX_LENGTH": 12 + extra}
+    with mock.patch.multiple(population, **lengths):
+        world = World(preset, n_users=n_users, n_items=n_items, seed=seed)
     check_rows(world)
 
 
@@ -162,10 +159,9 @@ def test_ids_have_one_width_and_sort_like_numbers():
     assert data.items[0] == "i00001" and data.items[-1] == "i00200"
 
 
-def test_label_position_is_uniform_in_the_last_two_fifths():
-    world = World(
-        n_users=1000, n_items=400, seed=1, min_length=20, max_length=20
-    )
+def test_label_position_is_uniform_in_the_last_two_fifths(monkeypatch):
+    monkeypatch.setattr(population, "MIN_LENGTH", 20)
+    world = World(n_users=1000, n_items=400, seed=1)
     place = [
         int(world.label_rows(u)[0] - world.interactions().row_start[u])
         for u in range(world.n_users)
@@ -222,16 +218,13 @@ def test_popular_items_are_met_more_often(strong):
 def test_reviews_are_few_and_only_labels_speak_of_serendipity(strong):
     frame = strong.interactions().frame
     label = frame["label"].to_numpy() == 1
-    opening = frame["review"].str.startswith(tuple(words.SURPRISE))
+    opening = frame["review"].str.startswith(tuple(words.WORDS["surprise"]))
     assert (opening.to_numpy() == label).all()
     touch = ("surpris", "nexpected", "not expect")
     touched = frame["review"][~label].str.contains("|".join(touch))
     assert 0.015 < touched.mean() < 0.045
     texts = frame[~label].groupby("item_id")["review"].nunique()
-    assert texts.max() <= strong.texts_per_item + 1
-    fewer = World(n_users=200, n_items=200, texts_per_item=2)
-    plain = fewer.interactions().frame.query("label == 0")
-    assert plain.groupby("item_id")["review"].nunique().max() <= 3
+    assert texts.max() <= reviews.TEXTS_PER_ITEM + 1
 
 
 def test_reviews_name_terms_of_their_item(strong):
@@ -516,9 +509,6 @@ def test_second_label_sees_the_first_one():
         ({"n_items": 100}, "192"),
         ({"n_users": 0}, "0 users"),
         ({"n_users": 10, "n_items": 1000}, "cannot cover"),
-        ({"min_length": 3}, "3..20"),
-        ({"min_length": 20, "max_length": 10}, "20..10"),
-        ({"texts_per_item": 9}, "texts_per_item is 9"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

@@ -16,73 +16,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from serendifflib.data.interactions import COLUMNS, Interactions, period
+from serendifflib.data.interactions import Interactions, period
 from serendifflib.data.reading import open_table
 from serendifflib.data.schema import check_rows, sentences, shown, tidy
 from serendifflib.errors import ConfigError, DataError, check_choice
-from serendifflib.io import atomic_path
+from serendifflib.io import atomic_path, read_json
 
 NEEDED = ("user_id", "item_id", "timestamp")
 OPTIONAL = ("review", "rating", "label", "title")
 FIRST_OF_1971 = 31_536_000
 FIRST_OF_2100 = 4_102_444_800
 
-_AMAZON = {
-    "user_id": "reviewerID",
-    "item_id": "asin",
-    "timestamp": "unixReviewTime",
-    "review": "reviewText",
-    "rating": "overall",
-}
-# Ours -> theirs, in the order in which they are tried.
-LAYOUTS: dict[str, dict[str, str]] = {
-    "serendiff": {column: column for column in (*COLUMNS, "title")},
-    "amazon-2018": _AMAZON,
-    "amazon-2014": _AMAZON,
-    # title is that of the review, so it is left alone
-    "amazon-2023": {
-        "user_id": "user_id",
-        "item_id": "parent_asin",
-        "timestamp": "timestamp",
-        "review": "text",
-        "rating": "rating",
-    },
-    "goodreads": {
-        "user_id": "user_id",
-        "item_id": "book_id",
-        "timestamp": "date_added",
-        "review": "review_text",
-        "rating": "rating",
-    },
-    "goodreads-library": {
-        "item_id": "Book Id",
-        "timestamp": "Date Added",
-        "review": "My Review",
-        "rating": "My Rating",
-        "title": "Title",
-        "shelf": "Exclusive Shelf",
-    },
-    "yelp": {
-        "user_id": "user_id",
-        "item_id": "business_id",
-        "timestamp": "date",
-        "review": "text",
-        "rating": "stars",
-    },
-}
+_KNOWN = read_json(Path(__file__).with_name("layouts.json"))
+# Ours -> theirs, in the order in which they are tried. The title of Amazon's
+# files of 2023 is that of the review: it is left alone.
+LAYOUTS: dict[str, dict[str, str]] = _KNOWN["layouts"]
 # Other names that a column may have; spelling and case do not matter.
-LIKELY = {
-    "user_id": "user userid uid reviewerid customerid memberid",
-    "item_id": (
-        "item itemid iid movieid bookid productid businessid asin parentasin "
-        "isbn gameid songid"
-    ),
-    "timestamp": "time date datetime unixreviewtime unixtime createdat",
-    "review": "reviewtext text reviewbody comment content",
-    "rating": "overall stars starrating score",
-    "label": "serendipity serendipitous isserendipitous",
-    "title": "itemtitle name booktitle movietitle",
-}
+LIKELY: dict[str, str] = _KNOWN["likely"]
 
 
 @dataclass

@@ -7,16 +7,14 @@ size and SHA-256 is compared with them every time it is loaded.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from serendifflib.data.download import download, unpack, verify
 from serendifflib.errors import DownloadError
-from serendifflib.io import cache_dir, data_dir, sha256_file
+from serendifflib.io import cache_dir, data_dir, read_json, sha256_file
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,7 @@ class Source:
 
 SOURCES = {
     entry["id"]: Source(**entry)
-    for entry in json.loads(
-        resources.files("serendifflib.data")
-        .joinpath("sources.json")
-        .read_text("utf-8")
-    )
+    for entry in read_json(Path(__file__).with_name("sources.json"))
 }
 
 

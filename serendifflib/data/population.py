@@ -260,7 +260,7 @@ class Population:
         self._fill(rng, free[self.row_item[free] == 0])
 
     def _accept(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Write items where users lack them, the first of two; True = written."""
+        """Write items where users lack them, the first of two; True = done."""
         width = self.n_items + 1
         held = self.row_user * width + self.row_item
         proposed = self.row_user[rows] * width + items

@@ -9,9 +9,10 @@ import inspect
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -28,32 +29,12 @@ from serendifflib.data.places import (
 )
 from serendifflib.data.schema import shown
 from serendifflib.errors import ConfigError, DataError, UnknownDatasetError
-from serendifflib.io import sha256_file
+from serendifflib.io import read_json, sha256_file
 from serendifflib.profiles import Profile, current_profile
 
+T = TypeVar("T")
 LARGEST = 4 << 30  # bytes of an unpacked file of somebody's own archive
-
-
-WORLDS = {
-    "synthetic": ("strong", "simulated reviews; labels follow a strong law"),
-    "synthetic-weak": ("weak", "the same with a weak law"),
-    "synthetic-null": ("null", "the same with labels that follow nothing"),
-    "synthetic-forked": ("forked", "every niche has four bridges"),
-    "synthetic-forked-1": ("forked", "the same with 1 bridge"),
-    "synthetic-forked-2": ("forked", "the same with 2 bridges"),
-    "synthetic-forked-6": ("forked", "the same with 6 bridges"),
-    "synthetic-forked-null": ("forked-null", "its null version"),
-    "synthetic-human": ("human", "labels weigh the axes as people said"),
-    "synthetic-human-null": ("human-null", "its null version"),
-    "synthetic-like-serenlens-books": (
-        "serenlens-books",
-        "the strong law in the sizes of SerenLens-Books",
-    ),
-    "synthetic-like-serenlens-movies": (
-        "serenlens-movies",
-        "the strong law in the sizes of SerenLens-Movies",
-    ),
-}
+WORLDS: dict[str, dict] = read_json(Path(__file__).with_name("worlds.json"))
 
 
 def load_dataset(
@@ -85,8 +66,8 @@ def load_dataset(
         DownloadError: the data are not here and cannot be downloaded.
     """
     if isinstance(what, pd.DataFrame):
-        _check_options("a table", layouts.read_frame, options)
-        return _warned(layouts.read_frame(what, **options))
+        read = _taking(options, "a table", layouts.read_frame)
+        return _warned(read(what, **options))
     name = str(what)
     if name in WORLDS:
         return _load_world(name, seed, profile, options)
@@ -98,11 +79,11 @@ def load_dataset(
     if name in SOURCES:
         return load_source(SOURCES[name], **options)
     path = user_path(name)
-    _check_options(name, layouts.read_file, options)
+    read = _taking(options, name, layouts.read_file)
     if (folder := _movielens(path, options.get("layout"))) is not None:
         name = str(options.get("name") or path.name)
         return grouplens.read_movielens(folder, name=name)
-    return _warned(layouts.read_file(path, **options))
+    return _warned(read(path, **options))
 
 
 def _warned(data: Interactions) -> Interactions:
@@ -137,14 +118,11 @@ def convert(
         CacheError: ``out`` cannot be written.
     """
     path = user_path(str(path))
-    parts: Iterator[pd.DataFrame]
-    folder = _movielens(path, layout)
-    if folder is not None:
+    options = {"layout": layout, "columns": columns}
+    if (folder := _movielens(path, layout)) is not None:
         opened, parts = grouplens.movielens_parts(folder)
     else:
-        opened, parts = layouts.checked_parts(
-            path, layout=layout, columns=columns
-        )
+        opened, parts = layouts.checked_parts(path, **options)
     rows = layouts.write_parts(opened, parts, out)
     notes = opened.notes()
     if opened.describes or folder is not None:
@@ -183,9 +161,8 @@ def _movielens(path: Path, layout: object) -> Path | None:
 
 def load_source(source: Source, **options: object) -> Interactions:
     """Find or download a data set and read it; see :func:`load_dataset`."""
-    reader = _READERS[source.id]
-    _check_options(source.id, reader, options)
-    return reader(readable(source, fetch_source(source)), **options)
+    read = _taking(options, source.id, _READERS[source.id])
+    return read(readable(source, fetch_source(source)), **options)
 
 
 def load_survey(name: str) -> pd.DataFrame:
@@ -217,28 +194,24 @@ def _load_world(
 ) -> Interactions:
     from serendifflib.data.world import World
 
-    preset = WORLDS[name][0]
-    if name.startswith("synthetic-like-"):
-        _check_options(name, World.like, options)
-        return World.like(preset, seed=seed, **options).interactions()
-    _check_options(name, World, options)
+    made = {k: v for k, v in WORLDS[name].items() if k != "what"}
+    if "like" in made:
+        draw = _taking(options, name, World.like)
+        return draw(made["like"], seed=seed, **options).interactions()
     if not isinstance(profile, Profile):
         profile = current_profile(profile)
     sizes = {"n_users": profile.world_users, "n_items": profile.world_items}
-    if name[-1].isdigit():  # synthetic-forked-K
-        sizes["bridges"] = int(name[-1])
-    return World(preset, seed=seed, **(sizes | options)).interactions()
+    draw = _taking(options, name, World)
+    return draw(seed=seed, **(sizes | made | options)).interactions()
 
 
-def _check_options(
-    name: str,
-    function: Callable[..., object],
-    options: Mapping[str, object],
-) -> None:
-    """Refuse options that the loader of a data set does not take."""
+def _taking(
+    options: Mapping[str, object], name: str, loader: Callable[..., T]
+) -> Callable[..., T]:
+    """The loader of a data set; refuses options that it does not take."""
     taken = [
         parameter.name
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in inspect.signature(loader).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
         and parameter.name not in ("seed", "data_id")
     ]
@@ -248,6 +221,7 @@ def _check_options(
             raise ConfigError(
                 f"{name} has no option {option!r}; its options: {known}"
             )
+    return loader
 
 
 def user_path(name: str) -> Path:
@@ -390,8 +364,8 @@ def _counted(data: Interactions, name: str) -> list[tuple[str, int, object]]:
 def list_datasets() -> pd.DataFrame:
     """All data ids: what they are, whether they are here, where from."""
     worlds = [
-        (name, what, "made by code", "", "")
-        for name, (_, what) in WORLDS.items()
+        (name, world["what"], "made by code", "", "")
+        for name, world in WORLDS.items()
     ]
     sources = [
         (one.id, one.what, str(find_source(one) or "not here yet"),

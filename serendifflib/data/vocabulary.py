@@ -10,18 +10,19 @@ words themselves are data: ``vocabulary.json``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence, Set
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-_FILE = resources.files("serendifflib.data").joinpath("vocabulary.json")
+from serendifflib.io import read_json
+
+_FILE = Path(__file__).with_name("vocabulary.json")
 # Lists of words or of templates by name, and ``genres``: the themes of each
 # genre. Every second form of an ordinary review names the genre, so that of
 # two neighbouring variants of an item one does.
 WORDS: dict[str, Any] = {
     name: value.split() if isinstance(value, str) else value
-    for name, value in json.loads(_FILE.read_text("utf-8")).items()
+    for name, value in read_json(_FILE).items()
 }
 GENRES: dict[str, dict[str, str]] = WORDS["genres"]
 

@@ -1,9 +1,9 @@
 """Review texts to vectors: SentenceBERT, cached; TF-IDF as a stand-in.
 
 The encoder is SentenceBERT (all-MiniLM-L6-v2, d = 384; Reimers & Gurevych
-2019; App. B of the paper). Its weights come with a package, so nothing is
-fetched at run time. A text is encoded once in its life: vectors are cached
-under the hash of the text and of the encoder.
+2019; App. B of the paper); its weights come with a package. A text is
+encoded once in its life: vectors are cached under the hash of the text and
+of the encoder.
 """
 
 from __future__ import annotations
@@ -50,15 +50,11 @@ SHARD = 2048  # texts per cache file: what a killed run loses at most
 
 
 class Encoder(Protocol):
-    """Anything that turns texts into vectors.
-
-    Attributes:
-        fingerprint: the same for two encoders only if all their vectors are.
-    """
+    """Anything that turns texts into vectors."""
 
     @property
     def fingerprint(self) -> str:
-        """Names the encoder in caches and records."""
+        """The same for two encoders only if all their vectors are."""
         ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -95,9 +91,8 @@ class ReviewEncoder:
     def fingerprint(self) -> str:
         """Hash of all that decides a vector; part of every cache path.
 
-        Tokenizer, pooling, normalisation and the longest text stand in the
-        model's folder beside the weights. With all of these as published it
-        is the hash of the weights.
+        The weights, and the tokenizer, pooling, normalisation and longest text
+        in the files beside them. With all as published, that of the weights.
         """
         parts = []
         for path in sorted(self.model_path.rglob("*")):
@@ -119,13 +114,9 @@ class ReviewEncoder:
         )
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of ``texts``; equal texts are encoded once.
+        """Unit vectors of ``texts``, float32, [len(texts), 384].
 
-        Texts longer than 256 word pieces are cut by the model, as in
-        sentence-transformers.
-
-        Returns:
-            float32, shape [len(texts), 384].
+        Texts are cut at 256 word pieces; equal texts are encoded once.
 
         Raises:
             CacheError: the cache folder cannot be written.
@@ -166,10 +157,7 @@ class ReviewEncoder:
         )
 
     def seconds_for(self, texts: Sequence[str], sample: int = 32) -> float:
-        """Estimate how long :meth:`encode` will take here.
-
-        A sample of the texts that are not cached is timed.
-        """
+        """Estimate how long :meth:`encode` will take here, from a sample."""
         unique = np.unique(np.asarray(texts, dtype=object))
         keys = [_digest(text) for text in unique]
         if not keys:
@@ -299,9 +287,8 @@ def _device() -> str:
 class Bfloat16Encoder(ReviewEncoder):
     """The same on OpenVINO in bfloat16: several times faster.
 
-    Only for processors that compute in it (:func:`has_bfloat16`). Its
-    vectors are not quite those of :class:`ReviewEncoder`, so they have a
-    cache of their own.
+    Only where :func:`has_bfloat16`. Its vectors are not quite those of
+    :class:`ReviewEncoder`, so they have a cache of their own.
     """
 
     @cached_property
@@ -361,11 +348,7 @@ class CompiledEncoder:
         self.run = openvino.Core().compile_model(graph, "CPU", options)
 
     def encode(self, texts: Sequence[str], **_: object) -> np.ndarray:
-        """Unit vectors of ``texts``, float32, [K, 384].
-
-        Other arguments are those of sentence-transformers; batches are cut
-        by length.
-        """
+        """Unit vectors of ``texts``, float32, [K, 384]; batches by length."""
         tokens = self.tokenizer(
             list(texts), truncation=True, max_length=MAX_TOKENS
         )["input_ids"]
@@ -399,8 +382,7 @@ class _HiddenStates(torch.nn.Module):
 def batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
     """Rows grouped by the length [K] of their texts, longest first.
 
-    Little is padded; a batch holds at most :data:`BATCH_TOKENS` tokens, or
-    one text.
+    A batch holds at most :data:`BATCH_TOKENS` tokens, or one text.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

@@ -45,10 +45,9 @@ class FoldData:
             they are no candidates and no targets.
         train, valid, test: the examples.
         train_items: items that occur in training rows, int64, sorted.
-        dropped: how many examples of each part were left out because their
+        dropped: examples of each part that were left out because their
             target is a missing item.
-        store: portrait spaces that models of this fold share, by their
-            options; a fold that is made from it starts with an empty one.
+        store: portrait spaces that models of this fold share.
     """
 
     interactions: Interactions
@@ -74,9 +73,7 @@ class FoldData:
     def training_items(self) -> Mapping[int, np.ndarray]:
         """User number -> item numbers of the training rows, in time order.
 
-        Every row of the training users (label-1 rows too) and nothing of a
-        validation or test user; in a split by time, what lies before the
-        cutoff. Users without any such row are left out.
+        Label-1 rows are among them; users without any row are left out.
         """
         rows = self.training_rows
         users = self.interactions.user_index[rows]
@@ -96,12 +93,8 @@ class FoldData:
     def next_items(self, per_user: int, max_history: int = 100) -> Examples:
         """Next-item targets of the training users, to pre-train on.
 
-        Rows with two items before them, up to the cutoff of a split by time,
-        whose item has a vector.
-
-        Args:
-            per_user: at most this many targets of a user.
-            max_history: the latest this many items are kept.
+        Training rows with two items before them whose item has a vector: at
+        most ``per_user`` of a user, the latest ``max_history`` items kept.
         """
         found = make_examples(
             self.interactions,
@@ -124,12 +117,10 @@ class FoldPlan:
     """A fold before any text is encoded: who is asked what, with which texts.
 
     Attributes:
-        kind: ``"serendipity"`` or ``"next-item"``.
+        kind, missing_items, dropped: as in :class:`FoldData`.
         parts: the examples of ``train``, ``valid`` and ``test`` whose target
             has an allowed text.
-        dropped: how many others each part had.
         allowed: rows whose texts may enter item vectors, bool, [R].
-        missing_items: items without an allowed text, int64, sorted.
         training_rows: rows that models may count, int64.
     """
 
@@ -157,9 +148,9 @@ def plan_fold(
         interactions: the data.
         split: the users of the fold.
         kind: ``"serendipity"`` or ``"next-item"``; None takes the first
-            where the data have labels and the second where not. For next
-            items, validation and test take each user's last liked item and
-            training takes up to ``train_per_user`` rows of each user.
+            where the data have labels. For next items, validation and test
+            take each user's last liked item and training takes up to
+            ``train_per_user`` rows of each user.
         reviews: which reviews make an item's vector. ``"unlabelled"``: those
             that are nobody's label-1 review and no held-out target's;
             ``"train"``: all but held-out targets'; ``"all"``: every review,
@@ -311,10 +302,7 @@ def prepare_fold(
         split: the users of the fold.
         encoder: turns reviews into vectors; None for the packaged one.
         progress: show how far the packaged one is.
-        **options: see :func:`plan_fold`.
-
-    Raises:
-        ConfigError, DataError: see :func:`plan_fold`.
+        **options: see :func:`plan_fold`, errors too.
     """
     plan = plan_fold(interactions, split, **options)
     # Every text is encoded, allowed or not, so that all folds ask the
@@ -359,10 +347,8 @@ def allowed_reviews(
 ) -> np.ndarray:
     """Which rows' texts may enter item vectors, bool, shape [R].
 
-    Args:
-        interactions: the data.
-        held_out_rows: rows of validation and test targets.
-        reviews: see :func:`prepare_fold`.
+    ``held_out_rows`` are those of validation and test targets; for
+    ``reviews`` see :func:`plan_fold`.
     """
     allowed = interactions.frame["review"].to_numpy(dtype=object) != ""
     if reviews == "all" or interactions.texts_describe_items:

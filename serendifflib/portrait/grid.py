@@ -38,12 +38,10 @@ class Look:
 class Grid:
     """Cells of all items as a user sees them, remembered per history.
 
-    Several controls look at the same users; give them one grid and each
-    user is placed once.
+    Models that look at the same users share a grid: each user is placed once.
 
     Attributes:
-        space: the portrait space; the candidate lists are spread in one
-            with catalogue bins.
+        space: the portrait space; with catalogue bins, as the candidates.
         side: L.
     """
 
@@ -132,7 +130,7 @@ def place_training(
     """Place training examples as if their users had never been seen.
 
     Their own rows are left out of the counts. The space keeps the places of
-    targets: all models of a fold that have this space share them.
+    targets for all models of the fold.
 
     Args:
         space: of the fold.

@@ -37,8 +37,8 @@ def mean_vectors(
         n_items: N.
 
     Returns:
-        item vectors [N + 1, d] (row 0 is padding, zero) and the numbers of
-        the items that are left with no allowed review (their rows are zero).
+        item vectors [N + 1, d], and the numbers of the items without any
+        allowed review (their rows are zero, as that of padding).
     """
     rows, columns = item_index[allowed], text_index[allowed]
     weights = scipy.sparse.csr_array(
@@ -83,11 +83,7 @@ class Isotropy:
         *,
         components: int = 64,
     ) -> Isotropy:
-        """Fit on the rows ``items`` (training items) of ``vectors``.
-
-        Raises:
-            ConfigError: ``how`` is not known.
-        """
+        """Fit on the rows ``items`` (training items) of ``vectors``."""
         check_choice("isotropy", how, ("none", "center", "whiten"))
         known = vectors[torch.as_tensor(items, dtype=torch.long)].numpy()
         known = known[np.linalg.norm(known, axis=1) > 0]
@@ -108,8 +104,7 @@ class Isotropy:
     def apply(self, vectors: Tensor) -> Tensor:
         """Transformed unit vectors [N + 1, d']; zero rows stay zero.
 
-        A row at the mean has no direction of its own: it becomes zero, for
-        what the rounding leaves of it must not be blown up.
+        A row at the mean has no direction of its own: it becomes zero too.
         """
         values = vectors.numpy()
         length = np.linalg.norm(values, axis=1)
@@ -137,9 +132,9 @@ def mean_cosine(vectors: Tensor) -> float:
 def prototypes(known: np.ndarray, count: int) -> np.ndarray:
     """Centres of k-means that starts from the cut of Ward's tree.
 
-    Started at random, k-means of many clusters splits some themes and joins
-    others; Ward's tree, which joins what is closest, seldom does. For large
-    catalogues the tree is grown on a sample.
+    A random start splits some themes and joins others; Ward's tree, which
+    joins what is closest, seldom does. It is grown on a sample of a large
+    catalogue.
 
     Args:
         known: unit item vectors, float64 [N, d].
@@ -166,8 +161,7 @@ def shares(vectors: Tensor, count: int) -> Tensor:
 
     Args:
         vectors: unit item vectors, [N + 1, d]; rows of zeros are no items.
-        count: at most this many prototypes, and at most one per eight items;
-            0 is none.
+        count: at most this many prototypes, and at most one per eight items.
 
     Returns:
         float64 [N + 1, P], rows sum to 1; what is no item has zeros.
@@ -212,10 +206,8 @@ def with_memberships(vectors: Tensor, count: int) -> Tensor:
 def join(vectors: Tensor, shares: Tensor) -> Tensor:
     """Item vectors [N + 1, d] and memberships [N + 1, P] side by side.
 
-    Both weigh the same. Without any prototype (P = 0) these are the vectors.
-
-    Returns:
-        [N + 1, d + P] with rows of mean square length 1.
+    Both weigh the same: [N + 1, d + P] with rows of mean square length 1, or
+    the vectors themselves where P = 0.
     """
     if not shares.shape[1]:
         return vectors

@@ -13,14 +13,10 @@ from serendifflib.portrait.fold import allowed_reviews, plan_fold
 
 
 def outlook(data: Interactions) -> tuple[list[tuple[str, str]], str]:
-    """What decides about a fit, and what stands against it.
+    """What decides about ``SerenDiff.fit(data)``, and what stands against it.
 
-    Args:
-        data: the interactions, fitted as ``SerenDiff.fit(data)`` does it.
-
-    Returns:
-        Findings as (what, found), and why the data cannot be fitted: empty
-        if they can.
+    Findings as (what, found), and why the data cannot be fitted: empty if
+    they can.
     """
     frame = data.frame
     labels = int((frame["label"] == 1).sum())

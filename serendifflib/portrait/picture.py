@@ -1,8 +1,8 @@
 """A portrait as a picture (Figures 2 and 5), and the look of all plots.
 
-One palette, safe for colour blindness and the same as that of the book's
-pages. Figures carry their own light background, so that they can be read on
-a dark page too; shape tells apart what colour tells apart.
+One palette, safe for colour blindness, as on the book's pages. Figures carry
+a light background of their own, for dark pages; shape tells apart what
+colour tells apart.
 """
 
 from __future__ import annotations
@@ -55,11 +55,7 @@ def new_figure(
 ) -> tuple[Figure, np.ndarray]:
     """A figure in house style and its axes, [rows, columns].
 
-    Args:
-        width: in inches; a page of the book is about 7.2 wide.
-        height: in inches.
-        rows: rows of axes.
-        columns: columns of axes.
+    ``width`` and ``height`` are in inches; a page is about 7.2 wide.
     """
     figure, axes = plt.subplots(
         rows,

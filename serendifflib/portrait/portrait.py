@@ -1,10 +1,10 @@
 """User portraits: positions, cells and the image-like tensor (Sec. 4.2).
 
 A history item sits at (expectedness, relevance), both as quantile positions
-in [0, 1]; the first item sits at the anchor (1, 1). An L x L grid cuts the
-plane into cells; the items of a cell are averaged, their vector is the
-"colour" of the cell, so that a portrait is a tensor [B, d, L, L] whose first
-grid axis is expectedness and second is relevance (index L-1 = high).
+in [0, 1]; the first one at the anchor (1, 1). An L x L grid cuts the plane
+into cells; the mean vector of a cell's items is its "colour", so that a
+portrait is a tensor [B, d, L, L], first grid axis expectedness, second
+relevance (index L-1 = high).
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ class View:
 class PortraitSpace:
     """Everything that turns a history into positions on the plane.
 
-    Fitted on the training users of a fold; users themselves are known only
-    by their histories.
+    Fitted on the training users of a fold; any user is known only by the
+    history.
 
     Attributes:
         co_occurrence: counts behind expectedness.
         vectors: unit item vectors after the isotropy step, [N + 1, d].
-        bins: ``interactions`` - one pair of quantile maps, fitted on the
-            scores of all training interactions; ``catalogue`` - quantiles of
+        bins: ``interactions``: one pair of quantile maps, fitted on the
+            scores of all training interactions; ``catalogue``: quantiles of
             this user's scores over all items.
         weights: p(i_h | T), see ``scores.history_weights``.
         relevance_range: min-max scaling of Eq. 8, fitted on training.
@@ -138,7 +138,7 @@ class PortraitSpace:
     ) -> PortraitSpace:
         """Count, transform and bin on the training users of ``fold``.
 
-        The fold keeps the space for other models with the same options.
+        The fold keeps the space for models with the same options.
 
         Raises:
             ConfigError: an option has an unknown value.
@@ -195,8 +195,7 @@ class PortraitSpace:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Raw scores of each history item given the items before it.
 
-        Returns:
-            log-expectedness [n] and cosine relevance [n]; first is NaN.
+        Log-expectedness [n] and cosine relevance [n]; the first is NaN.
         """
         weights = None  # uniform weights need no table of all pairs
         if self.weights != "uniform":
@@ -209,11 +208,7 @@ class PortraitSpace:
     def catalogue_scores(
         self, history: np.ndarray, *, own: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Raw scores of every catalogue item given the whole history.
-
-        Returns:
-            log-expectedness [N + 1] and cosine relevance [N + 1].
-        """
+        """Log-expectedness and cosine of each item given a history [N + 1]."""
         weights = self._history_weights(history, [len(history)])[0]
         return (
             self.co_occurrence.log_catalogue(
@@ -269,7 +264,7 @@ class PortraitSpace:
         Args:
             histories: item numbers in time order, M arrays, none empty.
             items: item numbers that each user is asked about, [M, K].
-            own: all items of each user, as in :meth:`catalogue_scores`.
+            own: all items of each training user, whose rows do not count.
             sample: the quantiles of catalogue bins come from
                 :data:`SAMPLE` fixed items, where there are more; positions
                 then move by a standard error of at most 0.006.
@@ -303,11 +298,7 @@ class PortraitSpace:
     def _look(
         self, history, lengths, items, own, reference
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Raw scores given B prefixes of a history.
-
-        Returns:
-            of the reference, [2, B, S], and of ``items`` [B, K], [2, B, K].
-        """
+        """Raw scores of the reference, [2, B, S], and of items, [2, B, K]."""
         weights = self._history_weights(history, lengths).T
         given = self.vectors[torch.from_numpy(history)]
         given = given.to(reference.vectors.device)
@@ -422,8 +413,7 @@ def rasterise(
 ) -> tuple[Tensor, Tensor]:
     """Dense portraits of a batch from the sparse form (App. B).
 
-    Items that share a cell are averaged; items without a vector are left
-    out.
+    Items of one cell are averaged; those without a vector are left out.
 
     Args:
         items: item numbers, 0 is padding, [B, n].

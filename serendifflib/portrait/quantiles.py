@@ -36,9 +36,9 @@ class MinMax:
 class QuantileMap:
     """Maps a score to its position among reference scores (App. B).
 
-    A score that many reference values share is spread evenly over the range
-    of positions that they fill, by the fixed ``key`` of the item: ties (most
-    items never co-occur with a history) would otherwise collapse the bins.
+    Ties (most items never co-occur with a history) would collapse the bins:
+    they are spread evenly over the positions that they fill, by the fixed
+    ``key`` of the item.
 
     Attributes:
         reference: sorted finite scores, shape [R].
@@ -61,11 +61,7 @@ class QuantileMap:
         return cls(np.sort(_rounded(scores[~np.isnan(scores)])))
 
     def positions(self, scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """Positions in [0, 1] of ``scores``, shape [n].
-
-        What has no score (NaN), or nothing to compare with, is in the
-        middle.
-        """
+        """Positions in [0, 1] of ``scores``, [n]; NaN is put in the middle."""
         if not len(self.reference):
             return np.full(len(scores), 0.5)
         order = np.argsort(scores, kind="stable")  # neighbours are found fast

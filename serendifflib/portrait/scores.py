@@ -3,11 +3,9 @@
 Expectedness is p(i | T), the likelihood of seeing item i after history T. It
 mixes p(i | j) over the items j of the history; p(i | j) is a co-occurrence
 share, smoothed with the popularity of i (Dirichlet, mass ``mu``), because
-most pairs never occur together. All of it is computed in float64 and kept as
-a logarithm: only the order of the values matters later.
-
-No N x N table is ever made. With X the users x items matrix of the training
-users, the counts of a history are two sparse products with X.
+most pairs never occur together. It is a logarithm in float64: only the order
+matters later. No N x N table is made: with X the users x items matrix of the
+training users, the counts of a history are two sparse products with X.
 """
 
 from __future__ import annotations
@@ -58,10 +56,7 @@ class CoOccurrence:
         Args:
             histories: item numbers 1..N of each training user.
             n_items: N.
-            mu: Dirichlet mass, at least 0.
-
-        Raises:
-            ConfigError: ``mu`` is negative.
+            mu: Dirichlet mass, at least 0 (else a ConfigError).
         """
         if mu < 0:
             raise ConfigError(f"mu must not be negative, got {mu}")
@@ -142,8 +137,8 @@ class CoOccurrence:
             weights: p(i_h | T), shape [n], sums to 1; None is uniform.
 
         Returns:
-            float64, shape [N + 1]; padding has -inf. With ``mu=0`` an item
-            that never co-occurs has -inf too.
+            float64, [N + 1]; -inf for padding and, with ``mu=0``, for an
+            item that never co-occurs.
         """
         if weights is None:
             weights = np.full(len(history), 1.0 / max(1, len(history)))
@@ -205,8 +200,6 @@ class CoOccurrence:
     ) -> np.ndarray:
         """Log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14).
 
-        Only what comes before an item counts for it.
-
         Args:
             history: item numbers in time order, shape [n].
             own: see :meth:`log_catalogue`.
@@ -232,8 +225,8 @@ class CoOccurrence:
     ) -> np.ndarray:
         """Mean of p(i_m | i_h) over the earlier h, without all pairs, [n].
 
-        The counts n(i_m, i_h) are sums over the users who have both, so the
-        sum over h is a running total per user: n log n instead of n^2.
+        n(i_m, i_h) sums over the users who have both, so the sum over h is a
+        running total per user: n log n instead of n^2.
         """
         own = None if own is None else np.unique(own)
         share = _divide(np.ones(len(history)), self._denominator(history, own))
@@ -267,14 +260,13 @@ def history_weights(
         kind: ``uniform`` (``1 / |T|``, what the authors' own script does),
             ``recency`` (falls by 0.9 per step into the past) or
             ``similarity`` (softmax, temperature 0.1, of the cosine between
-            i_h and the mean of T: typical items weigh more).
-        vectors: vectors of the history items, [n, d], for ``similarity``.
+            i_h and the mean of T).
+        vectors: of the history items, [n, d], for ``similarity``.
         rows: lengths m of the prefixes that are asked for; None is 0..n.
 
     Returns:
-        [n + 1, n], or the rows asked for; row m holds the weights of the
-        first m items and sums to 1, row 0 (nothing seen yet) is zero, row n
-        weighs the whole history.
+        [n + 1, n], or the rows asked for; row m weighs the first m items
+        and sums to 1 (row 0 is zero).
 
     Raises:
         ConfigError: ``kind`` is not known.
@@ -302,16 +294,13 @@ def history_weights(
 def relevance_prefix(history: np.ndarray, vectors: Tensor) -> np.ndarray:
     """Largest cosine of each item to the items before it (Eq. 8).
 
-    An item without a vector has no cosine to anything: it has no relevance,
-    and gives none to others.
-
     Args:
         history: item numbers in time order, shape [n].
         vectors: unit item vectors, shape [N + 1, d]; zeros are no vector.
 
     Returns:
-        float64, shape [n], in [-1, 1]; NaN where nothing before the item
-        has a vector (the first item), or it has none itself.
+        float64, shape [n], in [-1, 1]; NaN where the item, or everything
+        before it, has no vector.
     """
     history = torch.as_tensor(np.asarray(history), dtype=torch.long)
     known = vectors[history]
@@ -339,8 +328,8 @@ def history_cosines(history: np.ndarray, vectors: Tensor) -> np.ndarray:
 def relevance_catalogue(history: np.ndarray, vectors: Tensor) -> np.ndarray:
     """Largest cosine of every catalogue item to a history [n] (Eq. 8).
 
-    Of unit vectors [N + 1, d]; float64 [N + 1], in [-1, 1]; NaN for items
-    without a vector (padding has -inf).
+    Of unit vectors [N + 1, d]; float64 [N + 1]; NaN for items without a
+    vector, -inf for padding.
     """
     given = vectors[torch.as_tensor(np.asarray(history), dtype=torch.long)]
     scores = largest_cosines(given, [len(given)], vectors)[0]
@@ -353,8 +342,6 @@ def largest_cosines(
     given: Tensor, lengths: Sequence[int], vectors: Tensor
 ) -> np.ndarray:
     """Largest cosine of each vector to the first items of a history.
-
-    One pass over the vectors serves all prefixes of the history.
 
     Args:
         given: vectors of the history items, [n, d]; zeros are left out.

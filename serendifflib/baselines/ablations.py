@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from serendifflib.baselines.layers import (
     Block,
@@ -181,7 +181,7 @@ class UserEmbedding(Ablation):
         self,
         data: Interactions | FoldData,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
         **options: Any,
     ) -> Self:
         """Factorise, then train; see :meth:`SerenDiff.fit`.

@@ -12,9 +12,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from serendifflib.baselines.sequences import item_vectors
+from serendifflib.baselines.sampling import item_vectors
 from serendifflib.data.splits import Examples
 from serendifflib.errors import ModelError
 from serendifflib.portrait.fold import FoldData
@@ -32,7 +32,7 @@ def draw_negatives(
     how: str,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Items to learn against, with replacement.
+    """K items of a pool to learn against, with replacement, int64 [K].
 
     Args:
         cells: flat cell of every item for the user, [N + 1]; ``uniform``
@@ -43,9 +43,6 @@ def draw_negatives(
         how: ``uniform`` over the pool, or ``cells``: first a cell that is
             not empty, then an item of it, as candidate lists are made.
         random: the source of randomness.
-
-    Returns:
-        int64 [K].
     """
     allowed = pool[~np.isin(pool, avoid)]
     if how == "uniform":
@@ -67,18 +64,12 @@ def targets_and_negatives(
     own: Callable[[int], np.ndarray],
     count: int,
     how: str,
-    generator: torch.Generator,
+    generator: Generator,
 ) -> np.ndarray:
     """The target of each training example, then its negatives, [M, 1 + K].
 
-    Args:
-        grid: whose cells ``how="cells"`` means.
-        fold: the fold.
-        examples: M training examples.
-        own: user number -> items that are no negatives, beside the target.
-        count: K.
-        how: see :func:`draw_negatives`.
-        generator: source of the seed.
+    ``own`` gives, by user number, the items that are no negatives beside the
+    target; for the rest see :func:`draw_negatives`.
     """
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     random = np.random.default_rng(seed)
@@ -117,7 +108,7 @@ class Control(ABC):
     chosen: dict[str, float | str] = field(default_factory=dict, init=False)
     n_items: int = field(default=0, init=False)
 
-    def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
+    def fit(self, fold: FoldData, *, generator: Generator) -> Self:
         """Learn from ``fold``; see the protocol."""
         self.n_items = fold.interactions.n_items
         self.vectors = item_vectors(fold)
@@ -126,7 +117,7 @@ class Control(ABC):
         self.learn(fold, generator)
         return self
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Nothing, unless a control says otherwise."""
         self.parameters = 0
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import (
+from serendifflib.baselines.layers import (
+    Block,
     ItemEncoder,
+    Positions,
+    attention_mask,
     catalogue_loss,
     inner_products,
 )
-from serendifflib.baselines.layers import Block, Positions, attention_mask
-from serendifflib.baselines.sequences import last_items, windows
+from serendifflib.baselines.sampling import last_items, windows
 from serendifflib.baselines.trainer import Stage, TorchRival
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.fold import FoldData
 
 
 class BERT4RecNetwork(nn.Module):
@@ -112,9 +112,7 @@ class BERT4Rec(TorchRival):
         network.bias.requires_grad_(self.use_bias)
         return network
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Cloze rows of all training users, then the labelled targets."""
         rows = windows(fold.training_histories(), self.max_history)
 
@@ -136,7 +134,7 @@ class BERT4Rec(TorchRival):
         return self.two_stages(fold, len(rows), cloze, labelled)
 
     def _loss(
-        self, states: Tensor, targets: Tensor, generator: torch.Generator
+        self, states: Tensor, targets: Tensor, generator: Generator
     ) -> Tensor:
         return catalogue_loss(
             states,
@@ -167,7 +165,7 @@ class BERT4Rec(TorchRival):
 
 
 def hide(
-    items: Tensor, share: float, last_only: float, generator: torch.Generator
+    items: Tensor, share: float, last_only: float, generator: Generator
 ) -> Tensor:
     """Which places of each row to replace by MASK, bool [B, n].
 

@@ -1,7 +1,5 @@
 """Ceilings: how much could be reached by who knew the truth.
 
-Oracles know what no model may know; see :class:`CaseControl`.
-
 Shapes: B users in a batch, C candidates.
 """
 
@@ -10,31 +8,28 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from serendifflib.baselines.base import Control
 from serendifflib.data.law import ForkedLaw
 from serendifflib.data.splits import Examples
+from serendifflib.data.world import World
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.fold import FoldData
-
-if TYPE_CHECKING:
-    from serendifflib.data.world import World
 
 
 @dataclass(eq=False, kw_only=True)
 class CaseControl(Control):
     """A ceiling: it knows which case it is asked about.
 
-    The one exception to the rule that a user is known only by the history:
-    a ceiling says how much could be reached by who knew the truth. Before
-    it scores it is given the cases (:meth:`for_cases`); it then recognises
-    each by its history (and target, where two cases share a history) and
-    refuses any other.
+    The one exception to the rule that a user is known only by the history.
+    Before it scores it is given the cases (:meth:`for_cases`); it then
+    recognises each by its history (and target, where two cases share a
+    history) and refuses any other.
     """
 
     examples: Examples | None = field(default=None, init=False)
@@ -100,7 +95,7 @@ class Oracle(CaseControl):
 
     name: ClassVar[str] = "Oracle"
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Find the world behind the data.
 
         Raises:
@@ -162,7 +157,7 @@ class OracleProtocol(Oracle):
     name: ClassVar[str] = "Oracle + protocol"
     needs_grid: ClassVar[bool] = True
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Find the world, and the items that can be candidates."""
         super().learn(fold, generator)
         self.pool = fold.catalogue

@@ -1,23 +1,23 @@
 """Controls: simple scorers that keep a table honest.
 
 What the model must beat: chance, popularity, cosines, the frequency of grid
-cells, an item prior without any user, linear maps. All look at the same
-centred unit vectors and the same grid as the candidate lists.
-:data:`CONTROLS` also has those of other modules, and the ceilings.
+cells, an item prior without any user, linear maps, nearest users. All look at
+the same centred unit vectors and the same grid as the candidate lists.
 
 Shapes: B users in a batch, n history length, C candidates, N items, d width,
-M training examples, K negatives, L side of the grid.
+D numbers per item, M training examples, K negatives, L side of the grid.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from serendifflib.baselines.base import (
@@ -32,7 +32,6 @@ from serendifflib.baselines.ceilings import (
     OraclePortrait,
     OracleProtocol,
 )
-from serendifflib.baselines.neighbours import NearestUsers
 from serendifflib.diffusion.linear import (
     Ridge,
     conditional_logit,
@@ -40,7 +39,7 @@ from serendifflib.diffusion.linear import (
     inner,
     reaches,
 )
-from serendifflib.diffusion.validation import Validation
+from serendifflib.diffusion.validation import Validation, mean_ndcg
 from serendifflib.errors import check_choice
 from serendifflib.io import content_hash
 from serendifflib.portrait.fold import FoldData
@@ -59,7 +58,7 @@ class Random(UserControl):
 
     name: ClassVar[str] = "Random"
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Draw the seed."""
         self.seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
 
@@ -76,7 +75,7 @@ class Popularity(Control):
 
     name: ClassVar[str] = "Popularity"
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Count."""
         counts = np.zeros(self.n_items + 1)
         for history in fold.training_histories():
@@ -132,17 +131,16 @@ class LowExpectedness(UserControl):
 class DenseCell(UserControl):
     """Share of the catalogue that lies in the candidate's cell.
 
-    It learns nothing and knows no label, and yet it beats chance: the lists
-    hold about as many candidates of every cell, whatever its size. If the
-    labels were drawn evenly over *items*, the positive would lie in a cell
-    with n_k of the N items n_k / N of the time, but be one of only C / L^2
-    candidates there. The control measures that bias of the protocol.
+    It knows no label, and yet it beats chance: were labels drawn evenly over
+    *items*, the positive would lie in a cell with n_k of the N items n_k / N
+    of the time, but be one of only C / L^2 candidates there. The control
+    measures that bias of the protocol.
     """
 
     name: ClassVar[str] = "Dense cell"
     needs_grid: ClassVar[bool] = True
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Note which items can be candidates at all."""
         self.pool = fold.catalogue
 
@@ -173,7 +171,7 @@ class LabelCell(Control):
     name: ClassVar[str] = "Label cell"
     needs_grid: ClassVar[bool] = True
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Count the cells of the training targets."""
         counts = np.zeros(self.grid.side**2)
         targets = fold.train.targets.numpy()[:, None]
@@ -197,7 +195,7 @@ class ItemPrior(Control):
 
     name: ClassVar[str] = "Item prior"
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Regress "is a training target" on the item vectors."""
         pool = fold.catalogue
         is_target = np.isin(pool, fold.train.targets.numpy())
@@ -219,12 +217,10 @@ class ItemPrior(Control):
 class LinearMap(Control):
     """Ridge regression from the history mean to the target's vector.
 
-    A candidate's score is its inner product with the prediction. Cosine
-    would order the same way, since item vectors have length 1. The strength
-    is chosen on the validation users.
+    A candidate's score is its inner product with the prediction.
 
     Attributes:
-        alphas: strengths to choose from.
+        alphas: strengths to choose from on the validation users.
         prototypes: memberships in so many stand beside each item vector, as
             for SerenDiff; 0 is none.
     """
@@ -233,7 +229,7 @@ class LinearMap(Control):
     alphas: tuple[float, ...] = ALPHAS
     prototypes: int = 0
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Fit every strength, keep the best on validation."""
         self.learn_map(fold, Validation.of(fold))
 
@@ -278,10 +274,9 @@ class LinearRadius(LinearMap):
 
     Among the target and K negatives the target is chosen with probability
     softmax(w . f), f = [linear score, radius, radius^2, radius times the
-    user's reach, log-frequency of labels in the cell]: 5 numbers. With
-    them a preferred radius that grows with the user's reach can be said.
-    The training rows' own linear scores and cell counts are those without
-    the row itself, or the logit would trust both too much.
+    user's reach, log-frequency of labels in the cell]: a preferred radius
+    may grow with the reach. Linear scores and cell counts of training rows
+    are those without the row, or the logit would trust both too much.
 
     Attributes:
         negatives: K.
@@ -296,7 +291,7 @@ class LinearRadius(LinearMap):
     def __post_init__(self):
         check_choice("negatives", self.draw, NEGATIVES, self.name)
 
-    def learn(self, fold: FoldData, generator: torch.Generator) -> None:
+    def learn(self, fold: FoldData, generator: Generator) -> None:
         """Fit the map, then the logit; choose how the map's score enters."""
         validation = Validation.of(fold)
         self.learn_map(fold, validation)
@@ -326,7 +321,7 @@ class LinearRadius(LinearMap):
                 best, kept = value, (match, logit)
         self.chosen["match"], self.logit = kept
 
-    def _choices(self, fold: FoldData, generator: torch.Generator):
+    def _choices(self, fold: FoldData, generator: Generator):
         """Targets and negatives [M, 1 + K], their cells, label counts."""
         items = targets_and_negatives(
             self.grid,
@@ -377,6 +372,111 @@ class LinearRadius(LinearMap):
             self.chosen["match"],
         )
         return features @ self.logit
+
+
+@dataclass(eq=False, kw_only=True)
+class NearestUsers(UserControl):
+    """The labels of the nearest users, used as if they were draws.
+
+    Many places and no network: what people with a similar history called
+    serendipitous. Of S labelled users whose mean histories have the highest
+    cosine, label m has the content t_m and lay at the place q_m of its own
+    user's plane. A candidate of content v at the place p scores::
+
+        log sum over m of exp(cos(v, t_m) / tau - |p - q_m|^2 / (2 h^2))
+
+    that is the log-mean-exp of draws, up to a constant. Content is the item
+    vector and its memberships in at most ``prototypes``.
+
+    Attributes:
+        users, temperatures, widths: S, tau and h to choose from on the
+            validation users; a width of infinity leaves the place out.
+    """
+
+    name: ClassVar[str] = "Nearest users"
+    needs_grid: ClassVar[bool] = True
+    prototypes: int = 100
+    users: tuple[int, ...] = (20, 60, 200)
+    temperatures: tuple[float, ...] = (0.05, 0.1, 0.2)
+    widths: tuple[float, ...] = (0.1, 0.2, np.inf)
+
+    def learn(self, fold: FoldData, generator: Generator) -> None:
+        """Keep the labelled users; choose S, tau and h."""
+        train = fold.train
+        points = with_memberships(self.vectors, self.prototypes)
+        self.points = F.normalize(points.float(), dim=1)
+        self.known = self._users(train.histories)
+        self.targets = train.targets
+        placed = self.grid.place_training(
+            fold, train, train.targets.numpy()[:, None]
+        )
+        self.places = torch.from_numpy(placed.positions[:, 0]).float()
+        self.parameters = self.known.numel()
+        middle = [sorted(o)[len(o) // 2] for o in self._options()]
+        self._choose(tuple(middle))
+        validation = Validation.of(fold)
+        if validation is not None:
+            self._choose(self._best(validation))
+
+    def _options(self) -> tuple[tuple[float, ...], ...]:
+        return self.users, self.temperatures, self.widths
+
+    def _choose(self, option: tuple[float, ...]) -> None:
+        names = ("users", "temperature", "width")
+        self.chosen = dict(zip(names, option, strict=True))
+
+    def _best(self, validation: Validation) -> tuple[float, ...]:
+        """The option with the best NDCG@10; all are tried user by user."""
+        found: dict[tuple[float, ...], list[Tensor]] = {}
+        for row in range(len(validation)):
+            apart = self._apart(
+                validation.histories[row : row + 1],
+                validation.candidates[row : row + 1],
+                max(self.users),
+            )
+            for option in itertools.product(*self._options()):
+                found.setdefault(option, []).append(_log_sum(*apart, *option))
+        return max(found, key=lambda o: mean_ndcg(torch.stack(found[o])))
+
+    def _users(self, histories: Tensor) -> Tensor:
+        """What users are compared by, unit rows [B, D]."""
+        return F.normalize(history_means(histories, self.points), dim=1)
+
+    def _apart(
+        self, histories: Tensor, candidates: Tensor, most: int
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and squared distances of one user's candidates [1, C].
+
+        Returns:
+            Two tensors [C, S], the nearest user first.
+        """
+        near = (self._users(histories) @ self.known.T)[0]
+        order = near.argsort(descending=True, stable=True)[:most]
+        placed = self.grid.place(histories, candidates)
+        place = torch.from_numpy(placed.positions[0]).float()
+        cosines = (
+            self.points[candidates[0]] @ self.points[self.targets[order]].T
+        )
+        return cosines, torch.cdist(place, self.places[order]).square()
+
+    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Log-sums over the nearest users' labels."""
+        option = tuple(self.chosen.values())
+        known = torch.from_numpy(history)[None], torch.from_numpy(items)[None]
+        return _log_sum(*self._apart(*known, int(option[0])), *option).numpy()
+
+
+def _log_sum(
+    cosines: Tensor,
+    apart: Tensor,
+    users: float,
+    temperature: float,
+    width: float,
+) -> Tensor:
+    """The score of :class:`NearestUsers` [C] from its parts [C, S]."""
+    kept = slice(int(users))
+    near = cosines[:, kept] / temperature - apart[:, kept] / (2 * width**2)
+    return near.logsumexp(dim=1)
 
 
 CONTROLS: dict[str, type[Control]] = {

@@ -11,23 +11,21 @@ d width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import inner_products
+from serendifflib.baselines.layers import inner_products
 from serendifflib.baselines.sampling import expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import ConfigError
+from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.scores import CoOccurrence
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
 
 NEGATIVES = 100  # of the sampled softmax
 ROUTING = 3  # rounds
@@ -182,9 +180,7 @@ class DESR(TorchRival):
             self.recent,
         )
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Capsules learn next items, then labelled targets."""
 
         def next_item(histories: Tensor, items: Tensor, _: Tensor) -> Tensor:

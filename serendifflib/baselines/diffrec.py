@@ -8,21 +8,19 @@ denoising auto-encoder with input dropout.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder
-from serendifflib.baselines.sequences import windows
+from serendifflib.baselines.layers import ItemEncoder
+from serendifflib.baselines.sampling import windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.unet import sinusoid
 from serendifflib.errors import ConfigError, check_choice
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.fold import FoldData
 
 TIME_WIDTH = 10  # of the time embedding, as released
 REMEMBERED = 10  # losses per step that importance sampling looks at
@@ -209,9 +207,7 @@ class DiffRec(TorchRival):
             vectors, self.width, self.hidden, self.inputs, self.dropout
         )
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Restore histories, then estimate the labelled item."""
         self.restores = fold.kind != "serendipity"
         rows = windows(fold.training_histories(), self.max_history)
@@ -241,7 +237,7 @@ class DiffRec(TorchRival):
         given: Tensor,
         wanted: Tensor,
         sampler: StepSampler,
-        generator: torch.Generator,
+        generator: Generator,
     ) -> Tensor:
         """Weighted squared error of the estimate from a noised x [B, N+1]."""
         probabilities = sampler.probabilities()
@@ -262,9 +258,7 @@ class DiffRec(TorchRival):
         chance = torch.from_numpy(probabilities)[t] * self.steps
         return (losses / chance.to(error)).mean()
 
-    def _noised(
-        self, x: Tensor, t: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def _noised(self, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
         """Forward process at steps t [B] of 0..T-1."""
         noise = torch.randn(x.shape, generator=generator).to(x)
         kept = torch.from_numpy(self.noise.alpha_bar)[t].unsqueeze(1).to(x)

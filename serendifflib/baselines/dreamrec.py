@@ -7,24 +7,24 @@ are used; items are ranked by their cosine to the generated vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder, inner_products
-from serendifflib.baselines.layers import SequenceEncoder
-from serendifflib.baselines.sequences import windows
+from serendifflib.baselines.layers import (
+    ItemEncoder,
+    SequenceEncoder,
+    inner_products,
+)
+from serendifflib.baselines.sampling import windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.sampling import SAMPLERS, draw_vectors
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.diffusion.unet import sinusoid
 from serendifflib.errors import check_choice
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
-
+from serendifflib.portrait.fold import FoldData
 
 NULL_SHARE = 0.1  # p_u, share of rows trained without a guide
 
@@ -118,9 +118,7 @@ class DreamRec(TorchRival):
         targets = vectors * vectors.shape[1] ** 0.5
         return DreamRecNetwork(guide, targets, self.timesteps)
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """The next item at every position, then the labelled target."""
         rows = windows(fold.training_histories(), self.max_history + 1)
 
@@ -144,7 +142,7 @@ class DreamRec(TorchRival):
         return {"guidance": self.guidances} if self.guidances else {}
 
     def _loss(
-        self, guides: Tensor, targets: Tensor, generator: torch.Generator
+        self, guides: Tensor, targets: Tensor, generator: Generator
     ) -> Tensor:
         """Squared error of the estimate of x0; guides [M, w], targets [M]."""
         x0 = self.network.targets[targets]

@@ -13,25 +13,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse
 import torch
 from sklearn.linear_model import Ridge
-from torch import Tensor
+from torch import Generator, Tensor
 
-from serendifflib.baselines.sequences import item_vectors
+from serendifflib.baselines.sampling import item_vectors
 from serendifflib.baselines.trainer import Budget
 from serendifflib.diffusion.reports import StageReport, TrainingReport
 from serendifflib.errors import ModelError, check_choice
+from serendifflib.portrait.fold import FoldData
 from serendifflib.recommender import check_request, check_scores
 
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
-
 MODES = ("implicit", "ratings")
+CONFIDENCE = 10.0  # c: entries, 0 or 1 here, weigh 1 + c (40 for counts)
+RIDGE = 10.0  # strength of the regression from texts to factors
 BLOCK = 2_000  # users solved at once: BLOCK x k x k numbers in memory
 
 
@@ -40,20 +40,16 @@ class MatrixFactorization:
     """User and item factors by alternating least squares.
 
     An item that no training user has gets its factors by ridge regression
-    from its text vector (``cold="text"``); without that it would be scored
-    at chance.
+    from its text vector; without that it would be scored at chance.
 
     Attributes:
-        budget: not used for stopping; ALS converges in ``sweeps``.
+        budget: not used: ALS converges in ``sweeps``.
         mode: ``implicit`` or ``ratings``.
         factors: k.
         sweeps: alternations over users and items.
-        regularization: lambda of the factors (and biases).
-        confidence: c of implicit entries, weight 1 + c (40 is published for
-            counts; entries here are 0 or 1).
-        cold: ``text`` or ``zero``, factors of items without training rows.
-        ridge: strength of the regression from text to factors.
-        isotropy: transform of the item vectors for ``cold="text"``.
+        regularization: lambda of the factors (and biases); None is 10 for
+            ``implicit``, whose errors are summed over the whole catalogue
+            with weights up to 1 + c, and 2 for ``ratings``.
         report: what the last fit took.
     """
 
@@ -63,25 +59,17 @@ class MatrixFactorization:
     factors: int = 64
     sweeps: int = 15
     regularization: float | None = None
-    confidence: float = 10.0
-    cold: str = "text"
-    ridge: float = 10.0
-    isotropy: str = "center"
     report: TrainingReport | None = field(default=None, init=False)
 
     def __post_init__(self):
         check_choice("mode", self.mode, MODES, "MF")
-        check_choice("rule for cold items", self.cold, ("text", "zero"), "MF")
         if self.regularization is None:
-            # implicit errors are summed over the whole catalogue with
-            # weights up to 1 + c, rating errors over rated items only
             self.regularization = 10.0 if self.mode == "implicit" else 2.0
 
-    def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
-        """Factorise the rows of the training users.
+    def fit(self, fold: FoldData, *, generator: Generator) -> Self:
+        """Factorise the rows of the training users, and no others.
 
-        No row of a validation or test user is read, so no held-out item
-        is; the generator only draws the start values.
+        The generator draws the start values alone.
         """
         started = time.perf_counter()
         data = fold.interactions
@@ -110,10 +98,7 @@ class MatrixFactorization:
         self.item_factors = start
         losses = [self._sweep(sums) for _ in range(self.sweeps)]
         self.known = np.asarray(counts.sum(axis=0)).ravel() > 0
-        if self.cold == "text":
-            self._warm_up(item_vectors(fold, self.isotropy).double().numpy())
-        else:
-            self.item_factors[~self.known] = 0.0
+        self._warm_up(item_vectors(fold).double().numpy())
         found = self._users(sums)
         spread = np.maximum(found.std(axis=0), 1e-9)
         self.standard = found.mean(axis=0), spread
@@ -141,7 +126,7 @@ class MatrixFactorization:
         """Biases [M] and factors [M, k] of the rows, given the columns'."""
         strength = self.regularization
         if self.mode == "implicit":
-            found = solve_implicit(matrix, factors, self.confidence, strength)
+            found = solve_implicit(matrix, factors, CONFIDENCE, strength)
             return np.zeros(len(found)), found
         found = solve_rows(matrix, factors, biases + self.mean, strength)
         return found[:, 0], found[:, 1:]
@@ -154,24 +139,18 @@ class MatrixFactorization:
         """Factors of items without training rows, from their text."""
         outputs = np.column_stack([self.item_factors, self.item_bias])
         known, cold = texts[self.known], ~self.known
-        found = Ridge(alpha=self.ridge).fit(known, outputs[self.known])
+        found = Ridge(alpha=RIDGE).fit(known, outputs[self.known])
         outputs[cold] = found.predict(texts[cold])
         outputs[0] = 0.0
         self.item_factors, self.item_bias = outputs[:, :-1], outputs[:, -1]
 
     def embed(self, histories: Tensor) -> Tensor:
-        """User factors by fold-in, standardised over training users.
+        """User factors [B, k] of histories [B, n] by fold-in, standardised.
 
         p_u = (Q_T' Q_T + lambda I)^-1 Q_T' (r_T - mu - b_i - b_u), with the
         user's bias solved jointly. A history carries no ratings, so in mode
-        ``ratings`` an item counts with the mean rating that it got. The
-        standardisation takes away that the norm tells a user's activity.
-
-        Args:
-            histories: LongTensor [B, n], left-padded with 0.
-
-        Returns:
-            FloatTensor [B, k].
+        ``ratings`` an item counts with the mean rating that it got. Without
+        the standardisation the norm would tell a user's activity.
         """
         mean, spread = self.standard
         factors = (self._fold_in(histories) - mean) / spread
@@ -209,11 +188,6 @@ class MatrixFactorization:
             self.name, torch.from_numpy(scores.astype(np.float32))
         )
 
-    def settings(self) -> dict[str, object]:
-        """The options that were set, as plain JSON values."""
-        names = (option.name for option in fields(self) if option.init)
-        return {n: getattr(self, n) for n in names if n != "budget"}
-
     def _report(
         self, examples: int, losses: list[float], started: float
     ) -> TrainingReport:
@@ -230,7 +204,12 @@ class MatrixFactorization:
             parameters=stage.parameters,
             stages=(stage,),
             seconds=stage.seconds,
-            settings=self.settings(),
+            settings={
+                "mode": self.mode,
+                "factors": self.factors,
+                "sweeps": self.sweeps,
+                "regularization": self.regularization,
+            },
             notes=("a step is one sweep over all users and items",),
         )
 

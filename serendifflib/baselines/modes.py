@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.ranker import PortraitEncoder, PortraitRival
-from serendifflib.baselines.sequences import pad_positions
+from serendifflib.baselines.sampling import pad_positions
 from serendifflib.baselines.trainer import Stage
 from serendifflib.diffusion.base import training_placement
 from serendifflib.portrait.fold import FoldData
@@ -38,9 +38,7 @@ AXES = 2
 NARROWEST, WIDEST = 0.03, 0.5  # of a component's place, in sides of the plane
 
 
-def log_normal(
-    values: torch.Tensor, means: torch.Tensor, spreads: torch.Tensor
-) -> torch.Tensor:
+def log_normal(values: Tensor, means: Tensor, spreads: Tensor) -> Tensor:
     """Log-density of independent Gaussians, summed over the last axis."""
     off = (values - means) / spreads
     each = -0.5 * off.square() - spreads.log() - 0.5 * math.log(2 * math.pi)
@@ -59,7 +57,7 @@ class MixtureNetwork(PortraitEncoder):
 
     def __init__(
         self,
-        vectors: torch.Tensor,
+        vectors: Tensor,
         components: int,
         others: int = 0,
         **options,
@@ -71,8 +69,8 @@ class MixtureNetwork(PortraitEncoder):
         self.linear = nn.Linear(vectors.shape[1], size)
 
     def forward(
-        self, items: torch.Tensor, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, items: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Say the mixture of each user.
 
         Returns:
@@ -100,7 +98,7 @@ class ModesRival(PortraitRival):
     log_prior = torch.zeros(())
     prototypes: int = 100
 
-    def build(self, fold: FoldData, vectors: torch.Tensor) -> nn.Module:
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network; also what is known of the items."""
         self.shares = shares(vectors, self.prototypes).float()
         self.points = join(vectors, centred(self.shares))
@@ -111,9 +109,7 @@ class ModesRival(PortraitRival):
         """The network with the options of its encoder."""
 
     @abstractmethod
-    def log_content(
-        self, items: torch.Tensor, others: torch.Tensor
-    ) -> torch.Tensor:
+    def log_content(self, items: Tensor, others: Tensor) -> Tensor:
         """Log-density of items [B, C] in each component, [B, C, K].
 
         ``others``: what the network says of the components, [B, K, others].
@@ -121,12 +117,12 @@ class ModesRival(PortraitRival):
 
     def log_density(
         self,
-        said: tuple[torch.Tensor, ...],
-        items: torch.Tensor,
-        places: torch.Tensor,
+        said: tuple[Tensor, ...],
+        items: Tensor,
+        places: Tensor,
         *,
         ratio: bool,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Log-density of items [B, C] at places [B, C, 2], [B, C].
 
         ``ratio``: over that of the catalogue, to rank by.
@@ -140,15 +136,13 @@ class ModesRival(PortraitRival):
         content = self.log_content(items, others)
         return (weight[:, None] + content + there).logsumexp(dim=2)
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """The labels, by maximum likelihood."""
         placed = training_placement(self.grid.space, fold, fold.train)
         past = placed.portraits.positions.float()
         places = placed.positions.float()
 
-        def loss(index: torch.Tensor) -> torch.Tensor:
+        def loss(index: Tensor) -> Tensor:
             said = self.network(
                 placed.portraits.items[index].to(self.place),
                 past[index].to(self.place),
@@ -163,9 +157,7 @@ class ModesRival(PortraitRival):
 
         return self.one_stage(fold, loss)
 
-    def score_batch(
-        self, histories: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Log-ratio of each candidate's density to the catalogue's."""
         placed = self.grid.place(histories.cpu(), candidates.cpu())
         past = pad_positions(placed.past, histories.shape[1])
@@ -186,9 +178,7 @@ class ExplicitMixture(ModesRival):
         self.log_prior = known.mean(dim=0).clamp(min=1e-6).log()
         return MixtureNetwork(self.points, self.shares.shape[1], **options)
 
-    def log_content(
-        self, items: torch.Tensor, others: torch.Tensor
-    ) -> torch.Tensor:
+    def log_content(self, items: Tensor, others: Tensor) -> Tensor:
         """Log of each item's membership in the prototypes."""
         return self.shares.to(others)[items].clamp(min=1e-6).log()
 
@@ -209,9 +199,7 @@ class MixtureDensity(ModesRival):
         size = self.points.shape[1] + 1
         return MixtureNetwork(self.points, self.components, size, **options)
 
-    def log_content(
-        self, items: torch.Tensor, others: torch.Tensor
-    ) -> torch.Tensor:
+    def log_content(self, items: Tensor, others: Tensor) -> Tensor:
         """Log of a Gaussian around each centre; ranked as it is."""
         centre, wide = others[..., :-1], others[..., -1]
         # coordinates of the size of a rival's noise: variance about one

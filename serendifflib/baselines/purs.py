@@ -10,18 +10,19 @@ Shapes: B users, n history length, C candidates, d width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, Tensor, nn
 
-from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
-from serendifflib.baselines.layers import AdditiveAttention
+from serendifflib.baselines.layers import (
+    AdditiveAttention,
+    ItemEncoder,
+    encode_distinct,
+    first_against_rest,
+)
 from serendifflib.baselines.trainer import Stage, TorchRival
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.fold import FoldData
 
 SHORT = 3  # items of the short window
 NEGATIVES = 4  # per positive
@@ -143,18 +144,14 @@ class PURS(TorchRival):
         network.bias.requires_grad_(self.use_bias)
         return network
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Clicks of all training users, then the labelled targets."""
 
         def clicks(histories: Tensor, items: Tensor, _: Tensor) -> Tensor:
             logits = self.score_batch(
                 histories.to(self.place), items.to(self.place)
             )
-            wanted = torch.zeros_like(logits)
-            wanted[:, 0] = 1.0
-            return F.binary_cross_entropy_with_logits(logits, wanted)
+            return first_against_rest(logits)
 
         return self.stages_of_cases(fold, NEGATIVES, generator, clicks)
 

@@ -2,42 +2,36 @@
 
 It sees what SerenDiff sees - the vectors of the history and where they lie
 on the portrait - and learns from the same labels, but it scores candidates
-directly: a two-layer set transformer makes a user vector u, and
-
-    score(c) = <W e_c, u> + bias_u[cell of c],
-
-trained by softmax over the labelled item and random negatives. One user
-vector is one answer. With ``answers`` A > 1 there are A of them, each with
-its own cells, and the score is the log-sum-exp of theirs: the control for
-everything that claims to help by having several answers.
+directly. Two greedy re-rankers of its list bring variety without several
+answers.
 
 Shapes: B users, n history length, C candidates, N items, d width of the item
-vectors, M examples, K negatives, L side of the grid, A answers.
+vectors, D numbers per item, M examples, K negatives, L side of the grid, A
+answers, P prototypes, T items that are picked anew.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.base import NEGATIVES, targets_and_negatives
 from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.sequences import pad_positions
+from serendifflib.baselines.sampling import pad_positions
 from serendifflib.baselines.trainer import Batch, Stage, TorchRival
+from serendifflib.data.splits import Examples
 from serendifflib.diffusion.base import PlacedItems, training_placement
 from serendifflib.diffusion.linear import history_means
 from serendifflib.errors import check_choice
+from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.grid import Grid
-from serendifflib.portrait.items import with_memberships
+from serendifflib.portrait.items import shares, with_memberships
 from serendifflib.portrait.portrait import cell_number, cell_of
-
-if TYPE_CHECKING:
-    from serendifflib.data.splits import Examples
-    from serendifflib.portrait.fold import FoldData
 
 POOL = 400  # negatives kept per example; each step samples among them
 PER_USER = 5  # next-item targets per user, as SerenDiff's pre-training
@@ -46,14 +40,8 @@ PER_USER = 5  # next-item targets per user, as SerenDiff's pre-training
 class PortraitEncoder(nn.Module):
     """What a set transformer reads from a history on the portrait.
 
-    A token is the item's vector, the cell of its position and the position
-    itself; the order in time is not used, as in a portrait.
-
-    Args:
-        vectors: unit item vectors [N + 1, d].
-        width: of the tokens.
-        side: L.
-        layers, heads, dropout: of the transformer.
+    A token is the item's vector (unit rows, [N + 1, d]), the cell of its
+    position and the position itself; time is not used, as in a portrait.
     """
 
     def __init__(
@@ -109,11 +97,6 @@ class SetRankerNetwork(PortraitEncoder):
 
     A user vector is a learned correction of the plain history mean, so that
     the network starts as a linear map.
-
-    Args:
-        vectors: unit item vectors [N + 1, d].
-        answers: A.
-        options: of the encoder; ``u`` has its width.
     """
 
     def __init__(self, vectors: Tensor, answers: int = 1, **options):
@@ -130,11 +113,7 @@ class SetRankerNetwork(PortraitEncoder):
     def forward(
         self, items: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """User vectors and cell biases of portraits (``encode``).
-
-        Returns:
-            u [B, A, width] and biases [B, A, L * L].
-        """
+        """Of portraits (``encode``): u [B, A, width], biases [B, A, L * L]."""
         x, mean = self.encode(items, positions)
         users = self.user(x) + self.linear(mean)
         return (
@@ -196,12 +175,15 @@ class PortraitRival(TorchRival):
 class SetRanker(PortraitRival):
     """Two-layer set transformer over the portrait, softmax on the labels.
 
+    It makes a user vector u, and score(c) = <W e_c, u> + bias_u[cell of c].
+    With A > 1 answers there are A of both, and the score is the log-sum-exp
+    of theirs: the control for all that claims to help by several answers.
+
     Attributes:
-        answers: A; several are several heads, joined by log-sum-exp.
-        negatives: K, negatives per example and step.
-        draw: how to draw them, ``uniform`` over the catalogue or over
-            ``cells`` first (:func:`~serendifflib.baselines.base.
-            draw_negatives`); with the second the model learns what the
+        answers: A.
+        negatives: K, per example and step.
+        draw: ``uniform`` or ``cells``, see :func:`~serendifflib.baselines.
+            base.draw_negatives`; with the second the model learns what the
             candidate lists favour, too.
         per_user: next-item targets per user in pre-training.
     """
@@ -222,9 +204,7 @@ class SetRanker(PortraitRival):
         points = with_memberships(vectors, self.prototypes)
         return SetRankerNetwork(points, self.answers, **self.encoder(fold))
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Next items given their prefix (if asked), then the labels."""
         first, second = self.budget.pretrain_steps, self.budget.max_steps
         parts = [(fold.kind, fold.train, second)]
@@ -244,7 +224,7 @@ class SetRanker(PortraitRival):
             for kind, examples, steps in parts
         ]
 
-    def _loss(self, placed: PlacedItems, generator: torch.Generator) -> Batch:
+    def _loss(self, placed: PlacedItems, generator: Generator) -> Batch:
         """Softmax of each target among some of its pool."""
         past, side = placed.portraits.positions.float(), self.grid.side
 
@@ -268,7 +248,7 @@ class SetRanker(PortraitRival):
         return loss
 
     def place_examples(
-        self, fold: FoldData, examples: Examples, generator: torch.Generator
+        self, fold: FoldData, examples: Examples, generator: Generator
     ) -> PlacedItems:
         """Place training examples and draw their pools of negatives."""
         data = fold.interactions
@@ -297,3 +277,168 @@ class SetRanker(PortraitRival):
         """Positions [B, n, 2] of the items of unknown users."""
         pasts = [self.grid.look(history).past for history in histories.numpy()]
         return pad_positions(pasts, histories.shape[1])
+
+
+@dataclass(eq=False, kw_only=True)
+class Reranker(SetRanker):
+    """A set ranker with one answer, and the greedy choice among its best.
+
+    The first T items are picked anew, the others keep their order behind
+    them. Picks go by ``(1 - trade) * relevance + trade * gain``: relevance is
+    the ranker's score, scaled to 0..1 within the T, and the gain is what a
+    subclass says.
+
+    Attributes:
+        prototypes: what the gain is counted in, and the ranker sees.
+        length: T.
+        trade: before it is chosen.
+        trades: to choose from on the validation users; 0 is the ranker.
+    """
+
+    name: ClassVar[str] = "a re-ranker"
+    prototypes: int = 100
+    length: int = 50
+    trade: float = 0.0
+    trades: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
+
+    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
+        """The network of the ranker; also what the gain needs to know."""
+        self.prepare(vectors)
+        return super().build(fold, vectors)
+
+    def tuning(self) -> dict[str, tuple[float, ...]]:
+        """How much of the ranker's score to give up."""
+        return {"trade": self.trades}
+
+    def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """The ranker's scores, or those of the greedy choice."""
+        rated = super().score_batch(histories, candidates)
+        trade = self.option("trade")  # 0 while the ranker is trained
+        if not trade:
+            return rated
+        known = (rated.cpu(), histories.cpu(), candidates.cpu())
+        return self.pick(*known, trade)
+
+    @abstractmethod
+    def prepare(self, vectors: Tensor) -> None:
+        """Note what the gain needs to know of the items [N + 1, d]."""
+
+    @abstractmethod
+    def begin(
+        self, histories: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Facts of items [B, T], and the state of a list without any.
+
+        Returns:
+            What is known of each item [B, T, D]; what it gains whatever is
+            listed [B, T]; the state, what the list has already.
+        """
+
+    @abstractmethod
+    def gain(self, known: Tensor, state: Tensor) -> Tensor:
+        """What each item adds to the lists, [B, T]."""
+
+    @abstractmethod
+    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
+        """The state once items with facts ``new`` [B, D] are listed."""
+
+    def pick(
+        self,
+        rated: Tensor,
+        histories: Tensor,
+        candidates: Tensor,
+        trade: float,
+    ) -> Tensor:
+        """Scores [B, C] in the order of the greedy choice.
+
+        The ranker ``rated`` the candidates; ``trade`` is the gain's weight.
+        """
+        length = min(self.length, candidates.shape[1])
+        top, places = rated.topk(length, dim=1)
+        low, high = top[:, -1:], top[:, :1]
+        relevance = (top - low) / (high - low).clamp(min=1e-9)
+        known, always, state = self.begin(
+            histories, candidates.gather(1, places)
+        )
+        rows = torch.arange(len(rated))
+        scores = rated - high - 1.0  # whoever is not picked stands behind
+        free = torch.zeros_like(top)
+        for step in range(length):
+            gain = always + self.gain(known, state)
+            value = (1 - trade) * relevance + trade * gain + free
+            best = value.argmax(dim=1)
+            scores[rows, places[rows, best]] = float(length - step)
+            free[rows, best] = -torch.inf
+            state = self.add(known, state, known[rows, best])
+        return scores
+
+
+@dataclass(eq=False, kw_only=True)
+class MMR(Reranker):
+    """Maximal marginal relevance (Carbonell and Goldstein 1998).
+
+    The gain is one minus the highest cosine with an item of the list.
+    Content is the item vector and its memberships, as for SerenDiff.
+    """
+
+    name: ClassVar[str] = "Set ranker + MMR"
+
+    def prepare(self, vectors: Tensor) -> None:
+        """Unit points of the items."""
+        points = with_memberships(vectors, self.prototypes)
+        self.points = F.normalize(points.float(), dim=1)
+
+    def begin(
+        self, histories: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Points; the state is the highest cosine so far, [B, T]."""
+        nothing = torch.zeros(items.shape)
+        return self.points[items], nothing, nothing
+
+    def gain(self, known: Tensor, state: Tensor) -> Tensor:
+        """One minus the highest cosine."""
+        return 1.0 - state
+
+    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
+        """Cosines with the new item, where they are higher."""
+        return state.maximum((known @ new[:, :, None])[:, :, 0])
+
+
+@dataclass(eq=False, kw_only=True)
+class SOG(Reranker):
+    """After the serendipity-oriented greedy algorithm of Kotkov et al. (2020).
+
+    It wants features that the list lacks and features that the user has not
+    met. Their features are the genres of a film; ours are the shares in
+    prototypes, so that a count of features becomes a sum of shares:
+
+        gain = sum over p of s_p (1 - listed_p) + s_p (1 - met_p),
+
+    where listed and met are the largest shares in the list and the history.
+    """
+
+    name: ClassVar[str] = "Set ranker + SOG"
+
+    def prepare(self, vectors: Tensor) -> None:
+        """Shares of the items in prototypes."""
+        self.shares = shares(vectors, self.prototypes).float()
+
+    def begin(
+        self, histories: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares; the state is what is listed, [B, P]."""
+        known = self.shares[items]
+        met = self.shares[histories].amax(dim=1, keepdim=True)
+        unmet = (known * (1.0 - met)).sum(dim=2)
+        return known, unmet, torch.zeros(len(items), known.shape[2])
+
+    def gain(self, known: Tensor, state: Tensor) -> Tensor:
+        """Shares in what is not listed."""
+        return (known * (1.0 - state[:, None])).sum(dim=2)
+
+    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
+        """The larger of the listed and the new shares."""
+        return state.maximum(new)
+
+
+RERANKERS: dict[str, type[Reranker]] = {"mmr": MMR, "sog": SOG}

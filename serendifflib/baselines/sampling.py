@@ -1,26 +1,93 @@
-"""What to learn from and against: cases, negatives, unexpected items.
+"""What rivals learn from and against: sequences, cases, negatives.
 
-Shapes: M examples or cases, n history length, N items, U users.
+Shapes: B rows of a batch, M examples or cases, n history length, N items,
+P items of a pool, U users.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from serendifflib.baselines.sequences import draw_unseen, last_items, pad_left
+from serendifflib.data.splits import Examples
+from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.scores import CoOccurrence
 
-if TYPE_CHECKING:
-    from serendifflib.data.splits import Examples
-    from serendifflib.portrait.fold import FoldData
 
-SHARE = 0.3  # of the catalogue that counts as expected, and as unexpected
+def item_vectors(fold: FoldData) -> Tensor:
+    """Centred unit item vectors [N + 1, d], the same for every rival."""
+    fitted = Isotropy.fit(fold.raw_vectors, fold.train_items, "center")
+    return fitted.apply(fold.raw_vectors)
+
+
+def last_items(histories: Tensor, length: int) -> Tensor:
+    """The newest ``length`` columns without columns that are all padding."""
+    histories = histories[:, -length:]
+    return histories[:, int((histories != 0).any(dim=0).int().argmax()) :]
+
+
+def pad_left(sequences: Sequence[np.ndarray], length: int) -> Tensor:
+    """The newest ``length`` items of each sequence, LongTensor [M, length]."""
+    table = np.zeros((len(sequences), length), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        newest = sequence[-length:]
+        table[row, length - len(newest) :] = newest
+    return torch.from_numpy(table)
+
+
+def pad_positions(pasts: Sequence[np.ndarray], length: int) -> Tensor:
+    """Positions [n, 2] of each history, left-padded, [M, length, 2]."""
+    table = torch.zeros(len(pasts), length, 2)
+    for row, past in enumerate(pasts):
+        table[row, length - len(past) :] = torch.from_numpy(past).float()
+    return table
+
+
+def windows(sequences: Sequence[np.ndarray], length: int) -> Tensor:
+    """Cut sequences in pieces of at most ``length`` that overlap by one.
+
+    Pieces end at the newest item; a piece has at least two items, so each
+    holds at least one step from an item to the next.
+
+    Returns:
+        LongTensor [M, length], left-padded with 0.
+    """
+    pieces = []
+    for sequence in sequences:
+        end = len(sequence)
+        while end >= 2:
+            start = max(0, end - length)
+            pieces.append(sequence[start:end])
+            end = start + 1
+    return pad_left(pieces, length)
+
+
+def draw_unseen(
+    seen: Tensor, count: int, pool: Tensor, generator: Generator
+) -> Tensor:
+    """Uniform items of ``pool`` [P] outside each row of ``seen`` [B, n].
+
+    Returns:
+        LongTensor [B, count]. After 20 rounds of redrawing a collision
+        stays; that only happens when a user has nearly the whole pool.
+    """
+    shape = (len(seen), count)
+    drawn = pool[torch.randint(len(pool), shape, generator=generator)]
+    for _ in range(20):
+        clash = (drawn.unsqueeze(2) == seen.unsqueeze(1)).any(dim=2)
+        number = int(clash.sum())
+        if not number:
+            break
+        drawn[clash] = pool[
+            torch.randint(len(pool), (number,), generator=generator)
+        ]
+    return drawn
 
 
 def own_items(
@@ -54,74 +121,16 @@ def own_items(
     return torch.from_numpy(table)
 
 
-def fill_up(
-    known: Tensor, others: Tensor, generator: torch.Generator
-) -> Tensor:
-    """K of the known items of each row, filled up with others.
+def fill_up(known: Tensor, others: Tensor, generator: Generator) -> Tensor:
+    """K of the known items [B, n], 0 = nothing, filled up with others [B, K].
 
-    Args:
-        known: item numbers, 0 = nothing, [B, n].
-        others: item numbers, [B, K].
-        generator: decides which of too many known items are left out.
+    The generator decides which of too many known items are left out.
     """
     count = others.shape[1]
     order = torch.rand(known.shape, generator=generator)
     known = known.gather(1, order.masked_fill(known == 0, 2.0).argsort(1))
     known = F.pad(known, (0, count))[:, :count]
     return torch.where(known == 0, others, known)
-
-
-@dataclass(frozen=True)
-class Unexpectedness:
-    """Expected and unexpected items of each example's user.
-
-    The catalogue is sorted by p(i | T), T the history before the user's
-    last target; the lowest 30% are unexpected, the highest 30% expected, as
-    in SerenEnhance's released script. A sample of both is kept.
-
-    Attributes:
-        unexpected, expected: item numbers, LongTensor [U, K].
-        owner: row of each example, LongTensor [M].
-    """
-
-    unexpected: Tensor
-    expected: Tensor
-    owner: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        fold: FoldData,
-        examples: Examples,
-        counts: CoOccurrence,
-        *,
-        kept: int,
-        generator: torch.Generator,
-    ) -> Unexpectedness:
-        """Sample ``kept`` items of each tail, with replacement.
-
-        The users are training users, so their own rows are not counted
-        (leave one out): else everything they read looks expected.
-        """
-        pool = fold.catalogue
-        size = max(1, int(SHARE * len(pool)))
-        users, owner = np.unique(examples.users, return_inverse=True)
-        latest = np.zeros(len(users), dtype=np.int64)
-        latest[owner] = np.arange(len(examples))  # the last one stays
-        draws = torch.randint(
-            size, (2, len(users), kept), generator=generator
-        ).numpy()
-        data = fold.interactions
-        tails = np.zeros((2, len(users), kept), dtype=np.int64)
-        for row, m in enumerate(latest):
-            history = examples.histories[m].numpy()
-            own = data.item_index[data.rows(int(users[row]))]
-            scores = counts.log_catalogue(history[history != 0], own=own)
-            order = pool[np.argsort(scores[pool], kind="stable")]
-            tails[0, row] = order[:size][draws[0, row]]
-            tails[1, row] = order[len(order) - size :][draws[1, row]]
-        unexpected, expected = torch.from_numpy(tails)
-        return cls(unexpected, expected, torch.from_numpy(owner))
 
 
 def expected_share(
@@ -132,24 +141,13 @@ def expected_share(
     *,
     own: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Share of the pool that is less expected than each item, [K], 0 to 1.
+    """Share of the pool [P] that is less expected than each item, [K].
 
-    Item numbers: history [n], items [K], pool [P]; ``own`` are all items of
-    a training user, whose rows are then not counted.
+    ``own`` are all items of a training user, whose rows are then not
+    counted.
     """
     scores = counts.log_catalogue(history, own=own)
     return np.searchsorted(np.sort(scores[pool]), scores[items]) / len(pool)
-
-
-def pick(table: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` items of each row [B, n], with replacement; [B, count].
-
-    0 is padding and skipped; each row needs an item.
-    """
-    place = torch.multinomial(
-        (table != 0).float(), count, replacement=True, generator=generator
-    )
-    return table.gather(1, place)
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ class Cases:
         return len(self.targets)
 
     def draw(
-        self, index: Tensor, negatives: int, generator: torch.Generator
+        self, index: Tensor, negatives: int, generator: Generator
     ) -> tuple[Tensor, Tensor]:
         """Histories [B, n] and items [B, 1 + K] of cases, the target first.
 

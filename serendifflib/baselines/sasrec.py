@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import (
+from serendifflib.baselines.layers import (
     ItemEncoder,
+    SequenceEncoder,
     catalogue_loss,
     inner_products,
 )
-from serendifflib.baselines.layers import SequenceEncoder
-from serendifflib.baselines.sequences import draw_unseen, last_items, windows
+from serendifflib.baselines.sampling import draw_unseen, last_items, windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import check_choice
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
+from serendifflib.portrait.fold import FoldData
 
 LOSSES = ("softmax", "bce")
 
@@ -61,9 +59,7 @@ class SASRec(TorchRival):
             norm=self.norm,
         )
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Next item at every position, then the labelled target."""
         rows = windows(fold.training_histories(), self.max_history + 1)
         pool = torch.from_numpy(fold.catalogue)
@@ -97,7 +93,7 @@ class SASRec(TorchRival):
         targets: Tensor,
         seen: Tensor,
         pool: Tensor,
-        generator: torch.Generator,
+        generator: Generator,
     ) -> Tensor:
         """Loss of states [M, d] that should point at targets [M].
 

@@ -10,31 +10,30 @@ with a negative.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder, inner_products
-from serendifflib.baselines.layers import Block, attention_mask, masked_mean
-from serendifflib.baselines.sampling import (
-    Unexpectedness,
-    fill_up,
-    own_items,
-    pick,
+from serendifflib.baselines.layers import (
+    Block,
+    ItemEncoder,
+    attention_mask,
+    inner_products,
+    masked_mean,
 )
-from serendifflib.baselines.sequences import draw_unseen
+from serendifflib.baselines.sampling import draw_unseen, fill_up, own_items
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.unet import sinusoid
+from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.scores import CoOccurrence
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
 
 TOWERS = ("serendipity", "relevance", "unexpectedness")
 PAIRS = 50  # positives and as many negatives per objective
-POOL = 200  # of each tail of unexpectedness that is kept per example
+POOL = 200  # of each tail of unexpectedness that is kept per user
+SHARE = 0.3  # of the catalogue that counts as expected, and as unexpected
 
 
 class Tower(nn.Module):
@@ -83,9 +82,7 @@ class SerenEnhance(TorchRival):
 
     The user vector is u_serendipity + a u_relevance + (1 - a)
     u_unexpectedness, the score its inner product with the item. Each tower
-    learns from pairs of its own: labelled items against the same user's
-    unlabelled ones, read items against unread ones, unexpected items
-    against expected ones.
+    learns from pairs of its own, see :class:`PairSampler`.
 
     Attributes:
         blocks: Transformer blocks per tower.
@@ -107,9 +104,7 @@ class SerenEnhance(TorchRival):
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         return SerenEnhanceNetwork(encoder, self.blocks, self.dropout)
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """All three objectives at once, on the fold's own targets."""
         sampler = PairSampler.of(fold, generator)
 
@@ -148,62 +143,98 @@ class SerenEnhance(TorchRival):
 class PairSampler:
     """Positives and negatives of the three objectives.
 
+    Serendipity: the target against the user's unlabelled items, filled up
+    with random items that the user does not have. Relevance: items of the
+    history against such random items. Unexpectedness: of the catalogue by
+    p(i | T), T the history before the user's last target, a sample of the
+    lowest 30% against one of the highest 30%, as in the released script.
+
     Attributes:
         fold: the data.
         own: all items of each example's user, [M, n].
         unlabelled: those with label 0, [M, n'].
-        tails: expected and unexpected items of each example.
+        unexpected, expected: samples of both tails by user, [U, POOL].
+        owner: user of each example, row of the samples, [M].
         pool: items to draw random negatives from, [P].
     """
 
     fold: FoldData
     own: Tensor
     unlabelled: Tensor
-    tails: Unexpectedness
+    unexpected: Tensor
+    expected: Tensor
+    owner: Tensor
     pool: Tensor
 
     @classmethod
-    def of(cls, fold: FoldData, generator: torch.Generator) -> PairSampler:
+    def of(cls, fold: FoldData, generator: Generator) -> PairSampler:
         """Prepare the pools of all training examples."""
-        counts = CoOccurrence.fit(
-            fold.training_histories(), fold.interactions.n_items
-        )
+        users, owner = np.unique(fold.train.users, return_inverse=True)
+        latest = np.zeros(len(users), dtype=np.int64)
+        latest[owner] = np.arange(len(owner))  # the last one stays
+        unexpected, expected = _tails(fold, users, latest, generator)
         return cls(
             fold=fold,
             own=own_items(fold, fold.train),
             unlabelled=own_items(fold, fold.train, unlabelled=True),
-            tails=Unexpectedness.of(
-                fold, fold.train, counts, kept=POOL, generator=generator
-            ),
+            unexpected=unexpected,
+            expected=expected,
+            owner=torch.from_numpy(owner),
             pool=torch.from_numpy(fold.catalogue),
         )
 
     def draw(
-        self, index: Tensor, generator: torch.Generator
+        self, index: Tensor, generator: Generator
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Positives and negatives [B, 50] of each objective.
-
-        Serendipity: the target against the user's unlabelled items, filled
-        up with random items that the user does not have. Relevance: items
-        of the history against such random items.
-        """
-        examples = self.fold.train
-        user = self.tails.owner[index]
-        own = self.own[index]
+        """Positives and negatives [B, 50] of each objective."""
+        examples, own = self.fold.train, self.own[index]
+        user = self.owner[index]
         targets = examples.targets[index].unsqueeze(1).expand(-1, PAIRS)
         unread = draw_unseen(own, 2 * PAIRS, self.pool, generator)
-        others = unread[:, :PAIRS]
+        others, fresh = unread.split(PAIRS, dim=1)
+        unlabelled = fill_up(self.unlabelled[index], others, generator)
+        read = pick(examples.histories[index], PAIRS, generator)
         return {
-            "serendipity": (
-                targets,
-                fill_up(self.unlabelled[index], others, generator),
-            ),
-            "relevance": (
-                pick(examples.histories[index], PAIRS, generator),
-                unread[:, PAIRS:],
-            ),
+            "serendipity": (targets, unlabelled),
+            "relevance": (read, fresh),
             "unexpectedness": (
-                pick(self.tails.unexpected[user], PAIRS, generator),
-                pick(self.tails.expected[user], PAIRS, generator),
+                pick(self.unexpected[user], PAIRS, generator),
+                pick(self.expected[user], PAIRS, generator),
             ),
         }
+
+
+def _tails(
+    fold: FoldData, users: np.ndarray, latest: np.ndarray, generator: Generator
+) -> Tensor:
+    """Unexpected and expected items by user, [2, U, POOL], drawn again.
+
+    The users are training users, so their own rows are not counted (leave
+    one out): else everything they read looks expected.
+    """
+    data, pool = fold.interactions, fold.catalogue
+    counts = CoOccurrence.fit(fold.training_histories(), data.n_items)
+    size = max(1, int(SHARE * len(pool)))
+    draws = torch.randint(
+        size, (2, len(users), POOL), generator=generator
+    ).numpy()
+    tails = np.zeros((2, len(users), POOL), dtype=np.int64)
+    for row, example in enumerate(latest):
+        history = fold.train.histories[example].numpy()
+        own = data.item_index[data.rows(int(users[row]))]
+        scores = counts.log_catalogue(history[history != 0], own=own)
+        order = pool[np.argsort(scores[pool], kind="stable")]
+        tails[0, row] = order[:size][draws[0, row]]
+        tails[1, row] = order[len(order) - size :][draws[1, row]]
+    return torch.from_numpy(tails)
+
+
+def pick(table: Tensor, count: int, generator: Generator) -> Tensor:
+    """``count`` items of each row [B, n], with replacement; [B, count].
+
+    0 is padding and skipped; each row needs an item.
+    """
+    place = torch.multinomial(
+        (table != 0).float(), count, replacement=True, generator=generator
+    )
+    return table.gather(1, place)

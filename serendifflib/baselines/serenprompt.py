@@ -15,25 +15,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, Tensor, nn
 
 from serendifflib.baselines.language import LanguageModel
-from serendifflib.baselines.sampling import fill_up, own_items
-from serendifflib.baselines.sequences import draw_unseen
+from serendifflib.baselines.layers import first_against_rest
+from serendifflib.baselines.sampling import draw_unseen, fill_up, own_items
 from serendifflib.baselines.serenenhance import SerenEnhance
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.sampling import user_seed
 from serendifflib.errors import ConfigError, check_choice
-from serendifflib.portrait.fold import allowed_reviews
+from serendifflib.portrait.fold import FoldData, allowed_reviews
 from serendifflib.recommender import Recommender
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
 
 KINDS = ("discrete", "continuous", "hybrid")
 STYLES = ("direct", "indirect")
@@ -133,7 +129,7 @@ class SerenPrompt(TorchRival):
                 f"between 0 and 1, got {self.top} and {self.share}"
             )
 
-    def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
+    def fit(self, fold: FoldData, *, generator: Generator) -> Self:
         """Fit the first stage, then the virtual tokens.
 
         Raises:
@@ -154,7 +150,7 @@ class SerenPrompt(TorchRival):
         self.before: dict[int, Tensor] = {}
         self.pieces: dict[int, list[int]] = {}
         self.ranker = self.first_stage or SerenEnhance(
-            budget=self.budget, isotropy=self.isotropy, device=self.device
+            budget=self.budget, device=self.device
         )
         self.ranker.fit(fold, generator=generator)
         return super().fit(fold, generator=generator)
@@ -166,9 +162,7 @@ class SerenPrompt(TorchRival):
             self.reader, questions, self.kind, self.tune_language
         )
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """One target against four items that are none, by their answers.
 
         Negatives are unlabelled items of the same user, else random ones.
@@ -193,9 +187,7 @@ class SerenPrompt(TorchRival):
                     )
                 ]
             )
-            wanted = torch.zeros_like(scores)
-            wanted[:, 0] = 1.0
-            return F.binary_cross_entropy_with_logits(scores, wanted)
+            return first_against_rest(scores)
 
         rate = self.lr / self.SLOW if self.tune_language else self.lr
         return [

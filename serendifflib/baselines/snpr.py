@@ -13,21 +13,23 @@ Shapes: B users, n history length, C candidates, d width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.item_encoder import ItemEncoder, encode_distinct
-from serendifflib.baselines.layers import SequenceEncoder
+from serendifflib.baselines.layers import (
+    ItemEncoder,
+    SequenceEncoder,
+    encode_distinct,
+    first_against_rest,
+)
 from serendifflib.baselines.sampling import expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival
+from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.scores import CoOccurrence
-
-if TYPE_CHECKING:
-    from serendifflib.portrait.fold import FoldData
 
 NEGATIVES = 4  # per positive
 SESSION = 5  # items; a history carries no times to cut at
@@ -136,9 +138,7 @@ class SNPR(TorchRival):
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         return SNPRNetwork(encoder, self.max_history, self.dropout)
 
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """Next items of all training users, then the labelled targets."""
 
         def loss(histories: Tensor, items: Tensor, own: Tensor) -> Tensor:
@@ -147,9 +147,7 @@ class SNPR(TorchRival):
                 histories.to(self.place), items.to(self.place)
             )
             score = self._mixed(*heads)
-            hit = torch.zeros_like(score)
-            hit[:, 0] = 1.0
-            total = F.binary_cross_entropy_with_logits(score, hit)
+            total = first_against_rest(score)
             for logit, value in zip(heads, wanted, strict=True):
                 error = F.mse_loss(logit.sigmoid(), value.to(self.place))
                 total = total + self.supervision * error
@@ -176,8 +174,7 @@ class SNPR(TorchRival):
         """Relevance and unexpectedness of items [K], both in [0, 1].
 
         Relevance is the largest cosine to the history [n], mapped from
-        [-1, 1]. Unexpectedness is 1 minus the share of the catalogue that is
-        less expected, the rows of the user's ``own`` items not counted.
+        [-1, 1], unexpectedness 1 minus :func:`expected_share`.
         """
         cosine = (self.vectors[items] @ self.vectors[history].T).max(axis=1)
         below = expected_share(self.counts, history, items, self.pool, own=own)

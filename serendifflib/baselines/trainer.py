@@ -18,10 +18,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from serendifflib.baselines.sampling import Cases
-from serendifflib.baselines.sequences import item_vectors, last_items
+from serendifflib.baselines.sampling import Cases, item_vectors, last_items
 from serendifflib.data.splits import Examples
 from serendifflib.diffusion.devices import best_device
 from serendifflib.diffusion.distributed import ALONE
@@ -96,12 +95,11 @@ class Stage:
 
 
 @contextlib.contextmanager
-def seeded(generator: torch.Generator) -> Iterator[None]:
+def seeded(generator: Generator) -> Iterator[None]:
     """Draw all of torch's own randomness from ``generator``.
 
-    Layers initialise themselves with torch's global state; inside this
-    context that state follows from ``generator``, and after it the global
-    state is what it was.
+    Layers initialise themselves with torch's global state, which is what it
+    was after this context.
     """
     seed = _seed_from(generator)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -109,7 +107,7 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
-def _seed_from(generator: torch.Generator) -> int:
+def _seed_from(generator: Generator) -> int:
     return int(torch.randint(2**62, (1,), generator=generator))
 
 
@@ -118,15 +116,14 @@ class TorchRival(ABC):
     """What the trained rivals share: fit in stages, score, report.
 
     A rival says how to :meth:`build` its network, which :meth:`stages` it
-    trains, and how to :meth:`score_batch`. Of each class hold ``warmup``
-    (at most so many steps until the learning rate has risen), ``hasty``
-    (whether the budget's haste changes its learning rate) and
-    ``users_at_once`` (that are scored; 0 is the whole batch).
+    trains, and how to :meth:`score_batch`.
 
     Attributes:
+        warmup: at most so many steps until the learning rate has risen.
+        hasty: whether the budget's haste changes the learning rate.
+        users_at_once: that are scored; 0 is the whole batch.
         budget: what training may spend.
         inputs: item inputs, ``text``, ``id`` or ``text+id``.
-        isotropy: transform of the item vectors.
         width: d of the model.
         max_history: newest items that the model reads.
         lr, weight_decay, dropout: as named.
@@ -144,7 +141,6 @@ class TorchRival(ABC):
     users_at_once: ClassVar[int] = 0
     budget: Budget = field(default_factory=Budget)
     inputs: str = "text"
-    isotropy: str = "center"
     width: int = 64
     max_history: int = 50
     lr: float = 1e-3
@@ -161,16 +157,14 @@ class TorchRival(ABC):
         """A fresh network for item vectors [N + 1, d_t]."""
 
     @abstractmethod
-    def stages(
-        self, fold: FoldData, generator: torch.Generator
-    ) -> list[Stage]:
+    def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """The stages to train, in order."""
 
     @abstractmethod
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C] of a checked request, on the model's device."""
 
-    def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
+    def fit(self, fold: FoldData, *, generator: Generator) -> Self:
         """Train on ``fold``; the same generator gives the same model.
 
         Raises:
@@ -181,8 +175,8 @@ class TorchRival(ABC):
         self.n_items = fold.interactions.n_items
         self.chosen = {}
         with seeded(generator):
-            vectors = item_vectors(fold, self.isotropy)
-            self.network = self.build(fold, vectors).to(self.place)
+            network = self.build(fold, item_vectors(fold))
+            self.network = network.to(self.place)
             reports = [
                 self._train(fold, stage, generator)
                 for stage in self.stages(fold, generator)
@@ -201,7 +195,7 @@ class TorchRival(ABC):
         return self
 
     def _train(
-        self, fold: FoldData, stage: Stage, generator: torch.Generator
+        self, fold: FoldData, stage: Stage, generator: Generator
     ) -> StageReport:
         """Run one stage through the common loop."""
         budget = self.budget
@@ -327,13 +321,9 @@ class TorchRival(ABC):
     ) -> list[Stage]:
         """Next items of all training users, then the labelled targets.
 
-        Args:
-            fold: with ``kind="serendipity"`` both stages are trained; with
-                ``"next-item"`` only the first, under the sum of both step
-                limits.
-            n_examples: of the first stage.
-            next_item: loss of the first stage.
-            labelled: loss of the second, indices of ``fold.train`` -> loss.
+        Where targets are no labels there is only the first stage, of
+        ``n_examples``, under the sum of both step limits. The second takes
+        indices of ``fold.train``.
         """
         first, second = self.budget.pretrain_steps, self.budget.max_steps
         if fold.kind != "serendipity":
@@ -355,17 +345,17 @@ class TorchRival(ABC):
         self,
         fold: FoldData,
         negatives: int,
-        generator: torch.Generator,
+        generator: Generator,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         labelled: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         length: int = 0,
     ) -> list[Stage]:
-        """Two stages that tell each target from random items.
+        """Two stages that tell each target from K random items.
 
         Args:
             fold: see :meth:`two_stages`.
-            negatives: K, uniform items that the user does not have.
-            generator: draws them.
+            negatives: K.
+            generator: draws them among what the user does not have.
             loss: histories [B, n], items [B, 1 + K] with the target first,
                 all items of the users [B, w], on the processor -> mean loss.
             labelled: the same of the second stage, if it is another.

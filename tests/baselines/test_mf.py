@@ -108,13 +108,12 @@ def test_held_out_rows_are_not_read():
 
 def test_cold_items_get_factors_from_their_text():
     fold = toy_fold()
-    text, zero = fit(fold), fit(fold, cold="zero")
-    cold = ~text.known
+    model = fit(fold)
+    cold = ~model.known
     cold[0] = False
     assert cold.any()
-    assert not zero.item_factors[cold].any()
-    assert text.item_factors[cold].any(axis=1).all()
-    assert not text.item_factors[0].any()
+    assert model.item_factors[cold].any(axis=1).all()
+    assert not model.item_factors[0].any()
 
 
 def test_deterministic_and_unknown_options_are_refused():
@@ -124,5 +123,3 @@ def test_deterministic_and_unknown_options_are_refused():
     assert torch.equal(first, again)
     with pytest.raises(ConfigError, match="MF: unknown mode 'svd'"):
         MatrixFactorization(mode="svd")
-    with pytest.raises(ConfigError, match="for cold items"):
-        MatrixFactorization(cold="none")

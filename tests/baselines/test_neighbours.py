@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.neighbours import NearestUsers
+from serendifflib.baselines.controls import NearestUsers
 from serendifflib.portrait.grid import Grid
 from serendifflib.recommender import Recommender, check_inductive
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.ranker import SetRanker
-from serendifflib.baselines.reranking import MMR, SOG
+from serendifflib.baselines.ranker import MMR, SOG, SetRanker
 from serendifflib.baselines.trainer import Budget
 from serendifflib.recommender import check_inductive
 

@@ -47,7 +47,7 @@ def test_every_pair_is_a_positive_and_a_negative():
 def test_unexpected_items_are_less_expected():
     fold = toy_fold()
     generator = torch.Generator().manual_seed(0)
-    tails = PairSampler.of(fold, generator).tails
+    tails = PairSampler.of(fold, generator)
     counts = CoOccurrence.fit(
         fold.training_histories(), fold.interactions.n_items
     )

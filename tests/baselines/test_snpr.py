@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from serendifflib.baselines.sequences import item_vectors
+from serendifflib.baselines.sampling import item_vectors
 from serendifflib.baselines.snpr import SNPR
 from serendifflib.baselines.trainer import Budget
 from serendifflib.portrait.scores import CoOccurrence

@@ -5,20 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from serendifflib.baselines import item_encoder
-from serendifflib.baselines.item_encoder import (
-    ItemEncoder,
-    catalogue_loss,
-    encode_distinct,
-    inner_products,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.layers import (
     AdditiveAttention,
     Block,
+    ItemEncoder,
     attention_mask,
+    catalogue_loss,
+    encode_distinct,
+    inner_products,
     masked_mean,
 )
-from serendifflib.baselines.sequences import (
+from serendifflib.baselines.sampling import (
     draw_unseen,
     item_vectors,
     last_items,
@@ -178,8 +176,8 @@ def test_the_sampled_softmax_with_all_items_is_the_full_one(monkeypatch):
     assert torch.allclose(full, expected)
     # a huge sample: every item is drawn equally often, so the loss is the
     # full one over a catalogue that is repeated sampled / N times
-    monkeypatch.setattr(item_encoder, "FULL_SOFTMAX", 0)
-    monkeypatch.setattr(item_encoder, "SAMPLED", 30_000)
+    monkeypatch.setattr(layers, "FULL_SOFTMAX", 0)
+    monkeypatch.setattr(layers, "SAMPLED", 30_000)
     sampled = catalogue_loss(
         queries, targets, lambda i: table[i], 3, generator=generator
     )

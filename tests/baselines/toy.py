@@ -146,7 +146,7 @@ class MaxCosine:
     name = "max-cosine"
 
     def fit(self, fold, *, generator):
-        from serendifflib.baselines.sequences import item_vectors
+        from serendifflib.baselines.sampling import item_vectors
 
         self.vectors = item_vectors(fold)
         return self

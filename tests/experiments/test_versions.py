@@ -18,9 +18,8 @@ import torch
 
 from serendifflib.baselines.controls import CONTROLS
 from serendifflib.baselines.modes import MODES
-from serendifflib.baselines.ranker import SetRanker
+from serendifflib.baselines.ranker import RERANKERS, SetRanker
 from serendifflib.baselines.registry import RIVALS, make_model
-from serendifflib.baselines.reranking import RERANKERS
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.splits import make_examples, user_folds
 from serendifflib.data.world import World

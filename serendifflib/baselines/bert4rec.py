@@ -78,18 +78,15 @@ class BERT4Rec(TorchRival):
 
     The Cloze task hides items anywhere; at inference MASK stands last. So
     a share of the training rows hides the last item only, without which the
-    model is much weaker (RecBole learned it in 2022). Hidden items are
-    always replaced by MASK, as in the released scripts. It needs more steps
-    than SASRec (Petrov & Macdonald 2022): look at the report whether it
-    stopped by its patience or by the end of its budget.
+    model is much weaker (RecBole learned it in 2022). It needs more steps
+    than SASRec (Petrov & Macdonald 2022).
 
     Attributes:
         blocks, heads: of the Transformer.
         masked_share: rho, share of hidden items in a Cloze row.
         last_only: share of rows that hide the last item only.
-        use_bias: a learned number per item, in effect its popularity. The
-            original has it; candidates that never occur in training have
-            an untrained one, so it is off here.
+        use_bias: a learned number per item, as in the original; untrained
+            for items that training never saw, so off here.
     """
 
     name: ClassVar[str] = "BERT4Rec"

@@ -64,8 +64,8 @@ class DESRNetwork(nn.Module):
         """Capsules v [B, J, d] and routing weights c [B, n, J].
 
         Three rounds: b = 0; c = softmax_j b; s_j = sum_i c_ij u_ij;
-        v_j = squash(s_j); b += <u_ij, v_j>. The routing logits carry no
-        gradient, or training would bend the routing itself.
+        v_j = squash(s_j); b += <u_ij, v_j>. Logits b carry no gradient, or
+        training would bend the routing itself.
         """
         real = (histories != 0).unsqueeze(-1)
         votes = torch.einsum("bnd,jde->bnje", self.items[histories], self.maps)

@@ -19,10 +19,12 @@ from serendifflib.baselines.layers import ItemEncoder
 from serendifflib.baselines.sampling import windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.unet import sinusoid
-from serendifflib.errors import ConfigError, check_choice
+from serendifflib.errors import check_choice
 from serendifflib.portrait.fold import FoldData
 
 TIME_WIDTH = 10  # of the time embedding, as released
+STEPS = 5  # T
+VARIANCES = 0.01 * 0.001, 0.01 * 0.01  # s a_min and s a_max
 REMEMBERED = 10  # losses per step that importance sampling looks at
 UNIFORM = 1e-3  # share of uniform draws in importance sampling
 
@@ -33,44 +35,22 @@ class LightNoise:
 
     1 - abar_t = s (a_min + (t - 1)/(T - 1) (a_max - a_min)); then beta_1 is
     overwritten by 1e-5, as released (for tiny s that is more than the rest
-    of the schedule). Kept in float64, for SNR weights reach 1e5.
-
-    Attributes:
-        beta, alpha_bar: float64 [T].
+    of the schedule). Both are float64 [T], for SNR weights reach 1e5.
     """
 
     beta: np.ndarray
     alpha_bar: np.ndarray
 
     @classmethod
-    def make(
-        cls, steps: int, scale: float, low: float, high: float
-    ) -> LightNoise:
-        """Schedule of T ``steps`` between s a_min and s a_max.
-
-        Raises:
-            ConfigError: no step, or variances outside (0, 1).
-        """
-        if steps < 1 or not 0 < scale * low <= scale * high < 1:
-            raise ConfigError(
-                f"DiffRec: no schedule for steps={steps}, scale={scale}, "
-                f"low={low}, high={high}; variances must lie in (0, 1)"
-            )
-        kept = 1.0 - np.linspace(scale * low, scale * high, steps)
+    def make(cls, steps: int, low: float, high: float) -> LightNoise:
+        """Schedule of T ``steps`` from s a_min to s a_max, within (0, 1)."""
+        kept = 1.0 - np.linspace(low, high, steps)
         beta = 1.0 - kept / np.append(1.0, kept[:-1])
         beta[0] = 1e-5
         return cls(beta, np.cumprod(1.0 - beta))
 
-    @property
-    def steps(self) -> int:
-        """T."""
-        return len(self.beta)
-
     def posterior(self, t: int) -> tuple[float, float]:
-        """c1, c2 of x_{t-1} = c1 x0 + c2 x_t, for t = 0..T-1.
-
-        At t = 0 they are 1 and 0: the last step returns the estimate.
-        """
+        """c1, c2 of x_{t-1} = c1 x0 + c2 x_t, for t = 0..T-1; (1, 0) at 0."""
         before = self.alpha_bar[t - 1] if t else 1.0
         rest = 1.0 - self.alpha_bar[t]
         return (
@@ -169,18 +149,14 @@ class DiffRec(TorchRival):
     labels, it learns the labelled item's vector from the noised history (an
     adaptation: DiffRec itself knows no target). What it estimates is then
     no longer what it is given, so the estimate cannot be fed back: scores
-    are the estimates from the history, averaged over the T steps. Learning
-    history and label together, with the chain kept, ranks unread items
-    that resemble the history first and stays near chance on labels.
+    are the estimates from the history, averaged over the T steps. With the
+    chain kept it stays near chance on labels.
 
     Attributes:
         dropout: of the input; 0.5 as released, 0.2 as in App. B here.
         hidden: width of the hidden layer.
-        steps: T.
-        noise_scale, noise_low, noise_high: s, a_min, a_max.
         label_loss: of the labelled stage: ``softmax`` over the catalogue, or
-            ``squared``, DiffRec's own, which learns one item among
-            thousands more slowly and less surely.
+            ``squared``, DiffRec's own, which learns more slowly.
     """
 
     name: ClassVar[str] = "DiffRec"
@@ -188,18 +164,12 @@ class DiffRec(TorchRival):
     max_history: int = 100
     dropout: float = 0.2
     hidden: int = 200
-    steps: int = 5
-    noise_scale: float = 0.01
-    noise_low: float = 0.001
-    noise_high: float = 0.01
     label_loss: str = "softmax"
 
     def __post_init__(self):
         known = ("softmax", "squared")
         check_choice("label_loss", self.label_loss, known, "DiffRec")
-        self.noise = LightNoise.make(
-            self.steps, self.noise_scale, self.noise_low, self.noise_high
-        )
+        self.noise = LightNoise.make(STEPS, *VARIANCES)
 
     def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """The network of :class:`DiffRecNetwork`."""
@@ -211,7 +181,7 @@ class DiffRec(TorchRival):
         """Restore histories, then estimate the labelled item."""
         self.restores = fold.kind != "serendipity"
         rows = windows(fold.training_histories(), self.max_history)
-        sampler = StepSampler(self.steps)
+        sampler = StepSampler(STEPS)
 
         def restore(index: Tensor) -> Tensor:
             given = interaction_vector(rows[index], self.n_items)
@@ -225,7 +195,7 @@ class DiffRec(TorchRival):
             wanted.scatter_(1, targets.unsqueeze(1), 1.0)
             if self.label_loss == "squared":
                 return self._loss(given, wanted, sampler, generator)
-            t = torch.randint(self.steps, (len(given),), generator=generator)
+            t = torch.randint(STEPS, (len(given),), generator=generator)
             noised = self._noised(given, t, generator)
             logits = self.network(noised, t.to(self.place))
             return F.cross_entropy(logits[:, 1:], targets - 1)
@@ -255,7 +225,7 @@ class DiffRec(TorchRival):
         factor = torch.from_numpy(weights[t])
         losses = error * factor.to(error)
         sampler.update(t.numpy(), losses.detach().cpu().double().numpy())
-        chance = torch.from_numpy(probabilities)[t] * self.steps
+        chance = torch.from_numpy(probabilities)[t] * STEPS
         return (losses / chance.to(error)).mean()
 
     def _noised(self, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
@@ -265,17 +235,13 @@ class DiffRec(TorchRival):
         return kept.sqrt() * x + (1.0 - kept).sqrt() * noise
 
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Restore the history through all T steps; read the candidates.
-
-        As published the chain starts at the clean history, which makes
-        scores deterministic.
-        """
+        """Restore the clean history, as published, in T steps; [B, C]."""
         x = interaction_vector(histories, self.n_items)
         total = torch.zeros_like(x)
-        for step in reversed(range(self.steps)):
+        for step in reversed(range(STEPS)):
             now = torch.full((len(x),), step, device=x.device)
             estimate = self.network(x, now)
-            total = total + estimate / self.steps
+            total = total + estimate / STEPS
             if self.restores:
                 c1, c2 = self.noise.posterior(step)
                 x = c1 * estimate + c2 * x
@@ -289,13 +255,10 @@ class DiffRec(TorchRival):
 
 
 def interaction_vector(histories: Tensor, n_items: int) -> Tensor:
-    """Histories [B, n] as vectors over items with time weights.
+    """Histories [B, n] as vectors over items, [B, N + 1]; column 0 is zero.
 
-    The weights rise linearly from 0.1 (oldest) to 1 (newest); the newest
+    Weights rise linearly from 0.1 (oldest) to 1 (newest); the newest
     occurrence of a repeated item counts.
-
-    Returns:
-        FloatTensor [B, N + 1], column 0 is zero.
     """
     real = histories != 0
     length = real.sum(1, keepdim=True)

@@ -61,14 +61,11 @@ class DreamRec(TorchRival):
     shrink together; here the target is the item's text vector times
     sqrt(d), so that its coordinates have the noise's size. Padding is never
     scored, and dropout is off when scoring (it stays on in the released
-    tests). Scores are stochastic by nature; the noise of a user derives
-    from the history, so order and batch change scores by rounding alone.
+    tests). The noise of a user derives from the history.
 
     Under a small budget it needs two things that others do not (found on
     validation users): its own learning rate, for a hastened one makes the
-    denoiser worse, and a guidance that fits how far it was trained, which is
-    therefore chosen on validation. Many calls without guidance end near
-    chance even after a longer training, where one call does not.
+    denoiser worse, and a guidance that fits how far it was trained.
 
     Attributes:
         heads: of the encoder's one Transformer layer.

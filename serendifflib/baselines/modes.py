@@ -48,11 +48,7 @@ def log_normal(values: Tensor, means: Tensor, spreads: Tensor) -> Tensor:
 class MixtureNetwork(PortraitEncoder):
     """Portrait -> weights of K components, and a Gaussian place for each.
 
-    Args:
-        vectors: what is known of the items, [N + 1, D].
-        components: K.
-        others: further numbers per component.
-        options: of :class:`~serendifflib.baselines.ranker.PortraitEncoder`.
+    ``others`` are further numbers per component.
     """
 
     def __init__(
@@ -71,12 +67,7 @@ class MixtureNetwork(PortraitEncoder):
     def forward(
         self, items: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Say the mixture of each user.
-
-        Returns:
-            log-weights [B, K], place means and spreads [B, K, 2], and the
-            other numbers [B, K, others].
-        """
+        """Log-weights [B, K], place means and spreads [B, K, 2], others."""
         x, mean = self.encode(items, positions)
         said = self.deep(x) + self.linear(mean)
         weight, middle, spread, others = said.unflatten(

@@ -122,14 +122,12 @@ class PURS(TorchRival):
     within a history, as 0.2 means nothing on another scale.
 
     With torch's own start of the weights this model stays at chance for
-    hundreds of steps and then learns like the others: it is slow, not
-    wrong. With the start of :class:`PURSNetwork` the smallest budget is
-    enough. A larger learning rate or more negatives do not do it (tried on
-    validation users).
+    hundreds of steps; with that of :class:`PURSNetwork` the smallest budget
+    is enough.
 
     Attributes:
-        use_bias: a learned number per item (its popularity, in effect);
-            untrained for items that training never saw, so off here.
+        use_bias: a learned number per item; untrained for items that
+            training never saw, so off here.
     """
 
     name: ClassVar[str] = "PURS"

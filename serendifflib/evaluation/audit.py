@@ -1,8 +1,7 @@
 """What printed rates can and cannot be: checks of the paper's own tables.
 
-With one positive per test case, hit ratios and NDCG are two summaries of the
-same ranks, so that one bounds the other. And a rate over n cases is a
-multiple of 1/n. Both follow from the protocol of Section 5.4 alone.
+With one positive per test case, hit ratios bound NDCG, and a rate over n
+cases is a multiple of 1/n. Both follow from the protocol of Section 5.4.
 """
 
 from __future__ import annotations
@@ -30,19 +29,17 @@ class Bounds(NamedTuple):
 
 
 def ndcg_bounds(hits: Mapping[int, float], k: int) -> Bounds:
-    r"""Range of NDCG@k that given hit ratios allow, one positive per case.
+    r"""Range of NDCG@k that hit ratios allow, one positive per case.
 
-    The share ``H@1`` of cases has rank 1 and gains 1 each. The share
-    ``H@5 - H@1`` has a rank from 2 to 5 and gains between 1/log2(6) and
-    1/log2(3) each, and so on:
+    The share ``H@1`` of cases has rank 1 and gains 1 each, the share
+    ``H@5 - H@1`` has a rank from 2 to 5 and gains 1/log2(6) to 1/log2(3):
 
     .. math::
         H_1 + \frac{H_5 - H_1}{\log_2 6} + \frac{H_{10} - H_5}{\log_2 11}
         \le N@10 \le
         H_1 + \frac{H_5 - H_1}{\log_2 3} + \frac{H_{10} - H_5}{\log_2 7}
 
-    and N@5 has the first two terms. Both sides are linear in the hit
-    ratios, so the bounds hold for averages over folds as well.
+    Both sides are linear, so the bounds hold for means over folds as well.
 
     Raises:
         ConfigError: ``hits`` (cut-off -> hit ratio) lacks the cut-off ``k``.
@@ -74,13 +71,9 @@ def check_ndcg(
 ) -> tuple[Bounds, str]:
     """Compare a printed NDCG with the range that printed hit ratios allow.
 
-    Every printed figure stands for an interval of half a last digit on
-    both sides. Both bounds grow with each hit ratio, so that the range is
-    widest when all of them are moved together.
-
     Returns:
-        The range with rounding allowed for, and ``"possible"``,
-        ``"too high"`` or ``"too low"``.
+        The range, widest where all hit ratios are moved by half of their last
+        digit, and ``"possible"``, ``"too high"`` or ``"too low"``.
     """
     down = {cut: max(rate - HALF_RATE, 0.0) for cut, rate in hits.items()}
     up = {cut: min(rate + HALF_RATE, 1.0) for cut, rate in hits.items()}
@@ -116,11 +109,9 @@ def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
     """Check every NDCG of a table of the paper (its Tables 4 and 5).
 
     Returns:
-        Three lines per printed row: ``task``, ``data``, ``row``,
-        ``metric`` (N@5, N@10, "N@10 - N@5"), ``low`` and ``high`` (with
-        rounding allowed for), ``reported``, ``verdict``, and
-        ``above_hit_ratio``: whether the NDCG exceeds even the hit ratio at
-        the same cut-off, its crudest upper bound.
+        Three lines per printed row: ``task, data, row, metric`` (N@5, N@10,
+        "N@10 - N@5"), ``low, high, reported, verdict`` (:func:`check_ndcg`),
+        and ``above_hit_ratio``: the NDCG exceeds even the hit ratio.
     """
     found = []
     for where, values in _rows(paper):
@@ -174,13 +165,10 @@ class Multiple(NamedTuple):
 def multiples_of(
     rate: float, n: int = 256, *, decimals: int = 4, rounding: str = "either"
 ) -> Multiple:
-    """Check whether a printed rate is a multiple of 1/n.
+    """Check whether a rate in [0, 1], as printed, is a multiple of 1/n.
 
-    Args:
-        rate: in [0, 1], as printed, e.g. 0.3359 for 33.59%.
-        n: number of cases.
-        decimals: printed decimals of the rate as a fraction.
-        rounding: ``"nearest"``, ``"down"`` (cut off) or ``"either"``.
+    The ``rounding`` is ``"nearest"``, ``"down"`` (cut off) or ``"either"``, to
+    so many ``decimals`` of the rate as a fraction.
 
     Raises:
         ConfigError: n below 1, or an unknown rounding.
@@ -213,10 +201,9 @@ def audit_multiples(paper: PaperTable, n: int = 256) -> pd.DataFrame:
     """Which rows of a table have hit ratios that are multiples of 1/n.
 
     Returns:
-        One row per printed row: ``task``, ``data``, ``row``, ``hits`` (of
-        each hit ratio, or None), ``fits`` (all of them do), ``chance``
-        (that unrelated rates all fit) and ``standard_error`` of the last
-        hit ratio at n cases.
+        One row per printed row: ``task, data, row, hits`` (of each hit ratio,
+        or None), ``fits`` (all do), ``chance`` (that unrelated rates all fit)
+        and ``standard_error`` of the last hit ratio at n cases.
     """
     names = [name for name in paper.columns if name.startswith("H@")]
     found = []
@@ -237,15 +224,12 @@ def audit_multiples(paper: PaperTable, n: int = 256) -> pd.DataFrame:
 def scan_denominators(
     paper: PaperTable, denominators: Iterable[int]
 ) -> pd.DataFrame:
-    """Try many n: how many rows fit, how many chance alone would give.
-
-    A single n chosen after a look at the table proves less than it seems;
-    this shows whether it stands out among its neighbours.
+    """Try many n: does one that was chosen after a look stand out?
 
     Returns:
-        One row per panel and n: ``task``, ``data``, ``n``, ``rows``
-        (printed rows), ``fitting``, ``expected`` (by chance), ``p``: the
-        chance that so many or more of unrelated rows fit.
+        One row per panel and n: ``task, data, n, rows`` (printed),
+        ``fitting, expected`` (by chance), ``p``: the chance that so many or
+        more of unrelated rows fit.
     """
     tables = [audit_multiples(paper, n).assign(n=n) for n in denominators]
     found = (

@@ -1,9 +1,8 @@
 """Candidate lists: one positive among items spread over the user's grid.
 
 The paper ranks each held-out item among 1,000 candidates that lie evenly in
-the 10 x 10 cells of that user's portrait (Sec. 5.4). Some cells hold too few
-items, or none; their share comes from the nearest rings of cells. Lists are
-drawn once, stored with a checksum, and given to every model alike.
+the 10 x 10 cells of that user's portrait (Sec. 5.4). Lists are drawn once,
+stored with a checksum, and given to every model alike.
 Letters: M examples, C candidates, N items, L side of the grid.
 """
 
@@ -97,11 +96,12 @@ def draw_candidates(
 ) -> Candidates:
     """Draw candidate lists that are as even over the cells as items allow.
 
-    Every cell gives ``n_candidates // side**2`` items (if that leaves a
-    remainder, cells drawn at random give one more). A cell that holds fewer
-    gives all it has, and the rest comes from the nearest ring of cells around
-    it that has items left (Chebyshev distance 1, 2, ...), uniformly over
-    the items of that ring. The positive takes a place of its own cell.
+    Every cell gives ``n_candidates // side**2`` items (cells drawn at random
+    give one more if that leaves a remainder). What a cell lacks comes from the
+    nearest ring of cells around it that has items left (Chebyshev distance),
+    uniformly over the items of that ring. The positive takes a place of its
+    own cell. Each list derives its own seed from ``seed``, the user's id and
+    the target, so that the order of examples changes nothing.
 
     Args:
         positions_of: for example m, the (expectedness, relevance) position
@@ -111,10 +111,8 @@ def draw_candidates(
         side: cells per axis, L.
         exclude: for example m, item numbers that must not be drawn: all the
             user's own items (past and future) and the missing items.
-        seed: each list derives its own seed from this, the user's id and the
-            target, so the order of examples changes nothing.
-        user_ids: id of every user number; without it the number stands for
-            the id. Give it where two data sets number users differently.
+        seed: of all lists.
+        user_ids: id of every user number; without it the number is the id.
 
     Raises:
         ConfigError: fewer than one candidate or cell.

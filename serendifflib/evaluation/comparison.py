@@ -44,11 +44,10 @@ def significance(
     Takes the ``case_frame`` of one table, data set, profile and task.
 
     Returns:
-        One line per metric and rival that has cases in a fold of ours:
-        ``metric``, ``rival``, ``folds`` (common), ``users`` (cases),
-        ``difference``, ``p_folds`` (two-tailed t over fold means; NaN with
-        one fold), ``p_users`` (paired t), ``p_users_holm``,
-        ``significant_folds``, ``significant_holm``.
+        One line per metric and rival with cases in a fold of ours: ``metric,
+        rival, folds`` (common), ``users`` (cases), ``difference, p_folds``
+        (two-tailed t over fold means; NaN with one fold), ``p_users`` (paired
+        t), ``p_users_holm, significant_folds, significant_holm``.
 
     Raises:
         DataError: two rows were not tested on the same cases.
@@ -126,11 +125,9 @@ def _common_folds(
 
 
 def star_marks(tests: pd.DataFrame, row: str) -> dict[tuple[str, str], str]:
-    """Signs for a table of results from :func:`significance` of a row.
+    """Signs of a row by (row, metric), from :func:`significance`.
 
-    Returns:
-        (row, metric) -> ``*`` (the paper's rule), ``†`` (Holm over users),
-        both or the empty string.
+    They are ``*`` (the paper's rule), ``†`` (Holm over users), both or none.
     """
     marks = {}
     for metric, part in tests.groupby("metric", sort=False):
@@ -151,17 +148,15 @@ def paired_differences(
 
     Args:
         cases: ``case_frame`` of one table, data set, profile and task.
-        baseline: the row that is subtracted.
+        baseline: the row that is subtracted, ``factor`` times.
         rows: None takes all others; those without cases in a fold of the
             baseline are left out.
-        factor: of the baseline: with 1.25, a difference above zero says "at
-            least a quarter more".
+        factor: with 1.25, above zero means "at least a quarter more".
 
     Returns:
-        Index: row; ``difference`` (row minus ``factor`` times baseline,
-        mean over cases), ``low, high`` (95%, users resampled; NaN for one),
-        ``users`` (cases), ``folds``, ``p`` (paired t), ``p_holm`` (over the
-        rows returned).
+        Index: row; ``difference`` (mean over cases), ``low, high`` (95%, users
+        resampled; NaN for one), ``users`` (cases), ``folds, p`` (paired t),
+        ``p_holm`` (over the rows returned).
 
     Raises:
         DataError: two rows were not tested on the same cases.
@@ -200,16 +195,13 @@ def against_chance(
 ) -> pd.DataFrame:
     """Which rows have more, or fewer, hits at 10 than drawing lots?
 
-    Args:
-        cases: ``case_frame`` of one table, data set, profile and task.
-        chance: probability of a hit by lot, 10 / C.
-        alpha: chance that any of the m rows leaves its interval although
-            none of them knows anything (Bonferroni: alpha / m each).
+    Takes a ``case_frame``, and the ``chance`` of a hit by lot, 10 / C. If no
+    row knows anything, any of the m rows leaves its interval with probability
+    ``alpha`` (Bonferroni: alpha / m each).
 
     Returns:
         Index: row; ``hits, n, value, low, high`` (between which the hit
-        ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm``,
-        ``inside``.
+        ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm, inside``.
     """
     hits = cases.groupby("row", sort=False)["H@10"]
     table = hits.agg(hits="sum", n="size").round().astype(int)
@@ -261,17 +253,11 @@ def verdict(
 ) -> str:
     """One sentence: how a row compares with *all* of its controls.
 
-    Each control is compared user by user; Holm's correction is over all of
-    them. A control without a record is named as missing, never dropped in
-    silence: leaving out the strongest one would flatter us.
-
-    Args:
-        cases: ``case_frame`` of one table, data set, profile and task.
-        ours: the row that is judged.
-        controls: rows that it has to beat, the regression among them.
-        names: row -> how to call it; default the row itself.
-        factor: controls are multiplied by it first; 1.25 asks for a quarter
-            more than each of them.
+    Each control, ``factor`` times, is compared user by user; Holm's correction
+    is over all of them. A control without a record is named as missing, never
+    dropped in silence: leaving out the strongest one would flatter us. Takes
+    the ``case_frame`` of one table, data set, profile and task, and ``names``
+    by row.
     """
     names = names or {}
 

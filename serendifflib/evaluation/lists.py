@@ -1,44 +1,39 @@
-"""Measures of whole lists, beside the place of one positive.
+"""Measures of whole lists and of zones, beside the place of one positive.
 
 A list that holds the same good idea ten times and a list that holds ten good
 ideas may have one hit ratio. Letters: M lists, k places, N items, d width of
-the item vectors, G groups of items, K zones of a user. All measures are
-vectors with one value per list.
+the item vectors, G groups of items, K zones of a user, L side of the plane.
+Measures of lists are vectors, float64 [M]; lists are item numbers [M, k].
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import wasserstein_distance_nd
 
 from serendifflib.data.law import ForkedLaw
 from serendifflib.data.splits import Examples
 from serendifflib.data.world import World
-from serendifflib.errors import DataError
+from serendifflib.errors import ConfigError, DataError
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import Isotropy, shares
 
 TOP = 10  # places of a list that a reader sees
 GROUPS = 100  # prototypes that stand for the groups of a catalogue, at most
+FLOOR = 1e-3  # share of the even zone that is mixed into a model's
 MIX = 0.01  # share of the history in the list, so that no log is infinite
 
 
 def zone_coverage(
     lists: np.ndarray, zones: np.ndarray, n_zones: int
 ) -> np.ndarray:
-    """Share of a user's zones that have an item in the list.
+    """Share of a user's zones that have an item in the list, in [0, 1].
 
-    The zones are those of
-    :meth:`serendifflib.data.world.World.zone_items` in a simulated world.
-
-    Args:
-        lists: item numbers, [M, k].
-        zones: zone of every item for each user, or -1, [M, N + 1].
-        n_zones: K.
-
-    Returns:
-        float64 [M] in [0, 1].
+    ``zones`` [M, N + 1] hold the zone of every item for each user, or -1, as
+    :meth:`serendifflib.data.world.World.zone_items` says.
 
     >>> zones = np.array([[-1, 0, 0, 1, -1]])  # items 1 and 2 share a zone
     >>> zone_coverage(np.array([[1, 2, 4]]), zones, n_zones=2).tolist()
@@ -58,17 +53,9 @@ def calibration(
 
     .. math:: \sum_g p(g) \log \frac{p(g)}{0.99\, q(g) + 0.01\, p(g)},
 
-    with p(g) and q(g) the mean shares of history and list in group g. Zero
-    is calibrated; whoever leaves the usual on purpose is far from zero.
-
-    Args:
-        histories: item numbers, 0 is padding, [M, n].
-        lists: item numbers, [M, k].
-        shares: of every item in the groups, rows sum to 1 (zeros for
-            padding), [N + 1, G].
-
-    Returns:
-        float64 [M], zero or more.
+    with p(g) and q(g) the mean shares of history [M, n] and list in group g,
+    by the ``shares`` [N + 1, G] of every item (rows sum to 1, or to 0 for
+    padding). Zero is calibrated; whoever leaves the usual is far from zero.
 
     >>> shares = np.array([[0, 0], [1, 0], [0, 1]])
     >>> calibration(np.array([[1, 2]]), np.array([[1, 2]]), shares).tolist()
@@ -87,16 +74,11 @@ def _mean_shares(items: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def intra_list_distance(lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    r"""Mean distance of two items of a list (Ziegler et al. 2005).
+    r"""Mean distance of two items of a list (Ziegler et al. 2005), 0 to 2.
 
     .. math:: \frac{1}{k (k - 1)} \sum_{i \ne j} (1 - \cos(v_i, v_j))
 
-    Args:
-        lists: item numbers, [M, k], k of at least 2.
-        vectors: unit item vectors, [N + 1, d].
-
-    Returns:
-        float64 [M] in [0, 2].
+    over unit item vectors [N + 1, d], for k of at least 2.
 
     >>> vectors = np.array([[0, 0], [1, 0], [1, 0], [0, 1]])
     >>> intra_list_distance(np.array([[1, 2], [1, 3]]), vectors).tolist()
@@ -114,15 +96,8 @@ def novelty(lists: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray:
 
     .. math:: \frac{1}{k} \sum_i - \log_2 \frac{\max(n_i, 1)}{U}
 
-    with n_i of U users having item i; nobody counts as one, as in RecTools.
-
-    Args:
-        lists: item numbers, [M, k].
-        counts: training users who have each item, [N + 1].
-        n_users: U, number of training users.
-
-    Returns:
-        float64 [M], zero or more.
+    with n_i of U training users having item i (``counts``, [N + 1]); nobody
+    counts as one, as in RecTools.
 
     Raises:
         DataError: an item has more users than there are.
@@ -202,3 +177,57 @@ class ListMeasures:
             for user, listed in zip(users, lists, strict=True)
         ]
         return np.concatenate([np.zeros(0), *covered])
+
+
+class ZoneMatch(NamedTuple):
+    """How near a model's zone is to the true one.
+
+    Attributes:
+        overlap: sum over cells of the smaller probability, in [0, 1].
+        divergence: Kullback-Leibler, true against said, in nats; the share
+            :data:`FLOOR` of the even zone is mixed into what is said.
+        distance: earth mover's distance in sides of the plane.
+    """
+
+    overlap: float
+    divergence: float
+    distance: float
+
+
+def compare_zones(said: np.ndarray, true: np.ndarray) -> ZoneMatch:
+    """Compare two zones [L, L] of at least 0, each scaled to sum one.
+
+    ``said`` is a model's (``SerenDiff.zone``), ``true`` the world's
+    (``World.true_zone``): probabilities of the cells of the plane.
+
+    Raises:
+        ConfigError: other shapes, negative numbers, or nothing at all.
+
+    >>> found = compare_zones([[1, 1], [1, 1]], [[1, 0], [0, 0]])
+    >>> found.overlap, round(found.distance, 4)  # (1/2 + 1/2 + 0.7071) / 4
+    (0.25, 0.4268)
+    """
+    zones = []
+    for zone in (said, true):
+        zone = np.asarray(zone, dtype=np.float64)
+        total = zone.sum()
+        if zone.ndim != 2 or zone.shape != np.shape(true):
+            raise ConfigError(
+                f"zones of shapes {np.shape(said)} and {np.shape(true)} "
+                "cannot be compared: use the same side for both"
+            )
+        if not (zone >= 0).all() or not 0 < total < np.inf:
+            raise ConfigError("a zone has numbers of at least 0, not all 0")
+        zones.append(zone / total)
+    said, true = zones
+    smooth = (1 - FLOOR) * said + FLOOR / said.size
+    inside = true > 0
+    lost = true[inside] * np.log(true[inside] / smooth[inside])
+    where = np.argwhere(np.ones(true.shape)) / np.array(true.shape)
+    return ZoneMatch(
+        overlap=float(np.minimum(said, true).sum()),
+        divergence=float(lost.sum()),
+        distance=float(
+            wasserstein_distance_nd(where, where, said.ravel(), true.ravel())
+        ),
+    )

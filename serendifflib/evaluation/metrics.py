@@ -1,8 +1,8 @@
 """Hit ratio and NDCG of one positive among C candidates (Section 5.2).
 
-Letters: M cases, C candidates. A rank is 1 for the best place and C for the
-last. All metrics are vectors with one value per case, so that a mean, an
-interval and a test are taken from the same numbers.
+A rank is 1 for the best place and C for the last. All metrics are vectors
+with one value for each of M cases, so that a mean, an interval and a test
+are taken from the same numbers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ def rank_counts(
 ) -> tuple[Tensor, Tensor]:
     """Count the candidates above the positive and those level with it.
 
-    Both counts ignore the order in which the candidates are listed.
-
     Args:
         scores: [M, C], higher is better; infinities are allowed.
         positive: [M], column of the positive, 0..C-1.
@@ -35,8 +33,8 @@ def rank_counts(
         first_case: number of the first row, for the error.
 
     Returns:
-        ``above`` [M] in 0..C-1: candidates with a strictly higher score.
-        ``ties`` [M] in 0..C-1: other candidates with the very same score.
+        Of each case, [M]: candidates with a strictly higher score, and other
+        candidates with the very same score.
 
     Raises:
         ModelError: a score is NaN.
@@ -68,15 +66,9 @@ def rank_counts(
 
 
 def place_among_ties(above: Tensor, ties: Tensor, uniform: Tensor) -> Tensor:
-    """Turn the counts of :func:`rank_counts` into ranks, by lot among ties.
+    """Ranks, int64 [M], by lot from ``above + 1`` to ``above + ties + 1``.
 
-    Args:
-        above: [M].
-        ties: [M].
-        uniform: [M] float64 draws in [0, 1).
-
-    Returns:
-        int64 [M], from ``above + 1`` to ``above + ties + 1``.
+    Takes the counts of :func:`rank_counts` and float64 draws [M] in [0, 1).
     """
     # u <= 1 - 2**-53: the product never rounds up to ties + 1
     return above + 1 + (uniform * (ties + 1)).floor().to(torch.int64)
@@ -85,21 +77,11 @@ def place_among_ties(above: Tensor, ties: Tensor, uniform: Tensor) -> Tensor:
 def ranks(
     scores: Tensor, positive: Tensor, *, generator: torch.Generator
 ) -> Tensor:
-    """Rank of the positive in each case, ties broken at random.
+    """Rank of the positive in each case, int64 [M] on the CPU.
 
-    A constant scorer therefore hits the top k with chance k / C. Counting
-    ties as wins would give it H@1 = 100%, as losses H@C-1 = 0.
-
-    Args:
-        scores: [M, C], higher is better.
-        positive: [M], column of the positive.
-        generator: source of the tie breaks (CPU).
-
-    Returns:
-        int64 [M] on the CPU, 1..C.
-
-    Raises:
-        ModelError, DataError: see :func:`rank_counts`.
+    Ties are broken at random, so that a constant scorer hits the top k with
+    chance k / C. Counting them as wins would give it H@1 = 100%. For the
+    arguments and errors see :func:`rank_counts`.
 
     >>> scores = torch.tensor([[0.2, 0.9, 0.5], [0.2, 0.9, 0.5]])
     >>> ranks(scores, torch.tensor([1, 0]), generator=torch.Generator())
@@ -111,17 +93,10 @@ def ranks(
 
 
 def hit_ratio(ranks: Tensor, k: int) -> Tensor:
-    r"""Hit ratio per case: ``H@k = [rank <= k]``.
+    """Hit ratio per case, ``H@k = [rank <= k]``: float64 [M], 0 or 1.
 
     Its mean is the share of cases whose positive stands in the top k
-    (Section 5.2, :math:`H_{seren}@k`).
-
-    Args:
-        ranks: [M], 1-based.
-        k: cut-off, at least 1.
-
-    Returns:
-        float64 [M] of zeros and ones.
+    (Section 5.2, :math:`H_{seren}@k`). Ranks [M] start at 1.
 
     >>> hit_ratio([1, 4, 6], k=5).tolist()
     [1.0, 1.0, 0.0]
@@ -130,17 +105,10 @@ def hit_ratio(ranks: Tensor, k: int) -> Tensor:
 
 
 def ndcg(ranks: Tensor, k: int) -> Tensor:
-    r"""NDCG per case with a single positive (Eq. 12).
+    """NDCG per case with a single positive (Eq. 12), float64 [M] in [0, 1].
 
     With one positive the ideal DCG is 1 and the formula becomes
-    ``N@k = [rank <= k] / log2(rank + 1)``.
-
-    Args:
-        ranks: [M], 1-based.
-        k: cut-off, at least 1.
-
-    Returns:
-        float64 [M] in [0, 1].
+    ``N@k = [rank <= k] / log2(rank + 1)``. Ranks [M] start at 1.
 
     >>> ndcg([1, 3, 6], k=5).tolist()
     [1.0, 0.5, 0.0]
@@ -157,17 +125,10 @@ def ndcg_at_k(gains: Tensor, k: int) -> Tensor:
         N@k = \frac{\sum_{i \le k} (2^{g_i} - 1) / \log_2(i + 1)}
                    {\sum_{i \le k} (2^{g^*_i} - 1) / \log_2(i + 1)}
 
-    where :math:`g_i` is the serendipity of the item in place i and
-    :math:`g^*` the same values in the ideal order. The ideal order is by
-    descending gain; the paper's text says by descending model score s,
-    which would make every ranking its own ideal and every NDCG 1.
-
-    Args:
-        gains: [M, C] or [C], non-negative gains in the order of the ranking.
-        k: cut-off, at least 1; beyond C it counts as C.
-
-    Returns:
-        float64 [M] (or a scalar) in [0, 1]; 0 where nothing has a gain.
+    where :math:`g_i` is the serendipity of the item in place i, [M, C] or [C],
+    and :math:`g^*` the same values in descending order. (By descending model
+    score, as the text says, every ranking would be its own ideal.) The result
+    is float64 [M] or a scalar, 0 where nothing has a gain.
 
     Raises:
         DataError: a gain is negative or NaN.

@@ -37,20 +37,12 @@ def evaluate(
     The model sees histories [B, n] and candidates [B, C], never the users
     or the positives. Ties are broken by a draw that depends on the
     generator's state, the user and the target row, so that neither the
-    batch size nor the order of the cases changes a rank.
-
-    Args:
-        model: a fitted recommender.
-        examples: M cases.
-        candidates: their candidates, row by row.
-        generator: source of the tie breaks.
-        batch_size: cases per call of ``model.score``.
-        top: also keep the best items of every case, so many.
+    batch size nor the order of the M cases changes a rank.
 
     Returns:
         One row per case: ``user_id`` and ``target`` (numbers), ``rank``
         (1..C), the columns of :data:`~serendifflib.evaluation.metrics.
-        METRICS`, and with ``top`` the column ``top`` of item numbers, best
+        METRICS`, and with ``top`` the column ``top`` of so many items, best
         first; among equal scores as the candidates are listed, by lot.
 
     Raises:

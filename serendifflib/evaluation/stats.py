@@ -57,12 +57,8 @@ def bootstrap_means(
 ) -> np.ndarray:
     """Means of ``n`` resamples of the users, with replacement, float64 [n].
 
-    Args:
-        values: [M], one number per case.
-        n: number of resamples.
-        generator: source of the draws (CPU).
-        groups: [M], the user of each case; all cases of a user are drawn
-            together. None: every case is a user of its own.
+    ``values`` [M] are one number per case, ``groups`` [M] the user of each;
+    all cases of a user are drawn together. Without, each is a user.
 
     Raises:
         DataError: no value, or a NaN among them.
@@ -89,13 +85,10 @@ def bootstrap_interval(
     generator: torch.Generator,
     groups: ArrayLike | None = None,
 ) -> Interval:
-    """Percentile bootstrap interval of a mean over users.
+    """Mean over users and its percentile bootstrap interval.
 
-    With ``level`` the coverage, between 0 and 1; :func:`bootstrap_means` says
-    what the others are.
-
-    Returns:
-        Mean and bounds; the bounds are NaN with a single user.
+    ``level`` is the coverage; see :func:`bootstrap_means` for the others. The
+    bounds are NaN with a single user.
 
     Raises:
         DataError: no value, or a NaN among them.
@@ -127,8 +120,7 @@ def percentile_bounds(means: ArrayLike, level: float) -> tuple[float, float]:
 def wilson_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's score interval of a hit rate.
 
-    Stays inside [0, 1] and has a width even at 0 or n hits, where the
-    bootstrap has none. ``level`` is its coverage.
+    It has a width even at 0 or n hits, where the bootstrap has none.
 
     Raises:
         DataError: ``hits`` outside 0..n or no case.
@@ -144,12 +136,10 @@ def wilson_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
 
 
 def chance_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
-    """Where the hit ratio of n lots lies: the exact binomial range.
+    """Where the hit ratio of n lots lies, exact: the binomial range.
 
-    The opposite of :func:`wilson_interval`: the probability is known, the
-    hits are not. Whoever stands outside knows something, or was lucky.
-
-    At least the share ``level`` of all draws lies inside.
+    The probability is known, the hits are not. At least the share ``level`` of
+    all draws lies inside: whoever does not knows something, or was lucky.
 
     Raises:
         DataError: no case, or a probability outside (0, 1).
@@ -169,9 +159,7 @@ def chance_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
 
 
 def chance_p(hits: int, n: int, chance: float) -> float:
-    """Two-sided p-value of ``hits`` among ``n`` lots, exact.
-
-    Twice the smaller tail, at most 1.
+    """Two-sided p-value of ``hits`` among ``n`` lots: twice the exact tail.
 
     Raises:
         DataError: ``hits`` outside 0..n.
@@ -212,10 +200,10 @@ def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
 
 
 def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
-    """Two-tailed t-test of two independent samples, of equal variance.
+    """Student's two-tailed t-test of two independent samples.
 
-    The paper says "two-tailed t-test" and no more; over its five folds the
-    plain reading is Student's test.
+    The paper says "two-tailed t-test" and no more; over its five folds this is
+    the plain reading.
 
     Raises:
         DataError: fewer than two values on a side, or a NaN.
@@ -239,14 +227,10 @@ def _no_spread(mean: float, df: int) -> TTest:
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's step-down correction for several tests.
+    """Holm's step-down correction of m p-values, float64 [m].
 
     Sorted p-values are multiplied by m, m-1, ..., 1, made non-decreasing
-    and cut at 1. Comparing the result with alpha keeps the chance of any
-    false discovery below alpha, whatever the dependence of the tests.
-
-    Returns:
-        Adjusted p-values, float64 [m], in the given order.
+    and cut at 1; below alpha, the chance of any false discovery is below it.
 
     Raises:
         DataError: a value outside [0, 1] or NaN.
@@ -270,12 +254,11 @@ def stars(
     *,
     corrected: bool = False,
 ) -> bool:
-    """The star of the paper's Table 4.
+    """The star of the paper's Table 4, for values per fold.
 
     Its caption: "statistically significant differences with at least six
-    of the nine baseline models under a two-tailed t-test with p < 0.05".
-    A difference counts in either direction, as worded. ``corrected`` uses
-    Holm's p-values over all rivals. Values are one per fold.
+    of the nine baseline models under a two-tailed t-test with p < 0.05",
+    in either direction. ``corrected`` uses Holm's p-values over all rivals.
     """
     p = np.array([two_tailed_t(ours, theirs).p for theirs in rivals.values()])
     return int(((holm(p) if corrected else p) < ALPHA).sum()) >= NEEDED

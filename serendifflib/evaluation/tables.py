@@ -19,7 +19,6 @@ from serendifflib.evaluation.comparison import FOLD_STAR, HOLM_STAR
 from serendifflib.evaluation.paper import (
     Column,
     Panel,
-    PaperRow,
     PaperTable,
     row_key,
 )
@@ -35,6 +34,12 @@ MARKS_OF_PLACES = (
     "Bold: best of its column; underlined: second; brackets: 95% "
     "bootstrap interval over users."
 )
+MEANING_OF_STARS = (
+    f"{FOLD_STAR}: differs from at least six of the nine rivals by a "
+    "two-tailed t-test over folds, p < 0.05 (the paper's rule); "
+    f"{HOLM_STAR}: the same by paired tests over users with Holm's "
+    "correction."
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Comparison:
         caption: title and origin of the numbers, in sentences.
         columns: metric -> how it prints.
         frame: text; index = row label, columns = (metric, source).
-        values: the numbers behind ``frame``, NaN where there is none.
+        values, places, marks: like it, the numbers (NaN: none), 1 for the best
+            and 2 for the second, and signs.
         groups: row label -> group of the paper's table ("" for none).
-        places, marks: like ``frame``: 1 best, 2 second, 0 other; signs.
     """
 
     caption: str
@@ -158,7 +163,7 @@ def comparison_table(
     unranked: Collection[str] = (),
     marks: Mapping[tuple[str, str], str] | None = None,
 ) -> Comparison:
-    """Put the paper's rows beside ours.
+    """Put the paper's rows beside ours; then come ours that it lacks.
 
     Args:
         paper: a table of the paper.
@@ -172,35 +177,92 @@ def comparison_table(
         unranked: rows that never count as best, e.g. the oracle.
         marks: (row, metric) -> sign, from ``comparison.star_marks``.
 
-    Returns:
-        Rows in the paper's order, then ours that the paper lacks.
-
     Raises:
         ConfigError: unknown panel or metric.
         DataError: two values for one cell (e.g. of two profiles).
     """
     panel = paper.panel(task, paper_data)
-    metrics = list(metrics or paper.columns)
-    for name in metrics:
+    for name in metrics or ():
         check_choice("column", name, paper.columns, f"Table {paper.number}")
-    ours = {
+    columns = {name: paper.columns[name] for name in metrics or paper.columns}
+    frames = {
+        "paper": _printed(panel),
         "recorded": _mean_rows(recorded, data, task, "recorded"),
         "live": _mean_rows(live, data, task, "live"),
     }
-    names, groups = _row_labels(panel, ours)
-    values, text, signs = _grids(paper, panel, ours, names, metrics, sources)
-    for (row, metric), sign in (marks or {}).items():
+    caption = [
+        f"Table {paper.number} of the paper beside ours: "
+        f"{paper.title} ({panel.task}).",
+    ]
+    if "paper" in sources:
+        caption.append(f"Paper: {panel.title}; {paper.source}.")
+    caption += _origins(frames, sources)
+    if "paper" in sources and panel.data != data:
+        caption.append(
+            f"The paper's data are {panel.data}, ours {data}: compare the "
+            "order of rows, not the values."
+        )
+    caption.append(MARKS_OF_PLACES)
+    if marks:
+        caption.append(MEANING_OF_STARS)
+    return _compare(
+        " ".join(caption),
+        {row.row: (row.label, row.group) for row in panel.rows},
+        frames,
+        columns,
+        sources,
+        unranked,
+        marks or {},
+    )
+
+
+def _origins(
+    frames: Mapping[str, pd.DataFrame], sources: Sequence[str]
+) -> list[str]:
+    return [
+        f"{name.capitalize()}: {provenance(frames[name])}"
+        for name in ("recorded", "live")
+        if name in sources
+    ]
+
+
+def _compare(
+    caption: str,
+    listed: Mapping[str, tuple[str, str]],
+    frames: Mapping[str, pd.DataFrame],
+    columns: Mapping[str, Column],
+    sources: Sequence[str],
+    unranked: Collection[str],
+    marks: Mapping[tuple[str, str], str],
+) -> Comparison:
+    """Listed rows (id -> label, group), then others, of all sources."""
+    names, groups = _row_labels(listed, frames)
+    wanted = pd.MultiIndex.from_product([columns, sources])
+    cells = [
+        [_cell(frames, columns[metric], key, metric, source)
+         for metric, source in wanted]
+        for key in names
+    ]  # fmt: skip
+    values, text, signs = (
+        pd.DataFrame(
+            [[cell[part] for cell in line] for line in cells],
+            list(names.values()),
+            wanted,
+        )
+        for part in range(3)
+    )
+    for (row, metric), sign in marks.items():
         label = names.get(row_key(row))
         if label in text.index and (metric, "recorded") in text.columns:
             signs.loc[label, (metric, "recorded")] = sign
     skipped = {names.get(row_key(row)) for row in unranked}
     return Comparison(
-        caption=_caption(paper, panel, data, ours, sources, bool(marks)),
-        columns=paper.columns,
+        caption=caption,
+        columns=columns,
         frame=text,
-        values=values,
+        values=values.astype(float),
         groups={names[key]: group for key, group in groups.items()},
-        places=_places(values, paper.columns, skipped),
+        places=_places(values.astype(float), columns, skipped),
         marks=signs,
     )
 
@@ -209,6 +271,17 @@ def _where(frame: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     """Lines of a frame whose columns have these values."""
     chosen = [frame[column] == value for column, value in wanted.items()]
     return frame[np.logical_and.reduce(chosen)]
+
+
+def _printed(panel: Panel) -> pd.DataFrame:
+    """The numbers of a panel, one line per (row, metric)."""
+    lines = {
+        (row_key(row.row), metric): (value, row.marks.get(metric, ""))
+        for row in panel.rows
+        for metric, value in row.values.items()
+    }
+    index = pd.MultiIndex.from_tuples(lines)
+    return pd.DataFrame(lines.values(), index, columns=["value", "mark"])
 
 
 def _mean_rows(
@@ -231,12 +304,13 @@ def _mean_rows(
 
 
 def _row_labels(
-    panel: Panel, ours: Mapping[str, pd.DataFrame]
+    listed: Mapping[str, tuple[str, str]], frames: Mapping[str, pd.DataFrame]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Row key -> label and row key -> group, in the order of the table."""
-    names = {row_key(row.row): row.label for row in panel.rows}
-    groups = {row_key(row.row): row.group for row in panel.rows}
-    for frame in ours.values():
+    names = {row_key(row): label for row, (label, _) in listed.items()}
+    groups = {row_key(row): group for row, (_, group) in listed.items()}
+    for source in ("recorded", "live"):
+        frame = frames[source]
         for row, label in zip(frame["row"], frame["label"], strict=True):
             key = row_key(row)
             if key not in names:
@@ -249,58 +323,27 @@ def _row_labels(
     return names, groups
 
 
-def _grids(
-    paper: PaperTable,
-    panel: Panel,
-    ours: Mapping[str, pd.DataFrame],
-    names: Mapping[str, str],
-    metrics: Sequence[str],
-    sources: Sequence[str],
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Numbers, texts and signs of all cells."""
-    columns = pd.MultiIndex.from_product([metrics, sources])
-    cells = [
-        [_cell(paper, panel, ours, key, *column) for column in columns]
-        for key in names
-    ]
-    values, text, signs = (
-        pd.DataFrame(
-            [[cell[part] for cell in line] for line in cells],
-            list(names.values()),
-            columns,
-        )
-        for part in range(3)
-    )
-    return values.astype(float), text, signs
-
-
 def _cell(
-    paper: PaperTable,
-    panel: Panel,
-    ours: Mapping[str, pd.DataFrame],
+    frames: Mapping[str, pd.DataFrame],
+    column: Column,
     key: str,
     metric: str,
     source: str,
 ) -> tuple[float, str, str]:
     """Number, text and sign of one cell."""
-    column = paper.columns[metric]
+    if (key, metric) not in frames[source].index:
+        return math.nan, ABSENT[source], ""
+    found = frames[source].loc[[(key, metric)]].iloc[0]
+    value = float(found["value"])
     if source == "paper":
-        for row in panel.rows:
-            if row_key(row.row) == key:
-                value = row.values[metric]
-                text = column.text(value, as_printed=True)
-                return value, text, row.marks.get(metric, "")
-    elif (key, metric) in ours[source].index:
-        found = ours[source].loc[[(key, metric)]][["value", "low", "high"]]
-        value, low, high = found.to_numpy(dtype=float)[0]
-        text = column.text(value, low, high)
-        known = ours["recorded"]
-        if source == "live" and (key, metric) in known.index:
-            stored = known.loc[[(key, metric)], "value"].iloc[0]
-            if column.text(stored) == column.text(value):
-                text = AS_RECORDED  # one number is shown once
-        return float(value), text, ""
-    return math.nan, ABSENT[source], ""
+        return value, column.text(value, as_printed=True), found["mark"]
+    text = column.text(value, found["low"], found["high"])
+    known = frames["recorded"]
+    if source == "live" and (key, metric) in known.index:
+        stored = known.loc[[(key, metric)], "value"].iloc[0]
+        if column.text(stored) == column.text(value):
+            text = AS_RECORDED  # one number is shown once
+    return value, text, ""
 
 
 def _places(
@@ -318,39 +361,6 @@ def _places(
         places[column] = rank.where((rank <= 2) & ~alone, 0).fillna(0)
     found = pd.DataFrame(places, columns=values.columns)
     return found.reindex(values.index, fill_value=0).fillna(0).astype(int)
-
-
-def _caption(
-    paper: PaperTable,
-    panel: Panel,
-    data: str,
-    ours: Mapping[str, pd.DataFrame],
-    sources: Sequence[str],
-    starred: bool,
-) -> str:
-    parts = [
-        f"Table {paper.number} of the paper beside ours: "
-        f"{paper.title} ({panel.task}).",
-    ]
-    if "paper" in sources:
-        parts.append(f"Paper: {panel.title}; {paper.source}.")
-    for source in ("recorded", "live"):
-        if source in sources:
-            parts.append(f"{source.capitalize()}: {provenance(ours[source])}")
-    if "paper" in sources and panel.data != data:
-        parts.append(
-            f"The paper's data are {panel.data}, ours {data}: compare the "
-            "order of rows, not the values."
-        )
-    parts.append(MARKS_OF_PLACES)
-    if starred:
-        parts.append(
-            f"{FOLD_STAR}: differs from at least six of the nine rivals by a "
-            f"two-tailed t-test over folds, p < 0.05 (the paper's rule); "
-            f"{HOLM_STAR}: the same by paired tests over users with Holm's "
-            "correction."
-        )
-    return " ".join(parts)
 
 
 def provenance(frame: pd.DataFrame) -> str:
@@ -380,9 +390,6 @@ def provenance(frame: pd.DataFrame) -> str:
     return text + "."
 
 
-# ------------------------------------- tables that the paper does not have
-
-
 def own_table(
     title: str,
     rows: Mapping[str, str],
@@ -400,41 +407,25 @@ def own_table(
     Without ``live`` there is one column. For the rest see
     :func:`comparison_table`.
     """
-    listed = tuple(PaperRow(row, rows[row], "", {}, {}) for row in rows)
-    panel = Panel(task, data, title, listed)
-    empty = PaperTable(0, title, title, "", "", columns, (panel,))
     sources = ("recorded",) if live is None else ("recorded", "live")
-    frames = {
-        name: _relabelled(frame, rows)
-        for name, frame in (("recorded", recorded), ("live", live))
-    }
-    made = comparison_table(
-        empty,
-        frames["recorded"],
-        frames["live"],
-        data=data,
-        task=task,
-        paper_data=data,
-        sources=sources,
-        unranked=unranked,
+    frames = {}
+    for name, frame in (("recorded", recorded), ("live", live)):
+        frames[name] = _mean_rows(frame, data, task, name)
+        # a record keeps the label of its own day
+        today = frames[name]["row"].map(rows).fillna(frames[name]["label"])
+        frames[name] = frames[name].assign(label=today)
+    origins = _origins(frames, sources)
+    made = _compare(
+        " ".join([f"{title} ({task}).", *origins, MARKS_OF_PLACES]),
+        {row: (label, "") for row, label in rows.items()},
+        frames,
+        columns,
+        sources,
+        unranked,
+        {},
     )
-    origins = [
-        f"{name.capitalize()}: "
-        f"{provenance(_mean_rows(frames[name], data, task, name))}"
-        for name in sources
-    ]
-    several = dict.fromkeys(made.groups, "")  # no group, nothing is foreign
-    caption = [f"{title} ({task}).", *origins, MARKS_OF_PLACES]
-    return replace(made, caption=" ".join(caption), groups=several)
-
-
-def _relabelled(
-    frame: pd.DataFrame | None, rows: Mapping[str, str]
-) -> pd.DataFrame | None:
-    """Today's labels: a record keeps the one of its own day."""
-    if frame is None or frame.empty:
-        return frame
-    return frame.assign(label=frame["row"].map(rows).fillna(frame["label"]))
+    # no group: nothing is foreign
+    return replace(made, groups=dict.fromkeys(made.groups, ""))
 
 
 def row_means(
@@ -447,12 +438,8 @@ def row_means(
 ) -> pd.DataFrame:
     """Means over folds of one metric, one line per row: what plots take.
 
-    Args:
-        frame: ``collect``, or None.
-        data: which data set.
-        metric: e.g. "H@10" or "inference_seconds".
-        task: "serendipity" or "relevance".
-        rows: id -> label, in order; None takes all as they come.
+    Takes ``collect`` (or None); ``rows`` (id -> label) gives the order, None
+    takes all as they come. A ``metric`` is e.g. "H@10" or "inference_seconds".
 
     Returns:
         Index: row id; columns ``label, value, low, high, n, folds,

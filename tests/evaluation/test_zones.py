@@ -6,7 +6,7 @@ from scipy.optimize import linprog
 
 from serendifflib.data.world import World
 from serendifflib.errors import ConfigError
-from serendifflib.evaluation.zones import FLOOR, compare_zones
+from serendifflib.evaluation.lists import FLOOR, compare_zones
 
 
 def carried(said, true):

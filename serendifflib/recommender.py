@@ -22,7 +22,6 @@ class Recommender(Protocol):
     A user is known only by the history (the *inductive* rule): no table is
     indexed by user, so a user of the test fold, a new user and a user of
     the training fold with the same history get the same scores.
-    :func:`check_inductive` tries that on a fitted model.
     """
 
     @property
@@ -82,33 +81,25 @@ def check_request(
             f"{model_name}: {len(histories)} histories but "
             f"{len(candidates)} rows of candidates; give one row each"
         )
-    _refuse(
-        model_name,
-        (candidates == 0).any(dim=1),
-        "padding id 0 among the candidates; drop it before scoring",
-    )
-    for what, ids in (("history", histories), ("candidates", candidates)):
-        _refuse(
-            model_name,
-            ((ids < 0) | (ids > n_items)).any(dim=1),
-            f"unknown item in the {what}; item numbers are 1..{n_items}",
-        )
-    _refuse(
-        model_name,
-        (histories == 0).all(dim=1),
-        "empty history; a user is known only by the history, so give at "
-        "least one item",
+    numbers = f"item numbers are 1..{n_items}"
+    past, wanted = (
+        (ids < 0) | (ids > n_items) for ids in (histories, candidates)
     )
     real = histories != 0
-    _refuse(
-        model_name,
-        (real[:, :-1] & ~real[:, 1:]).any(dim=1),
-        "padding to the right of an item; pad histories on the left",
-    )
+    empty = ~real.any(dim=1, keepdim=True)
+    padded_right = real[:, :-1] & ~real[:, 1:]
+    for bad, message in (
+        (candidates == 0, "padding id 0 among the candidates; drop it first"),
+        (past, f"unknown item in the history; {numbers}"),
+        (wanted, f"unknown item in the candidates; {numbers}"),
+        (empty, "empty history; a user is known by one item at least"),
+        (padded_right, "padding to the right; pad histories on the left"),
+    ):
+        _refuse(model_name, bad, message)
 
 
 def _refuse(model_name: str, bad: torch.Tensor, message: str) -> None:
-    """Raise with the first row where ``bad`` [B] holds."""
+    """Raise with the first row where ``bad`` [B, ...] holds."""
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
         raise ModelError(f"{model_name}: row {row}: {message}")
@@ -122,61 +113,8 @@ def check_scores(model_name: str, scores: torch.Tensor) -> torch.Tensor:
     """
     _refuse(
         model_name,
-        torch.isnan(scores).any(dim=1),
+        torch.isnan(scores),
         "NaN among the scores; the model diverged, fit it again with a "
         "smaller learning rate",
     )
     return scores
-
-
-def check_inductive(
-    model: Recommender,
-    histories: torch.Tensor,
-    candidates: torch.Tensor,
-    *,
-    tolerance: float = 1e-4,
-) -> None:
-    """Try the inductive rule on a fitted model; for tests and new models.
-
-    The score of a candidate may not change with the other rows of the
-    batch, with the order or the number of the candidates, or with further
-    padding on the left.
-
-    Args:
-        model: a fitted model.
-        histories: LongTensor [B, n], B >= 2.
-        candidates: LongTensor [B, C], C >= 2.
-        tolerance: largest difference allowed, relative to the largest
-            absolute score (float32 sums differ with the batch's shape).
-
-    Raises:
-        ModelError: the rule is broken; names what changed the scores.
-    """
-    expected = model.score(histories, candidates)
-    padding = histories.new_zeros(len(histories), 3)
-    longer = torch.cat([padding, histories], dim=1)
-    backwards = model.score(histories.flip(0), candidates.flip(0)).flip(0)
-    changes = {
-        "being asked twice": model.score(histories, candidates),
-        "the order of the rows": backwards,
-        "the other rows of the batch": torch.cat(
-            [
-                model.score(
-                    histories[row : row + 1], candidates[row : row + 1]
-                )
-                for row in range(len(histories))
-            ]
-        ),
-        "the order of the candidates": model.score(
-            histories, candidates.flip(1)
-        ).flip(1),
-        "padding on the left": model.score(longer, candidates),
-    }
-    scale = float(expected.abs().max().clamp(min=1e-6))
-    for what, scores in changes.items():
-        difference = float((scores - expected).abs().max())
-        if not difference <= tolerance * scale:
-            raise ModelError(
-                f"{model.name}: {what} changes its scores by up to "
-                f"{difference:.3g}; a user must be known only by the history"
-            )

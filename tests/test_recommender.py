@@ -1,10 +1,10 @@
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.errors import ModelError
 from serendifflib.recommender import (
     Recommender,
-    check_inductive,
     check_request,
     check_scores,
 )

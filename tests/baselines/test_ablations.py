@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.ablations import (
     SequenceUNet,
@@ -16,7 +17,6 @@ from serendifflib.diffusion.unet import UNet, UNetSettings, typical_mean
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.portrait.portrait import Portraits
-from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -6,6 +6,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from inductive import check_inductive
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
@@ -44,7 +45,7 @@ from serendifflib.evaluation.candidates import draw_candidates
 from serendifflib.evaluation.metrics import ranks, summary
 from serendifflib.portrait.grid import Grid
 from serendifflib.portrait.items import join, memberships
-from serendifflib.recommender import Recommender, check_inductive
+from serendifflib.recommender import Recommender
 
 from .hand import (
     COMPASS,

@@ -3,6 +3,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.diffrec import (
     DiffRec,
@@ -11,7 +12,6 @@ from serendifflib.baselines.diffrec import (
     interaction_vector,
 )
 from serendifflib.errors import ConfigError
-from serendifflib.recommender import check_inductive
 
 from . import rivals
 from .rivals import SHORT

@@ -2,11 +2,11 @@ import functools
 
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.dreamrec import DreamRec
 from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError
-from serendifflib.recommender import check_inductive
 
 from . import rivals
 from .rivals import SHORT

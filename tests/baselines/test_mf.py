@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.mf import (
     MatrixFactorization,
@@ -12,7 +13,6 @@ from serendifflib.baselines.mf import (
     solve_rows,
 )
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.recommender import check_inductive
 
 from .toy import cases, chance, hit_ratio, toy_fold
 

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.modes import (
     ExplicitMixture,
     MixtureDensity,
     log_normal,
 )
-from serendifflib.recommender import check_inductive
 
 from .conftest import SMALL, seeded
 from .toy import chance, hit_ratio

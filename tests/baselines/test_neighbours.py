@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.controls import NearestUsers
 from serendifflib.portrait.grid import Grid
-from serendifflib.recommender import Recommender, check_inductive
+from serendifflib.recommender import Recommender
 
 from .hand import EAST, NORTH, SOUTH, WEST, make_fold
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.ranker import (
     POOL,
@@ -14,7 +15,6 @@ from serendifflib.baselines.ranker import (
 from serendifflib.diffusion.validation import Validation
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.portrait.portrait import cell_number
-from serendifflib.recommender import check_inductive
 
 from .conftest import SMALL, seeded
 from .hand import COMPASS, EAST, NORTH, SOUTH, WEST

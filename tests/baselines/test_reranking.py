@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.ranker import MMR, SOG, SetRanker
 from serendifflib.baselines.trainer import Budget
-from serendifflib.recommender import check_inductive
 
 from .conftest import seeded
 from .hand import make_fold

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.baselines.serenenhance import SerenEnhance
-from serendifflib.recommender import check_inductive
 
 from .rivals import LONG, SHORT, fit
 from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold

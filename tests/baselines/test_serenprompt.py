@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from inductive import check_inductive
 
 from serendifflib.baselines import language
 from serendifflib.baselines.language import (
@@ -22,7 +23,6 @@ from serendifflib.baselines.serenprompt import (
 )
 from serendifflib.baselines.trainer import Budget
 from serendifflib.errors import ConfigError, ModelError
-from serendifflib.recommender import check_inductive
 
 from .toy import MaxCosine, cases, chance, hit_ratio, toy_fold
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from baselines.toy import chance, hit_ratio, toy_fold
+from inductive import check_inductive
 from scipy.stats import spearmanr
 
 from serendifflib.diffusion.denoising import denoising_gains, density_ratio
@@ -11,7 +12,6 @@ from serendifflib.diffusion.points import TRIALS
 from serendifflib.diffusion.sampling import user_noise
 from serendifflib.diffusion.schedule import DDPMSchedule
 from serendifflib.model.serendiff import SerenDiff
-from serendifflib.recommender import check_inductive
 
 SCHEDULE = DDPMSchedule.make("linear", 200)
 

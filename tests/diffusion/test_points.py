@@ -5,6 +5,7 @@ import pytest
 import torch
 from baselines.hand import COMPASS, EAST, NORTH, WEST
 from baselines.toy import chance, hit_ratio, toy_fold
+from inductive import check_inductive
 
 from serendifflib.diffusion.base import place, training_placement
 from serendifflib.diffusion.linear import reaches, typical_means
@@ -17,7 +18,6 @@ from serendifflib.diffusion.points import (
 from serendifflib.diffusion.unet import typical_mean
 from serendifflib.errors import ConfigError
 from serendifflib.model.serendiff import SerenDiff
-from serendifflib.recommender import check_inductive
 
 SMALL = {
     "steps": 60,

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from inductive import check_inductive
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.diffusion.base import place
@@ -20,7 +21,7 @@ from serendifflib.model.settings import PRESETS, make_settings
 from serendifflib.portrait.fold import prepare_fold
 from serendifflib.portrait.quantiles import item_keys
 from serendifflib.profiles import PROFILES
-from serendifflib.recommender import Recommender, check_inductive
+from serendifflib.recommender import Recommender
 
 COLUMNS = [
     "item",

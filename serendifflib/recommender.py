@@ -93,7 +93,7 @@ def check_request(
         (past, f"unknown item in the history; {numbers}"),
         (wanted, f"unknown item in the candidates; {numbers}"),
         (empty, "empty history; a user is known by one item at least"),
-        (padded_right, "padding to the right; pad histories on the left"),
+        (padded_right, "padding to the right of an item; pad on the left"),
     ):
         _refuse(model_name, bad, message)
 

@@ -21,7 +21,7 @@ def test_a_good_request_passes():
     ("histories", "candidates", "message"),
     [
         ([[0, 0]], [[1]], "empty history"),
-        ([[1, 0]], [[1]], "pad histories on the left"),
+        ([[1, 0]], [[1]], "pad on the left"),
         ([[0, 10]], [[1]], "unknown item in the history"),
         ([[0, 1]], [[1, 0]], "padding id 0 among the candidates"),
         ([[0, 1]], [[1, 10]], "unknown item in the candidates"),

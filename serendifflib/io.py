@@ -33,9 +33,8 @@ PATIENCE_S = 2.0  # after which a process that waits says so
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it there on success.
 
-    A reader sees the old file or the whole new one, never a part: the data
-    are flushed to the disk before the rename. On any error the temporary
-    file is removed and ``path`` stays as it was. What a killed process left
+    A reader sees the old file or the whole new one, for the data are flushed
+    first. After an error ``path`` is as it was; what a killed process left
     behind is removed by the next one that writes the same file.
 
     Raises:
@@ -62,11 +61,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def is_stream(path: Path | str) -> bool:
-    """Whether a path names a pipe or a device.
-
-    Reading one may wait for ever, it cannot be read twice, and a file must
-    not take its place.
-    """
+    """Whether a path names a pipe or a device, which can be read only once."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -91,10 +86,7 @@ def _temporary(path: Path) -> tuple[int | None, Path]:
 
 
 def _sweep(path: Path) -> None:
-    """Remove unfinished copies of ``path`` whose writers are dead.
-
-    The lock of a dead process is free, that of a living one is not.
-    """
+    """Remove unfinished copies of ``path``: a dead writer's lock is free."""
     if fcntl is None:
         return
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -105,11 +97,7 @@ def _sweep(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into one line about ``path``.
-
-    Raises:
-        CacheError: it cannot be written, or the disk is full.
-    """
+    """Turn an error of the file system into one line about ``path``."""
     try:
         yield
     except filelock.Timeout:
@@ -126,11 +114,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Find out before the work whether its result can be written.
-
-    Raises:
-        CacheError: ``folder`` cannot be made, or is read-only.
-    """
+    """Find out before the work whether its result can be written."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -278,8 +262,7 @@ def project_root() -> Path:
 def results_dir() -> Path:
     """Recorded runs: ``$SERENDIFF_RESULTS``, or ``results/`` of the checkout.
 
-    Installed without a checkout, the package's folder is no place to write:
-    results then go to ``serendiff-results`` in the current folder.
+    An installed package has none: ``serendiff-results`` in the current folder.
     """
     configured = os.environ.get("SERENDIFF_RESULTS")
     if configured:

@@ -1,7 +1,7 @@
 """Read GroupLens' folders: MovieLens of any age, Serendipity 2018.
 
-None of them holds reviews. The text of a row is a description of the film,
-from title, genres, people and tags, the same in all rows of the film.
+None of them holds reviews. The text of a row describes the film by title,
+genres, people and tags, the same in all rows of the film.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def movielens_parts(
 def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
     """Read MovieLens; see :func:`movielens_parts`.
 
-    The data id is that of the small release, unless there is a ``name``.
+    Without a ``name`` it is taken for the small release.
     """
     source, parts = movielens_parts(folder)
     data = gather(

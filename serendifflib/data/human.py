@@ -1,10 +1,8 @@
 """What people said: surveys of serendipity, and readers with judgements.
 
-Taobao, MovieLens Beliefs and Personality 2018 are survey tables: answers
-without histories that a model could read, so each is a typed table of its
-own (:func:`~serendifflib.data.sources.load_survey`) and no
-:class:`Interactions`. The four readers of Goodreads have both, a history and
-a judgement of each book.
+The surveys are answers without histories that a model could read, so each is
+a typed table of its own (:func:`~serendifflib.data.sources.load_survey`). The
+four readers of Goodreads have both, a history and a judgement of each book.
 """
 
 from __future__ import annotations
@@ -108,14 +106,11 @@ PERSONALITY = pa.DataFrameSchema(
 def read_taobao(path: Path | str) -> pd.DataFrame:
     """Answers of Taobao's customers about one recommendation each.
 
-    The file is ``umap2020_TSD_Wang.csv``.
-
     Returns:
-        One row per person. Ids as text; answers as numbers, 1 "strongly
-        disagree" to 5 (7 for ``p1`` to ``p10``); names in lower case with
-        underscores. Added: ``surprised`` (serendipity 4 or 5), ``curiosity``
-        (mean of ``c1`` to ``c10``) and the five traits of the Ten-Item
-        Personality Inventory.
+        One row per person of ``umap2020_TSD_Wang.csv``. Ids as text; answers
+        as numbers, 1 "strongly disagree" to 5 (7 for ``p1`` to ``p10``).
+        Added: ``surprised`` (serendipity 4 or 5), ``curiosity`` (mean of
+        ``c1`` to ``c10``) and the five traits of :data:`TRAITS`.
 
     Raises:
         DataError: a column is missing or an answer is off its scale.
@@ -138,9 +133,8 @@ def serendipity_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """People and surprised people by relevance and unexpectedness.
 
-    Returns:
-        Two int arrays [5, 5]; row = relevance 1..5, column = unexpectedness
-        1..5. These totals are all that the book stores of the answers.
+    Two int arrays [5, 5], row = relevance 1..5, column = unexpectedness 1..5:
+    all that the book stores of the answers.
     """
     people, surprised = np.zeros((2, 5, 5), dtype=int)
     place = (
@@ -174,12 +168,11 @@ def read_beliefs(folder: Path | str) -> pd.DataFrame:
 def read_personality(folder: Path | str) -> pd.DataFrame:
     """Lists of high, middle or low serendipity, and the pleasure in them.
 
-    Personality 2018 (Nguyen et al., 2018). Each user was given a list of
-    twelve films chosen by ``assigned metric`` (serendipity, popularity or
-    diversity; ``all`` with the condition ``default``) and said, from 1 to 5,
-    whether it ``is_personalized`` and how much they would
-    ``enjoy_watching`` it. Fields are separated by a comma and a blank. Films
-    come without titles, so there is nothing to make item vectors from.
+    Personality 2018 (Nguyen et al., 2018): each user was given twelve films
+    chosen by ``assigned metric`` (serendipity, popularity or diversity;
+    ``all`` with the condition ``default``) and said, from 1 to 5, whether
+    the list ``is_personalized`` and how much they would ``enjoy_watching``
+    it. Films come without titles, so there are no item vectors.
 
     Raises:
         DataError: a column is missing or a value is off its scale.
@@ -231,8 +224,8 @@ def read_judgements(folder: Path | str) -> pd.DataFrame:
     Returns:
         Columns ``user_id``, ``position`` (0, 1, ... in reading order),
         ``item_id``, ``title``, ``topics``, ``summary``, ``surprising``
-        (1, 0, or NaN where there is no decision: the first books, or one
-        that cannot be read as one), ``written`` (what stood there).
+        (1, 0, or NaN where no decision can be read), ``written`` (what
+        stood there).
 
     Raises:
         DataError: a file is missing, a book has no id or title, or the
@@ -288,10 +281,9 @@ def _books(folder: Path, reader: int) -> pd.DataFrame:
 def read_goodreads_surprise(folder: Path | str) -> Interactions:
     """The four readers as interactions; label 1 is "surprising".
 
-    There are no times: the second counts the books. There are no ratings:
-    nobody knows which books were liked. A book without a decision has label
-    0, as rows that nobody judged have elsewhere; who needs to tell the two
-    apart reads :func:`read_judgements`.
+    The second of a row counts the books, and nothing is rated. A book
+    without a decision has label 0, as rows that nobody judged elsewhere;
+    :func:`read_judgements` tells the two apart.
 
     Raises:
         DataError: see :func:`read_judgements`.

@@ -84,9 +84,9 @@ class Interactions:
         titles: item id -> title, where titles are known.
         notes: what cleaning did, one sentence each (duplicates, ...).
         world: the simulator behind the rows, or None for real data.
-        texts_describe_items: whether ``review`` holds a description of the
-            item (the same in all its rows) instead of a user's own words.
-            Such a text cannot carry a label, so it is never held out.
+        texts_describe_items: whether ``review`` describes the item, the same
+            in all its rows. Such a text cannot carry a label, so it is never
+            held out.
     """
 
     name: str
@@ -145,19 +145,11 @@ class Interactions:
         return np.arange(self.row_start[user], self.row_start[user + 1])
 
     def user_number(self, user_id: object) -> int:
-        """Number of a user id.
-
-        Raises:
-            UnknownUserError: the id does not occur.
-        """
+        """Number of a user id, or an UnknownUserError."""
         return find_id("user", self.users, user_id, self.name)
 
     def item_number(self, item_id: object) -> int:
-        """Number (1..N) of an item id.
-
-        Raises:
-            UnknownItemError: the id does not occur.
-        """
+        """Number (1..N) of an item id, or an UnknownItemError."""
         return find_id("item", self.items, item_id, self.name) + 1
 
     def title(self, item: int) -> str:

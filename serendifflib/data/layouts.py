@@ -1,8 +1,8 @@
 """Files in other people's columns: told apart, mapped to ours, checked.
 
-A file in the columns of the schema is read as it is. Of any other file the
-columns are looked up among the known layouts, then by likely names; what was
-chosen is the first of the notes, and ``columns`` puts a wrong choice right.
+The columns of a file are looked up among the known layouts (ours first),
+then by likely names. What was chosen is the first of the notes, and
+``columns`` puts a wrong choice right.
 """
 
 from __future__ import annotations
@@ -99,10 +99,7 @@ class Source:
                 self.unsure.add(item)
 
     def titles_of_items(self) -> dict[str, str]:
-        """The titles; none if they must be headlines of reviews.
-
-        Then one item has many, or many items have the same.
-        """
+        """The titles; none where they must be headlines of reviews."""
         n_items, n_titles = len(self.titles), len(set(self.titles.values()))
         if 10 * len(self.unsure) > n_items or 2 * n_titles <= n_items > 1:
             return {}
@@ -264,8 +261,8 @@ def read_file(
         name: data id of the result; the file's name if None.
 
     Returns:
-        Validated, sorted interactions. ``has_labels`` tells whether any row
-        has label 1; a file without any can still be used for next items.
+        Validated, sorted interactions; without any label 1 they can still
+        be used for next items.
 
     Raises:
         ConfigError: see :func:`columns_of`.
@@ -355,12 +352,7 @@ def warnings_of(frame: pd.DataFrame) -> tuple[str, ...]:
 def write_parts(
     source: Source, parts: Iterable[pd.DataFrame], out: Path | str
 ) -> int:
-    """Write checked parts in the schema's columns; returns how many rows.
-
-    Raises:
-        DataError: a row breaks the schema.
-        CacheError: ``out`` cannot be written.
-    """
+    """Write checked parts in the schema's columns; returns how many rows."""
     written = 0
     with (
         atomic_path(out) as temporary,

@@ -1,8 +1,8 @@
 """Where the data sets of the world outside lie, here or at their publishers.
 
-A data set is looked for in ``$SERENDIFF_DATA`` first, then among earlier
-downloads in the cache; only then is it downloaded. Whatever has a published
-size and SHA-256 is compared with them every time it is loaded.
+``$SERENDIFF_DATA`` comes first, then earlier downloads in the cache, then
+the publisher. What has a published size and SHA-256 is compared with them
+every time it is loaded.
 """
 
 from __future__ import annotations
@@ -67,11 +67,7 @@ SOURCES = {
 
 
 def find_source(source: Source) -> Path | None:
-    """A copy that is here already: a file, or a folder of the members.
-
-    Looks in ``$SERENDIFF_DATA`` (or the cache) at ``source.places``, then
-    among downloads. The content is not compared yet.
-    """
+    """A copy that is here: a file, or a folder of the members; unverified."""
     for place in source.places:
         path = data_dir() / place
         if path.is_file():
@@ -150,9 +146,5 @@ def unpacked(
 
 
 def source_path(name: str) -> Path:
-    """The verified file of one of :data:`SOURCES`, or its members' folder.
-
-    Raises:
-        DataError, DownloadError: see :func:`fetch_source`.
-    """
+    """The verified file of one of :data:`SOURCES`, or its members' folder."""
     return readable(SOURCES[name], fetch_source(SOURCES[name]))

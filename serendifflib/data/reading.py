@@ -1,8 +1,8 @@
 """Files to plain tables: CSV, tab-separated, JSON lines, Parquet, packed.
 
-What a file is, its first bytes say, not its name. Everything is read in
-parts, so that a file may be larger than the memory; values stay as they
-stand (text, in a CSV file), so that a message can show them.
+What a file is, its first bytes say, not its name. It is read in parts, for
+it may be larger than the memory; values stay as they stand (text, in a CSV
+file), so that a message can show them.
 """
 
 from __future__ import annotations

@@ -118,16 +118,11 @@ def sentences(remarks: Counter) -> tuple[str, ...]:
 def check_rows(
     frame: pd.DataFrame, *, where: str, remarks: Counter | None = None
 ) -> pd.DataFrame:
-    """Check a table against the schema; the order of rows stays.
+    """Check a table and type its columns as :func:`validate` does, unsorted.
 
-    Args:
-        frame: see :func:`validate`. Rows are named by the index plus one
-            where it holds whole numbers, as after a selection of rows.
-        where: file or source that the messages name.
-        remarks: counts how many values had to be read (:data:`REMARKS`).
-
-    Returns:
-        Table of :data:`COLUMNS` in the types of :func:`validate`.
+    Rows are named by the index plus one where it holds whole numbers, as after
+    a selection of rows; ``remarks`` counts values that had to be read
+    (:data:`REMARKS`).
 
     Raises:
         DataError: a row breaks the schema.

@@ -48,9 +48,9 @@ def load_dataset(
 
     Args:
         what: a data id (see :func:`list_datasets`), the path of a file, or
-            a table. Files in other columns than ours are read too; see
-            :mod:`serendifflib.data.layouts`.
-        seed: seed of a simulated world; real data do not depend on it.
+            a table, in our columns or in others
+            (:mod:`serendifflib.data.layouts`).
+        seed: seed of a simulated world.
         profile: sizes of a simulated world; the current profile if None.
         **options: ``n_users``, ``n_items`` and other arguments of
             :class:`~serendifflib.data.world.World` for a simulated world;
@@ -134,11 +134,7 @@ def convert(
 
 
 def _movielens(path: Path, layout: object) -> Path | None:
-    """The folder of a release of MovieLens, unpacked if it is an archive.
-
-    Raises:
-        DataError: ``layout`` is ``movielens``, but ``path`` is not.
-    """
+    """The folder of a release of MovieLens, unpacked if it is an archive."""
     if layout not in (None, "movielens"):
         return None
     if path.is_dir():
@@ -166,14 +162,9 @@ def load_source(source: Source, **options: object) -> Interactions:
 
 
 def load_survey(name: str) -> pd.DataFrame:
-    """Find or download a survey and read its answers.
+    """Find or download one of :data:`SURVEYS`; a row per answer.
 
-    Args:
-        name: an id of :data:`SURVEYS`.
-
-    Returns:
-        One row per answer; see the readers in
-        :mod:`serendifflib.data.human` for the columns.
+    The readers in :mod:`serendifflib.data.human` tell the columns.
 
     Raises:
         UnknownDatasetError: no such survey.
@@ -225,12 +216,7 @@ def _taking(
 
 
 def user_path(name: str) -> Path:
-    """A path that a user wrote, or a helpful refusal of an unknown id.
-
-    Raises:
-        UnknownDatasetError: it looks like an id, and there is no such file.
-        DataError: no file can be called so.
-    """
+    """A path that a user wrote, or a helpful refusal of an unknown id."""
     try:
         path = Path(name).expanduser()
         if path.exists() or path.suffix or path.name != name:
@@ -279,11 +265,7 @@ SURVEYS: dict[str, Callable[[Path], pd.DataFrame]] = {
 def fetch(name: str) -> Path | None:
     """Bring a data set here: its verified file or folder.
 
-    Returns:
-        The path; None for a simulated world, which needs no file.
-
-    Raises:
-        UnknownDatasetError: no such id.
+    None for a simulated world, which needs no file.
     """
     if name in WORLDS:
         return None
@@ -299,10 +281,6 @@ def check(
     name_or_path: str | Path, **options: object
 ) -> tuple[pd.DataFrame, Interactions | None]:
     """Load a data set and report what was found, without downloading.
-
-    Args:
-        name_or_path: a data id or the path of a file.
-        **options: see :func:`load_dataset`.
 
     Returns:
         One row per finding, columns ``what``, ``found``, ``expected`` (empty

@@ -78,8 +78,7 @@ def user_folds(
 ) -> list[Split]:
     """Cross-validation over users: each user is tested in exactly one fold.
 
-    The share :data:`VALID_SHARE` of the other users, at least one of them,
-    is set aside to tune on; the rest train.
+    Of the others :data:`VALID_SHARE`, one at least, tunes; the rest train.
 
     Raises:
         ConfigError: fewer than two folds.
@@ -114,9 +113,8 @@ def temporal_split(interactions: Interactions) -> Split:
 
     A user's target is the last row with label 1, or the last row where there
     is none. Training stops at ``cutoff``, the time of the earliest held-out
-    target, also for the users it keeps, so no model sees what had not
-    happened yet. (Item vectors are content; they follow the rule for reviews
-    of :func:`prepare_fold` alone.)
+    target, so no model sees what had not happened yet. (Item vectors follow
+    the rule for reviews of :func:`prepare_fold` alone.)
 
     Raises:
         DataError: fewer than three users.

@@ -15,13 +15,11 @@ PER_USER = "Labels per labelled user"
 def paper_table1() -> pd.DataFrame:
     """Table 1 as the paper prints it.
 
-    Returns:
-        One row per line of the table, indexed by a short name, with columns
-        ``group``, ``label``, ``unit`` and one per data id.
+    One row per line of the table, indexed by a short name, with columns
+    ``group``, ``label``, ``unit`` and one per data id.
 
     Raises:
-        DataError: the file is not there (an installation without the
-            project's ``results/`` folder).
+        DataError: installed without the project's ``results/`` folder.
     """
     path = project_root() / "results" / "paper" / "table1.json"
     if not path.is_file():
@@ -39,8 +37,8 @@ def paper_table1() -> pd.DataFrame:
 def counts(interactions: Interactions) -> dict[str, int]:
     """The lines of Table 1 that the rows of a data set determine.
 
-    The lines about tasks, judgements and reviews judged as ordinary describe
-    how the labels were made; a label 0 does not tell whether anybody judged.
+    Those about tasks and reviews judged as ordinary tell how labels were made;
+    a label 0 does not tell whether anybody judged.
     """
     labelled = interactions.frame[interactions.frame["label"] == 1]
     return {
@@ -55,8 +53,7 @@ def counts(interactions: Interactions) -> dict[str, int]:
 def gini(counts: np.ndarray) -> float:
     """How unevenly counts are spread: 0 evenly, near 1 all in one place.
 
-    ``2 sum_i i x_i / (n sum_i x_i) - (n + 1) / n`` for rising x_i; half the
-    mean difference of two counts, divided by their mean.
+    ``2 sum_i i x_i / (n sum_i x_i) - (n + 1) / n`` for rising x_i.
 
     >>> gini(np.array([2, 2, 2, 2])), gini(np.array([0, 4, 0, 0]))
     (0.0, 0.75)
@@ -70,11 +67,8 @@ def gini(counts: np.ndarray) -> float:
 def shape(interactions: Interactions) -> dict[str, float]:
     """How long histories are, how skewed, and how much people share.
 
-    Returns:
-        Rows per user (mean, median), rows per item (mean), the Gini
-        coefficient of the items' rows, the share of all rows in the tenth of
-        the items with most rows, the share of items with one row alone, and
-        the labels per user with a label (missing where nobody has one).
+    ``Items with one reader`` is a share of all items; the labels per labelled
+    user are missing where nobody has one.
     """
     lengths = np.diff(interactions.row_start)
     readers = np.bincount(interactions.item_index)[1:]
@@ -111,10 +105,9 @@ def paper_shape(paper: pd.DataFrame) -> pd.DataFrame:
 def statistics(interactions: Interactions) -> pd.DataFrame:
     """Table 1 recomputed for any data set, beside the paper's two columns.
 
-    Returns:
-        Columns ``group``, ``statistic``, ``recomputed`` (missing where rows
-        cannot tell), ``SerenLens-Books`` and ``SerenLens-Movies`` (missing
-        in the last rows, which the paper does not have).
+    Columns ``group``, ``statistic``, ``recomputed`` (missing where rows
+    cannot tell), ``SerenLens-Books`` and ``SerenLens-Movies`` (missing
+    in the last rows, which the paper does not have).
     """
     paper = paper_table1()
     found = pd.Series(counts(interactions), dtype="Float64")
@@ -143,12 +136,8 @@ def statistics(interactions: Interactions) -> pd.DataFrame:
 def differences(interactions: Interactions, data_id: str) -> list[str]:
     """Lines of Table 1 in which a data set differs from the paper's counts.
 
-    Args:
-        interactions: what was loaded.
-        data_id: the column to compare with, e.g. ``"serenlens-books"``.
-
-    Returns:
-        One sentence a line; none where the paper's table is not installed.
+    One sentence each, for the column ``data_id``; none where the paper's
+    table is not installed.
     """
     try:
         paper = paper_table1()

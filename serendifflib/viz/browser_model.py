@@ -213,29 +213,17 @@ class Playground:
 
     def html(self) -> str:
         """The playground as HTML that needs nothing from elsewhere."""
-        return PAGE.format(
+        return file_text("playground.html").format(
             style=file_text("playground.css"),
             model=file_text("browser_model.js"),
             script=file_text("playground.js"),
             data=script_safe(self.asset()),
+            draws=TOLD,
         )
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         words = f"Playground with {len(self.model.catalogue.items)} items"
         return {"text/html": self.html(), "text/plain": words}
-
-
-PAGE = """<style>{style}</style>
-<div class="sd-play">
-<script type="application/json">{data}</script>
-<p class="sdp-fallback">Here a history can be edited and a trained model
-answers at once. It runs in your browser and needs JavaScript, but no kernel.
-</p>
-<svg class="sdp-plane" viewBox="-7 -4 112 111" role="img" hidden
-aria-label="A portrait."></svg>
-</div>
-<script>{model}</script>
-<script>{script}</script>"""
 
 
 def pack(values: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 // The playground: a reader edits a history, `serenDiff` (browser_model.js)
-// answers, and everything is drawn again. Titles come from data, so all of
-// it is set as text, never as markup.
+// answers, and everything is drawn again. The frame is playground.html; titles
+// come from data, so they are set as text, never as markup.
 (() => {
   const fill = (node, attributes, children) => {
     for (const [name, value] of Object.entries(attributes)) {
@@ -17,13 +17,17 @@
     return node;
   };
   const quoted = (title) => `“${title}”`;
-  const head = (words) => make("p", { class: "sdp-head" }, words);
   const BEST = 5;
 
   function start(root) {
     const asset = JSON.parse(root.querySelector("script").textContent);
     const model = window.serenDiff(asset);
-    const plane = root.querySelector("svg");
+    const find = (selector) => root.querySelector(selector);
+    const plane = find("svg");
+    const shelf = find("select");
+    const [status, list, onShelf, starts, best, sentence] = [
+      ".sdp-status", ".sdp-history", ".sdp-shelf", ".sdp-bar", ".sdp-five", ".sdp-why",
+    ].map(find);
     const draw = (tag, attributes = {}, ...children) =>
       fill(
         document.createElementNS(plane.namespaceURI, tag),
@@ -41,41 +45,30 @@
     let chosen = null; // the item that is explained
 
     // ----------------------------------------------------------- the frame
-    const status = make("p", { class: "sdp-status", role: "status" });
-    const list = make("ol", { class: "sdp-history" });
-    const shelf = make("select", {});
     asset.shelves.forEach(([name], n) => {
       shelf.append(make("option", { value: n }, name));
     });
-    const onShelf = make("div", {
-      class: "sdp-shelf",
-      role: "group",
-      "aria-label": "Items of the shelf; a pressed one is in the history",
-    });
-    const starts = make("p", { class: "sdp-bar" }, "Begin with ");
+    const showShelfOf = (item) => {
+      shelf.value = asset.shelves.findIndex(([one]) => one === shelfOf[item]);
+    };
     asset.starts.forEach(({ name, history: given }) => {
       starts.append(
         button(name, {}, () => {
           history = [...given];
-          shelf.value = asset.shelves.findIndex(
-            ([one]) => one === shelfOf[given[0]],
-          );
+          showShelfOf(given[0]);
           update(`History of ${history.length}.`);
         }),
       );
     });
-    const again = button("Draw again", {}, () => {
-      const length = asset.lots.shape[1];
-      lots = Array.from(
-        { length: asset.lots.shape[0] },
-        () => Array.from({ length }, Math.random),
+    find(".sdp-again").addEventListener("click", () => {
+      const [count, length] = asset.lots.shape;
+      lots = Array.from({ length: count }, () =>
+        Array.from({ length }, Math.random),
       );
       update("Drawn again.");
     });
-    const best = make("ol", { class: "sdp-five" });
-    const sentence = make("p", { class: "sdp-why" });
-    const compared = make("span", { role: "status" });
-    const compare = button("Compare with Python", {}, () => {
+    const [compare, compared] = find(".sdp-compare").children;
+    compare.addEventListener("click", () => {
       const worst = model.difference();
       compared.textContent =
         ` Positions, zone and scores of ${asset.starts.length} histories ` +
@@ -328,46 +321,10 @@
       // the page turns its leaves by arrow keys
       if (event.key.startsWith("Arrow")) event.stopPropagation();
     });
-    const legend = make("p", { class: "sdp-legend" });
-    for (const [sign, kind, words] of [
-      ["■", "first", "first item"],
-      ["●", "past", "history"],
-      ["◆", "best", "recommended"],
-      ["•", "draw", `${asset.lots.shape[0]} draws`],
-    ]) {
-      legend.append(
-        make("span", { class: `sdp-${kind}`, "aria-hidden": "true" }, sign),
-        ` ${words}, `,
-      );
-    }
-    legend.append("shaded: the zone.");
     drawCells();
-    plane.removeAttribute("hidden");
-    root.querySelector(".sdp-fallback").remove();
-    root.append(
-      starts,
-      make(
-        "div",
-        { class: "sdp-body" },
-        make(
-          "div",
-          { class: "sdp-edit" },
-          head("The history, oldest first"),
-          list,
-          make("label", { class: "sdp-head" }, "Shelf ", shelf),
-          onShelf,
-        ),
-        make("div", { class: "sdp-picture" }, plane, legend, again),
-      ),
-      head("Recommended, with scores"),
-      best,
-      sentence,
-      make("p", { class: "sdp-compare" }, compare, compared),
-      status,
-    );
-    shelf.value = asset.shelves.findIndex(
-      ([name]) => name === shelfOf[history[0]],
-    );
+    find(".sdp-fallback").remove();
+    find(".sdp-page").removeAttribute("hidden");
+    showShelfOf(history[0]);
     update("");
   }
 

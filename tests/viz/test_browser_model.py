@@ -149,10 +149,10 @@ def test_titles_and_names_stay_text(playground):
     page = replace(
         playground, model=model, shelves=shelves, starts={EVIL[1]: ["i00001"]}
     ).html()
-    parts = Parts()
+    parts, harmless = Parts(), Parts()
     parts.feed(page)
-    expected = ["style", "div", "script", "p", "svg", "script", "script"]
-    assert parts.tags == expected
+    harmless.feed(playground.html())
+    assert parts.tags == harmless.tags
     asset = json.loads(parts.data)
     assert asset["titles"][:3] == EVIL
     assert asset["shelves"][0][0] == EVIL[0]

@@ -161,14 +161,7 @@ def note(
 def mark_item(
     ax: Axes, point: np.ndarray, centre: np.ndarray, label: str | None
 ) -> None:
-    """An item on the plane, with an arrow from the middle of the history.
-
-    Args:
-        ax: what :func:`draw_plane` returned.
-        point: position of the item, [2].
-        centre: mean position of the history, [2].
-        label: its title, written above the plane.
-    """
+    """An item at ``point`` [2], an arrow from ``centre`` [2], its title."""
     ax.annotate(
         "",
         xy=tuple(point),

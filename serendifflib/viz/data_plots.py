@@ -72,10 +72,8 @@ def plot_timelines(
 ) -> Figure:
     """One line per user, one mark per row, by what kind of row it is.
 
-    Args:
-        kinds: per user the kinds of the rows in time order, out of
-            :data:`KINDS`.
-        names: what to write beside each line.
+    ``kinds`` are those of each user's rows in time order, out of
+    :data:`KINDS`; ``names`` stand beside the lines.
     """
     figure, ((ax,),) = new_figure(7.2, 0.8 + 0.42 * len(kinds))
     longest = max(len(row) for row in kinds)
@@ -114,14 +112,10 @@ def plot_law(
 ) -> Axes:
     """What the law of the label says about every item for one user.
 
-    Args:
-        radius: distance of each item from the user's taste, [M].
-        scores: log-probability of being the label, [M].
-        is_bridge: items of the hidden bridge genre, bool, [M].
-        label: place of the item that was drawn.
-        reach: the user's usual radius.
-        stretch: how far beyond it the law puts its summit.
-        ax: where to draw; None makes a figure.
+    ``radius`` is each item's distance from the user's taste, ``scores`` the
+    log-probability of being the label, ``is_bridge`` bool, all [M]; ``label``
+    is the place of the item that was drawn. The law puts its summit
+    ``stretch`` beyond the user's usual radius, ``reach``.
     """
     if ax is None:
         ax = new_figure(5.0, 4.0)[1][0, 0]
@@ -265,12 +259,8 @@ def plot_histograms(
 ) -> Figure:
     """Distributions, outlined, one panel beside the other.
 
-    Args:
-        panels: title of each panel -> name of each group -> values; all
-            panels have the same groups.
-        xlabel: of all panels.
-        bins: of each panel, over its own range.
-        mark_zero: draw a line at zero.
+    ``panels`` maps a title to named groups of values, the same in all panels;
+    each panel has ``bins`` over its own range.
     """
     width = 6.2 if len(panels) == 1 else 7.2
     figure, axes = new_figure(width, 3.2, columns=len(panels))
@@ -298,12 +288,7 @@ def plot_histograms(
 def plot_similarity(
     grids: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> Figure:
-    """Mean cosines between groups of items, one square per treatment.
-
-    Args:
-        grids: title -> [G, G], cosines in [-1, 1].
-        labels: names of the G groups.
-    """
+    """Mean cosines of G groups of items, [G, G], a square per treatment."""
     figure, axes = new_figure(7.4, 4.6, columns=len(grids))
     scale = {"cmap": "RdBu_r", "vmin": -0.6, "vmax": 0.6}
     for ax, (title, grid) in zip(axes[0], grids.items(), strict=True):
@@ -393,11 +378,7 @@ def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
 
 
 def plot_pipeline(steps: Sequence[tuple[str, str, str]]) -> Figure:
-    """Boxes from left to right with arrows between them.
-
-    Args:
-        steps: name, what it is, and where the book treats it, per box.
-    """
+    """Boxes joined by arrows: name, what it is, where the book treats it."""
     figure, ((ax,),) = new_figure(7.4, 1.9)
     box = {"facecolor": "white", "edgecolor": EXPECTED, "lw": 2}
     arrow = {"arrowstyle": "->", "color": MUTED, "lw": 1.4}

@@ -1,6 +1,5 @@
 """Pictures of noise, of the network and of the way back.
 
-All functions take arrays that were computed elsewhere and return a figure.
 Shapes: d vector width, L portrait side, T steps. On every grid expectedness
 runs to the right and relevance upwards.
 """
@@ -50,15 +49,11 @@ def show_cells(
     cells: Mapping[tuple[int, int], str] | None = None,
     **options,
 ) -> None:
-    """Draw a grid of cells on ``ax``.
+    """Draw a grid of cells, or of colours [L, L, 3], rows = relevance.
 
-    Args:
-        ax: where to draw.
-        values: [L, L] or colours [L, L, 3], rows = relevance.
-        title: above the grid.
-        top: value of the darkest colour; None takes the largest.
-        cells: (expectedness, relevance) of cells to outline -> colour.
-        **options: further arguments of ``imshow``.
+    ``top`` is the value of the darkest colour, the largest if None; ``cells``
+    maps (expectedness, relevance) of cells to the colour of their outline;
+    ``options`` are those of ``imshow``.
     """
     if values.ndim == 2:
         options = {"cmap": ZONE, "vmin": 0.0, "vmax": top} | options
@@ -121,14 +116,10 @@ def plot_state(
     estimate: torch.Tensor | None = None,
     cells: Mapping[tuple[int, int], str] | None = None,
 ) -> Figure:
-    """One portrait as colours and as lengths: a frame of a slider.
+    """One portrait [d, L, L] as colours and as lengths: a frame of a slider.
 
-    Args:
-        state: [d, L, L].
-        title: above all panels.
-        estimate: what a network makes of it, [d, L, L]; a third panel with
-            colours of its own.
-        cells: cells to outline, see :func:`show_cells`.
+    ``estimate``, what a network makes of it, gets a panel with colours of its
+    own; for ``cells`` see :func:`show_cells`.
     """
     panels = [
         ("three channels", as_picture(state), None),
@@ -180,11 +171,8 @@ def plot_curves(
 ) -> Axes:
     """Lines in the house colours, told apart by dashes as well.
 
-    Args:
-        x: places, [K].
-        curves: name -> values [K].
-        ax: where to draw; None makes a figure.
-        **labels: arguments of ``ax.set``.
+    ``curves`` maps a name to values at ``x``, [K]; ``labels`` are arguments of
+    ``ax.set``.
     """
     if ax is None:
         ax = _panels(1, 1, 6, 3.2)[1][0, 0]
@@ -207,10 +195,8 @@ def plot_unet(
 ) -> Figure:
     """The U of a U-Net: one box per stage, as high as its side is long.
 
-    Args:
-        stages: name, channels and side of each stage in the order of the
-            computation; the way up mirrors the way down.
-        bottleneck: how many stages in the middle have no partner.
+    ``stages`` are name, channels and side in the order of the computation, of
+    which ``bottleneck`` in the middle have no partner on the way up.
     """
     fig, ((ax,),) = _panels(1, 1, 9, 4)
     last = len(stages) - 1
@@ -247,11 +233,8 @@ def plot_maps(
 ) -> Figure:
     """Grids of numbers beside each other with one scale of colours.
 
-    Args:
-        maps: title -> [L, L], first axis expectedness, second relevance.
-        top: value of the darkest colour; None takes the largest of all.
-        cells: cells to outline, see :func:`show_cells`.
-        label: of the colour bar.
+    ``maps`` has grids [L, L] by title, first axis expectedness; for ``top``
+    (here of all grids) and ``cells`` see :func:`show_cells`.
     """
     if top is None:
         top = max(float(np.max(values)) for values in maps.values())

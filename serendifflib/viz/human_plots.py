@@ -28,9 +28,7 @@ from serendifflib.viz.data_plots import heat_map
 def plot_shares(table: pd.DataFrame) -> Figure:
     """Share of surprised people by two answers: as a map and as lines.
 
-    Args:
-        table: ``relevance``, ``unexpectedness``, ``n``, ``value``, ``low``,
-            ``high`` (:func:`~serendifflib.experiments.premise.shares`).
+    ``table`` is that of :func:`~serendifflib.experiments.premise.shares`.
     """
     figure, ((left, right),) = new_figure(7.2, 3.7, columns=2)
     values = table.pivot(
@@ -105,10 +103,7 @@ def plot_reader(
 ) -> Axes:
     """One reader's books in order, with what somebody said about each.
 
-    Args:
-        familiar: a score per book.
-        surprising: 1, 0 or None (nobody said).
-        ylabel: of the score.
+    ``familiar`` is a score per book, ``surprising`` 1, 0 or None (not judged).
     """
     ax = new_figure(7.2, 3.0)[1][0, 0]
     said = {None: "not judged", 0: "not surprising", 1: "surprising"}

@@ -172,9 +172,8 @@ def _curve(
 def plot_bump(values: pd.DataFrame) -> Figure:
     """Places of the models under several protocols, joined by lines.
 
-    Args:
-        values: rows are models, columns protocols; higher is better. Models
-            that a protocol lacks are left out.
+    Rows of ``values`` are models, columns protocols; higher is better. Models
+    that a protocol lacks are left out.
     """
     whole = values.dropna()
     if whole.empty:

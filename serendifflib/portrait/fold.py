@@ -6,12 +6,13 @@ Letters: M examples, n history length, N items, R rows, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from serendifflib.data.interactions import Interactions
@@ -45,6 +46,7 @@ class FoldData:
             they are no candidates and no targets.
         train, valid, test: the examples.
         train_items: items that occur in training rows, int64, sorted.
+        allowed: rows whose texts may enter item vectors, bool, [R].
         dropped: examples of each part that were left out because their
             target is a missing item.
         store: portrait spaces that models of this fold share.
@@ -59,6 +61,7 @@ class FoldData:
     valid: Examples
     test: Examples
     train_items: np.ndarray
+    allowed: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     dropped: Mapping[str, int] = field(default_factory=dict)
     store: dict = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -112,26 +115,6 @@ class FoldData:
         return list(self.training_items.values())
 
 
-@dataclass(frozen=True)
-class FoldPlan:
-    """A fold before any text is encoded: who is asked what, with which texts.
-
-    Attributes:
-        kind, missing_items, dropped: as in :class:`FoldData`.
-        parts: the examples of ``train``, ``valid`` and ``test`` whose target
-            has an allowed text.
-        allowed: rows whose texts may enter item vectors, bool, [R].
-        training_rows: rows that models may count, int64.
-    """
-
-    kind: str
-    parts: dict[str, Examples]
-    dropped: dict[str, int]
-    allowed: np.ndarray
-    missing_items: np.ndarray
-    training_rows: np.ndarray
-
-
 def plan_fold(
     interactions: Interactions,
     split: Split,
@@ -141,8 +124,10 @@ def plan_fold(
     max_history: int = 100,
     train_per_user: int = 20,
     seed: int = 0,
-) -> FoldPlan:
-    """Choose examples and texts of a fold; takes no time.
+) -> FoldData:
+    """A fold before any text is encoded; takes no time.
+
+    Its item vectors are empty.
 
     Args:
         interactions: the data.
@@ -170,11 +155,20 @@ def plan_fold(
     check_choice("kind", kind, KINDS)
     check_choice("reviews", reviews, REVIEWS)
     rows = training_rows_of(interactions, split)
-    per_user = None if kind == "serendipity" else train_per_user
-    options = {"max_history": max_history, "per_user": per_user, "seed": seed}
-    parts = _parts(interactions, split, kind, options)
-    in_time = np.isin(parts["train"].rows, rows)
-    parts["train"] = parts["train"].subset(in_time)
+    past: dict = {"max_history": max_history}
+    parts = {
+        "valid": make_examples(interactions, split.valid_users, kind, **past),
+        "test": make_examples(interactions, split.test_users, kind, **past),
+    }
+    trained = kind
+    if kind == "next-item":
+        trained, past["per_user"], past["seed"] = (
+            "all-next",
+            train_per_user,
+            seed,
+        )
+    train = make_examples(interactions, split.train_users, trained, **past)
+    parts["train"] = train.subset(np.isin(train.rows, rows))
     held_out = np.concatenate([parts["valid"].rows, parts["test"].rows])
     allowed = allowed_reviews(interactions, held_out, reviews)
     _check_texts(interactions, allowed)
@@ -184,60 +178,37 @@ def plan_fold(
         part: one.subset(~np.isin(one.targets.numpy(), missing))
         for part, one in parts.items()
     }
-    dropped = {part: len(one) - len(kept[part]) for part, one in parts.items()}
-    plan = FoldPlan(kind, kept, dropped, allowed, missing, rows)
-    _check_parts(interactions, split, plan)
-    return plan
-
-
-def _parts(
-    interactions: Interactions, split: Split, kind: str, options: dict
-) -> dict[str, Examples]:
-    """The examples of all parts; ``options`` are those of training."""
-    parts = {
-        part: make_examples(
-            interactions, users, kind, max_history=options["max_history"]
-        )
-        for part, users in (
-            ("valid", split.valid_users), ("test", split.test_users),
-        )
-    }  # fmt: skip
-    trained = kind if kind == "serendipity" else "all-next"
-    users = split.train_users
-    parts["train"] = make_examples(interactions, users, trained, **options)
-    return parts
-
-
-def _check_parts(
-    interactions: Interactions, split: Split, plan: FoldPlan
-) -> None:
-    """Refuse a fold without a target to train or test on, and say why."""
-    asked = {"train": split.train_users}
-    if len(split.test_users):
-        asked["test"] = split.test_users
-    for part, users in asked.items():
-        if not len(plan.parts[part]):
-            why = _why_nothing(
-                interactions, users, plan.kind, plan.dropped[part]
-            )
+    plan = FoldData(
+        interactions=interactions,
+        split=split,
+        kind=kind,
+        raw_vectors=torch.zeros(0, 0),
+        missing_items=missing,
+        train_items=np.unique(interactions.item_index[rows]),
+        allowed=allowed,
+        dropped={part: len(parts[part]) - len(kept[part]) for part in kept},
+        **kept,
+    )
+    for part in ("train", "test") if len(split.test_users) else ("train",):
+        if not len(kept[part]):
             raise DataError(
-                f"{interactions.name}, {split.name}: no {plan.kind} target in "
-                f"its {part} users: {why}"
+                f"{interactions.name}, {split.name}: no {kind} target in its "
+                f"{part} users: {_why_nothing(plan, part)}"
             )
+    return plan
 
 
 def _check_texts(interactions: Interactions, allowed: np.ndarray) -> None:
     """Refuse data of whose items nothing is known, and say why."""
     texts = interactions.frame["review"].to_numpy(dtype=object)
     if not allowed.any():
-        there = int((texts != "").sum())
         why = "no row has one"
-        if there:
+        if there := int((texts != "").sum()):
             why = (
                 f"all {there:,} rows that have one are labelled or held out, "
                 "and such a review stays out of its item's vector"
+                f"{_advice(interactions)}"
             )
-            why += _advice(interactions)
         raise DataError(
             f"{interactions.name}: no review may be used for item vectors, "
             f"so no item gets one: {why}"
@@ -249,30 +220,27 @@ def _check_texts(interactions: Interactions, allowed: np.ndarray) -> None:
         )
 
 
-def _why_nothing(
-    interactions: Interactions, users: np.ndarray, kind: str, dropped: int
-) -> str:
-    """Why users give no example: no label, no history, or no text."""
-    if dropped:
-        advice = _advice(interactions)
+def _why_nothing(plan: FoldData, part: str) -> str:
+    """Why a part has no example: no label, no history, or no text."""
+    data = plan.interactions
+    if dropped := plan.dropped[part]:
         return (
             f"{dropped:,} left out because their item has no other review"
-            f"{advice}"
+            f"{_advice(data)}"
         )
-    rows = np.isin(interactions.user_index, users)
-    what = "rows"
-    if kind == "serendipity":
-        rows &= interactions.frame["label"].to_numpy() == 1
-        what = "labels"
+    rows = np.isin(data.user_index, getattr(plan.split, f"{part}_users"))
+    what, rated = "rows", ", or a rating of 4 or more"
+    if plan.kind == "serendipity":
+        rows &= data.frame["label"].to_numpy() == 1
+        what, rated = "labels", ""
     if not rows.any():
         return f"they have no {what}"
     none = f"none of their {int(rows.sum()):,} {what} has a history"
-    times = interactions.frame["timestamp"].to_numpy()
-    firsts = interactions.row_start[interactions.user_index]
+    times = data.frame["timestamp"].to_numpy()
+    firsts = data.row_start[data.user_index]
     later = np.arange(len(rows)) > firsts
     if (later & (times == times[firsts]))[rows].any():
         return f"{none}, because the user's rows all have the same time"
-    rated = ", or a rating of 4 or more" if kind == "next-item" else ""
     return f"{none}, a row of the same user at an earlier time{rated}"
 
 
@@ -311,23 +279,14 @@ def prepare_fold(
         interactions.frame["review"].to_numpy(dtype=object)
     )
     chosen: Encoder = encoder or default_encoder(progress=progress)
-    vectors, _ = mean_vectors(
+    vectors = mean_vectors(
         chosen.encode(list(texts)),
         text_index.astype(np.int64),
         interactions.item_index,
         plan.allowed,
         interactions.n_items,
     )
-    return FoldData(
-        interactions=interactions,
-        split=split,
-        kind=plan.kind,
-        raw_vectors=vectors,
-        missing_items=plan.missing_items,
-        **plan.parts,
-        train_items=np.unique(interactions.item_index[plan.training_rows]),
-        dropped=plan.dropped,
-    )
+    return replace(plan, raw_vectors=vectors)
 
 
 def whole_fold(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from serendifflib.errors import check_choice
 from serendifflib.portrait.encoding import unit_rows
 
+NOISE = 1e-5  # of a vector's length: what rounding in float32 may leave
 SHARP = 0.05  # temperature of a membership, in cosines
 ITEMS_PER_PROTOTYPE = 8
 TREE_ITEMS = 4_000  # Ward's tree needs the square of this in memory
@@ -26,7 +27,7 @@ def mean_vectors(
     item_index: np.ndarray,
     allowed: np.ndarray,
     n_items: int,
-) -> tuple[Tensor, np.ndarray]:
+) -> Tensor:
     """Item vector = unit-length mean over the item's allowed reviews.
 
     Args:
@@ -37,8 +38,7 @@ def mean_vectors(
         n_items: N.
 
     Returns:
-        item vectors [N + 1, d], and the numbers of the items without any
-        allowed review (their rows are zero, as that of padding).
+        [N + 1, d]; padding, and items without an allowed review, are zero.
     """
     rows, columns = item_index[allowed], text_index[allowed]
     weights = scipy.sparse.csr_array(
@@ -46,13 +46,7 @@ def mean_vectors(
         shape=(n_items + 1, len(text_vectors)),
     )
     vectors = unit_rows(np.asarray(weights @ text_vectors, dtype=np.float32))
-    present = np.zeros(n_items + 1, dtype=bool)
-    present[rows] = True
-    missing = np.flatnonzero(~present[1:]) + 1
-    return torch.from_numpy(vectors), missing
-
-
-NOISE = 1e-5  # of a vector's length: what rounding in float32 may leave
+    return torch.from_numpy(vectors)
 
 
 @dataclass(frozen=True)

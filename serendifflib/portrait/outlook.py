@@ -24,8 +24,7 @@ def outlook(data: Interactions) -> tuple[list[tuple[str, str]], str]:
         make_examples(data, np.arange(data.n_users), "serendipity")
     )
     try:
-        plan = plan_fold(data, whole_split(data))
-        allowed, reason = plan.allowed, ""
+        allowed, reason = plan_fold(data, whole_split(data)).allowed, ""
     except DataError as error:
         allowed = allowed_reviews(data, np.zeros(0, int), "unlabelled")
         reason = str(error)

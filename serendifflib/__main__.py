@@ -234,7 +234,7 @@ def _data_fetch(options) -> None:
 
 def _data_check(options) -> None:
     from serendifflib.data.sources import check
-    from serendifflib.portrait.outlook import outlook
+    from serendifflib.portrait.fold import outlook
 
     report, data = check(options.id, **_file_options(options))
     reason = ""

@@ -8,6 +8,7 @@ file), so that a message can show them.
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -46,6 +47,7 @@ STRANGERS = {
     b"7z\xbc\xaf": "a 7z archive",
     b"%PDF": "a PDF",
     b"\x89PNG": "a PNG picture",
+    b"[": "one JSON list, which jq -c '.[]' turns into JSON lines",
 }
 SEPARATORS = ",\t;|"
 DAMAGE = (
@@ -113,29 +115,23 @@ def open_table(path: Path | str) -> Table:
             raise DataError(f"{path}: the file is empty")
         if start.startswith(b"PAR1"):
             return _parquet(path)
+        start = start.removeprefix(codecs.BOM_UTF8).lstrip()
         for magic, name in STRANGERS.items():
             if start.startswith(magic):
                 raise DataError(
                     f"{path}: is {name}; save it as CSV, JSON lines or Parquet"
                 )
-
-        def text() -> _Text:
-            return _Text(opened(), encoding="utf-8-sig", newline="")
-
-        first = start.decode("utf-8-sig", "replace").lstrip()[:1]
-        if first == "[":
-            raise DataError(
-                f"{path}: is one JSON list; write one object a line, e.g. "
-                f"with jq -c '.[]'"
-            )
-        if first == "{":
-            return _json_lines(path, text)
         if b"::" in start.partition(b"\n")[0]:
             raise DataError(
                 f"{path}: fields are separated by '::' as in MovieLens 1M; "
                 "name its folder, which holds the titles too"
             )
-        return _separated(path, text)
+
+        def text() -> _Text:
+            return _Text(opened(), encoding="utf-8-sig", newline="")
+
+        kind = _json_lines if start.startswith(b"{") else _separated
+        return kind(path, text)
 
 
 @contextlib.contextmanager
@@ -212,15 +208,12 @@ def _not_utf8(path: Path) -> DataError:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                if error.reason == "unexpected end of data":
-                    return DataError(
-                        f"{path}: the last character is cut short (byte "
-                        f"{offset + len(line)}); the file may be incomplete"
-                    )
+                where, byte = offset + error.start, line[error.start]
+                cut = error.reason == "unexpected end of data"
                 return DataError(
-                    f"{path}: line {number} is not UTF-8 (byte "
-                    f"{offset + error.start} of the file is "
-                    f"0x{line[error.start]:02x}); save the file as UTF-8"
+                    f"{path}: line {number} is not UTF-8 (byte {where} of the "
+                    f"file is 0x{byte:02x})"
+                    + ("; it is cut short" if cut else "; save it as UTF-8")
                 )
             offset += len(line)
     return DataError(f"{path}: is not UTF-8; save the file as UTF-8")
@@ -261,17 +254,14 @@ def _fields(
 ) -> list[str]:
     """Fields of the first row that is not blank."""
     with text() as stream, _parsing(path):
-        try:
-            row = pd.read_csv(
-                stream,
-                sep=separator,
-                header=None,
-                nrows=1,
-                dtype=object,
-                na_filter=False,
-            )
-        except pd.errors.EmptyDataError as error:
-            raise DataError(f"{path}: the file holds no header row") from error
+        row = pd.read_csv(
+            stream,
+            sep=separator,
+            header=None,
+            nrows=1,
+            dtype=object,
+            na_filter=False,
+        )
     return [str(field).strip() for field in row.iloc[0]]
 
 
@@ -283,25 +273,21 @@ def _parsing(path: Path) -> Iterator[None]:
             # pandas only warns where it cuts fields off the first rows.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{path}: the file holds no header row") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise _parser_error(path, error) from error
-
-
-def _parser_error(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())
-    if found := re.search(r"EOF inside string starting at row (\d+)", reason):
-        return DataError(
-            f"{path}: row {found.group(1)} opens a quote that never closes; "
-            "the file may be cut short"
-        )
-    found = re.search(r"Expected (\d+) fields in line (\d+)", reason)
-    if found or isinstance(error, pd.errors.ParserWarning):
-        place = f"line {found.group(2)}" if found else "row 1"
-        return DataError(
-            f"{path}: {place} has more fields than the header; put quotes "
-            "around text that holds commas"
-        )
-    return DataError(f"{path}: cannot be read as CSV: {reason}")
+        said = " ".join(str(error).split())
+        reason = f"cannot be read as CSV: {said}"
+        if found := re.search(r"EOF inside string starting at row \d+", said):
+            row = found[0].split()[-1]
+            reason = (
+                f"row {row} opens a quote that never closes; it is cut short"
+            )
+        found = re.search(r"Expected \d+ fields in (line \d+)", said)
+        if found or isinstance(error, pd.errors.ParserWarning):
+            place = found[1] if found else "row 1"
+            reason = f"{place} has more fields than the header; quote them"
+        raise DataError(f"{path}: {reason}") from error
 
 
 # ---------------------------------------------------------------- JSON lines
@@ -315,14 +301,9 @@ def _json_lines(path: Path, text: Callable[[], _Text]) -> Table:
 
     def parts(columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         with text() as stream:
-            yield from in_parts(
-                (
-                    [one.get(column) for column in columns]
-                    for one in _objects(path, stream)
-                ),
-                columns,
-                rows,
-            )
+            found = _objects(path, stream)
+            records = ([one.get(name) for name in columns] for one in found)
+            yield from in_parts(records, columns, rows)
 
     return Table(path, header, parts)
 
@@ -333,15 +314,13 @@ def _objects(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             continue
         try:
             one = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            hint = "; it may be cut short"
-            if "'" in line[:3]:
-                hint = ": single quotes; it is a Python dict, not JSON"
-            raise DataError(
-                f"{path}: line {number} is no JSON object{hint}"
-            ) from error
+        except (ValueError, RecursionError):
+            one = None
         if not isinstance(one, dict):
-            raise DataError(f"{path}: line {number} is no JSON object")
+            hint = "it may be cut short"
+            if "'" in line[:3]:
+                hint = "single quotes make it a Python dict"
+            raise DataError(f"{path}: line {number} is no JSON object; {hint}")
         yield one
 
 
@@ -401,7 +380,5 @@ def read_columns(path: Path | str, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         DataError: the file cannot be read, or a column is not there.
     """
-    parts = list(open_table(path).parts(columns))
-    if not parts:
-        return pd.DataFrame(columns=list(columns), dtype=object)
-    return pd.concat(parts)
+    empty = pd.DataFrame(columns=list(columns), dtype=object)
+    return pd.concat([*open_table(path).parts(columns)] or [empty])

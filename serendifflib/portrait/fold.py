@@ -316,3 +316,34 @@ def allowed_reviews(
     if reviews == "unlabelled":
         allowed &= interactions.frame["label"].to_numpy() != 1
     return allowed
+
+
+def outlook(data: Interactions) -> tuple[list[tuple[str, str]], str]:
+    """Findings (what, found) about a fit, and why it is impossible, or ""."""
+    frame, users = data.frame, np.arange(data.n_users)
+    labels = int((frame["label"] == 1).sum())
+    asked = len(make_examples(data, users, "serendipity"))
+    try:
+        allowed, reason = plan_fold(data, whole_split(data)).allowed, ""
+    except DataError as error:
+        allowed = allowed_reviews(data, users[:0], "unlabelled")
+        reason = str(error)
+    unknown = data.n_items - len(np.unique(data.item_index[allowed]))
+    rated, ratings = frame["rating"].dropna(), "none"
+    if len(rated):
+        unrated = f"{len(frame) - len(rated):,} without"
+        ratings = f"{rated.min():g} to {rated.max():g}, {unrated}"
+    found = [
+        ("times", data.span),
+        ("ratings", ratings),
+        ("share of label 1", f"{labels / len(frame):.2%}"),
+        ("labels with a history", f"{asked:,} of {labels:,}"),
+        ("items without a vector", f"{unknown:,} of {data.n_items:,}"),
+        ("longest history", f"{np.diff(data.row_start).max():,} items"),
+    ]
+    if not reason:
+        texts = pd.unique(frame["review"].to_numpy(dtype=object))
+        minutes = default_encoder().seconds_for(list(texts)) / 60
+        what = f"{len(texts):,} texts, about {minutes:.1f} min"
+        found.append(("time to encode here", what))
+    return found, reason

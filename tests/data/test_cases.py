@@ -11,7 +11,7 @@ from given_cases import given
 from serendifflib.data.layouts import read_file, read_frame
 from serendifflib.data.sources import load_dataset
 from serendifflib.errors import DataError
-from serendifflib.portrait.outlook import outlook
+from serendifflib.portrait.fold import outlook
 
 
 def rows(**columns):

@@ -20,35 +20,30 @@ of an item is the share of the catalogue that is more *expected* than it::
                   (n_ij + mu b_i) / (n_j + mu),    mu = 1,
 
 where n_ij other users have i and j, n_j is the sum of n_ij over i, and b_i
-is the share of i among all rows, each count raised by one. This is the
-expectedness of Eq. 7 and 14 of the paper, counted in the ordinary rows of
-all *other* users of this world: the law judges by what can be seen, so that
-a portrait, which counts in the rows of its training users, sees nearly the
-same. With the pair's vector ``e_k = 3 e(a_k) + e(b_k)``::
+is the share of i among all rows, each count raised by one: the expectedness
+of Eq. 7 and 14 in the ordinary rows of all *other* users. So the law judges
+by what can be seen, and a portrait, which counts in the rows of its training
+users, sees nearly the same. With the pair's vector ``e_k = 3 e(a_k) +
+e(b_k)``::
 
     s_k(i | u) = content cos(z_i, e_k)
                  - zone (place(i, u) - reach_k)^2 / (2 width^2)
     p(i | u)   = 1/K sum_k exp s_k(i | u) / sum_j exp s_k(j | u).
 
-Place and content belong together: the theme of one bridge at the place of
-another (a *hybrid*) is improbable, and hybrids make up most of the items
-that share a theme with a bridge, for its items lie at all places. A score
-that adds a term for content and a term for place must rank them as high as
-the labels. With ``zone = content = 0`` every item is equally likely.
+The theme of one bridge at the place of another (a *hybrid*) is improbable,
+and most items that share a theme with a bridge are hybrids. A score that adds
+a term for content and a term for place must rank them as high as the labels.
 
-**What people say** (:class:`HumanLaw`). No bridge, no reach: the log-odds
-rise with relevance r, which is cos(z_i, p_u), and with unexpectedness x,
-which is the place above, both as ranks in the catalogue scaled to mean 0 and
-deviation 1::
+**What people say** (:class:`HumanLaw`). The log-odds rise with relevance r,
+which is cos(z_i, p_u), and unexpectedness x, which is the place above, both
+as ranks in the catalogue scaled to mean 0 and deviation 1::
 
     logit(i | u) = zone (1.63 r + 0.86 x + 0.23 r x).
 
-The three weights belong to 11,383 people, who said of one recommendation
-each how relevant, how unexpected and how pleasant a surprise it was: the
-logistic regression on their standardised answers (Taobao, see
-:func:`serendifflib.data.human.read_taobao`). With ``zone = 1`` the odds of two
-items have the ratio that people gave them. Only the weights are people's:
-what they call relevant or unexpected is a perception, r and x are computed.
+The weights are the logistic regression of a pleasant surprise on the
+standardised answers of 11,383 people
+(:func:`serendifflib.data.human.read_taobao`). Only they are people's, who
+answered by perception; r and x are computed.
 """
 
 from __future__ import annotations

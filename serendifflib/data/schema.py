@@ -183,27 +183,22 @@ def shown(value: object) -> str:
 
 def _is_missing(values: pd.Series) -> np.ndarray:
     """Which values say nothing, bool, [R]."""
-    return np.array(
-        [
-            value is None or value is pd.NA or value != value
-            or str(value).strip().lower() in MISSING
-            for value in values
-        ],
-        dtype=bool,
-    )  # fmt: skip
+    words = values.astype(str).str.strip().str.lower()
+    return (values.isna() | words.isin(MISSING)).to_numpy()
 
 
 def _ids(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
     """Ids as text without surrounding spaces, object, [R]."""
     codes, distinct = pd.factorize(values.astype(object))
     texts = np.array([plain_id(value) for value in distinct], dtype=object)
-    for problem, is_bad in (
-        ("is not an id", lambda text: text.lower() in ("", "nan", "<na>")),
-        ("holds a character that is no text", _BROKEN.search),
-    ):
-        bad = np.array([bool(is_bad(text)) for text in texts], dtype=bool)
+    empty = [text.lower() in ("", "nan", "<na>") for text in texts]
+    broken = [bool(_BROKEN.search(text)) for text in texts]
+    for bad, problem in (
         # factorize gives -1 to what is missing: the last place
-        rows = np.append(bad, problem == "is not an id")[codes]
+        ([*empty, True], "is not an id"),
+        ([*broken, False], "holds a character that is no text"),
+    ):
+        rows = np.array(bad)[codes]
         if rows.any():
             raise row_error(where, values, rows, problem)
     given = zip(distinct, texts, strict=True)
@@ -217,13 +212,10 @@ _BROKEN = re.compile(f"[\x00\ud800-\udfff{NO_TEXT}]")
 
 def _reviews(values: pd.Series) -> np.ndarray:
     """Reviews as text, object, [R]; a missing or blank one is empty."""
-    texts = []
-    for value, missing in zip(values, values.isna(), strict=True):
-        text = "" if missing else str(value)
-        if not text.isascii() or "\x00" in text:
-            text = _BROKEN.sub(NO_TEXT, text)
-        texts.append(text if text.strip() else "")
-    return np.array(texts, dtype=object)
+    texts = [
+        "" if pd.isna(v) else _BROKEN.sub(NO_TEXT, str(v)) for v in values
+    ]
+    return np.array([t if t.strip() else "" for t in texts], dtype=object)
 
 
 def read_numbers(

@@ -1,16 +1,14 @@
 """The simulated world: reviews that read like reviews, and a known truth.
 
-The items, the users and their ordinary rows are drawn in
-:mod:`serendifflib.data.population`, the words and ratings in
-:mod:`serendifflib.data.reviews`; here are the labels. Their laws are written
-out in :mod:`serendifflib.data.law`.
+:mod:`serendifflib.data.population` draws items, users and ordinary rows,
+:mod:`serendifflib.data.reviews` words and ratings; here are the labels, by
+the laws of :mod:`serendifflib.data.law`.
 
 The label stands at a uniform position in the last 40% of the sequence; the
-rows after it are ordinary. ``LAWS`` holds the presets as data; their dials
-were set with the oracle alone (hit ratio at 10 among 1,000 candidates about
-0.6 for strong and forked, 0.3 for weak), before any model was trained on
-them; ``human`` has the weights that people gave. In the null worlds zone,
-content and popularity are 0: the label is uniform.
+rows after it are ordinary. The dials of ``LAWS`` were set with the oracle
+alone (hit ratio at 10 among 1,000 candidates about 0.6 for strong and forked,
+0.3 for weak), before any model was trained on them; ``human`` has the weights
+that people gave. In the null worlds the label is uniform.
 
 ``World.like`` matches the sizes of Table 1. There some users have a second
 label: its history holds the rows before it, the first label included. The
@@ -124,11 +122,9 @@ class World(Population):
             seed=seed,
             sizes=sizes,
         )
-        if name is None:
-            suffix = "" if preset == "strong" else f"-{preset}"
-            count = "" if bridges is None else f"-{bridges}"
-            name = f"synthetic{suffix}{count}"
-        self.name = name
+        suffix = "" if preset == "strong" else f"-{preset}"
+        count = "" if bridges is None else f"-{bridges}"
+        self.name = name or f"synthetic{suffix}{count}"
         self._draw_labels(stream(seed, 5))
 
     @classmethod
@@ -191,16 +187,6 @@ class World(Population):
         content = match / np.sqrt(NORM * 2.0)
         zone = -(off * off) / (2 * law.width * law.width)
         return np.round(law.zone * zone + law.content * content, 9)
-
-    def _weights(
-        self, user: int, items: np.ndarray, popularity: np.ndarray
-    ) -> np.ndarray:
-        """Weight of every item as the label, up to a factor, float64 [N]."""
-        if not isinstance(self.law, Law):
-            scores = self._item_logits(user, items)
-            return np.exp(scores - scores.max())
-        logits = self._class_logits(user, items)
-        return np.exp(logits - logits.max())[self._class_of] * popularity
 
     def _item_logits(self, user: int, history: np.ndarray) -> np.ndarray:
         """Log-weight of every item under a law with places, [N]."""
@@ -266,14 +252,19 @@ class World(Population):
         tail = np.flatnonzero(
             np.arange(len(self.row_item)) > last[self.row_user]
         )
-        popularity = np.exp(self._pop_logit)
-        n_drawn = 0
+        popularity, n_drawn = np.exp(self._pop_logit), 0
         for turn in (is_first, ~is_first):
             rows = self.label_row[turn]
             rows = rows[shuffled(rng, len(rows))]
             for row, u in zip(rows, rng.random(len(rows)), strict=True):
                 history = self.before(row)
-                weight = self._weights(self.row_user[row], history, popularity)
+                if isinstance(self.law, Law):
+                    logits = self._class_logits(self.row_user[row], history)
+                    weight = np.exp(logits - logits.max())[self._class_of]
+                    weight = weight * popularity
+                else:
+                    logits = self._item_logits(self.row_user[row], history)
+                    weight = np.exp(logits - logits.max())
                 weight = np.rint(weight * WEIGHT_SCALE)
                 weight[history - 1] = 0
                 if limit is not None:

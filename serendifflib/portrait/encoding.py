@@ -121,13 +121,10 @@ class ReviewEncoder:
         Raises:
             CacheError: the cache folder cannot be written.
         """
-        if not len(texts):
-            return np.zeros((0, 384), dtype=np.float32)
         unique, inverse = np.unique(
             np.asarray(texts, dtype=object), return_inverse=True
         )
-        keys = np.stack([_digest(text) for text in unique])
-        vectors, found = self._read_cache(keys)
+        keys, vectors, found = self._read_cache(unique)
         missing = np.flatnonzero(~found)
         # longest first: batches of equal length, and memory fails early;
         # stable: after a kill the same batches and files go on
@@ -159,10 +156,7 @@ class ReviewEncoder:
     def seconds_for(self, texts: Sequence[str], sample: int = 32) -> float:
         """Estimate how long :meth:`encode` will take here, from a sample."""
         unique = np.unique(np.asarray(texts, dtype=object))
-        keys = [_digest(text) for text in unique]
-        if not keys:
-            return 0.0
-        left = unique[~self._read_cache(np.stack(keys))[1]]
+        left = unique[~self._read_cache(unique)[2]]
         if not len(left):
             return 0.0
         some = list(left[:: max(1, len(left) // sample)][:sample])
@@ -176,7 +170,12 @@ class ReviewEncoder:
         root = self.cache or cache_dir() / "vectors"
         return root / self.fingerprint[:16]
 
-    def _read_cache(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read_cache(
+        self, texts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keys [K, 32], vectors [K, 384], and which were found [K]."""
+        digests = [_digest(text) for text in texts]
+        keys = np.array(digests, dtype=np.uint8).reshape(-1, 32)
         vectors = np.zeros((len(keys), 384), dtype=np.float32)
         found = np.zeros(len(keys), dtype=bool)
         wanted = {key.tobytes(): row for row, key in enumerate(keys)}
@@ -187,7 +186,7 @@ class ReviewEncoder:
                 if place is not None:
                     vectors[place] = stored_vectors[row]
                     found[place] = True
-        return vectors, found
+        return keys, vectors, found
 
     def _write_cache(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         # the name is that of the texts, so two processes that encode the

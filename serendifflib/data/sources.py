@@ -1,4 +1,9 @@
-"""Data sets by id, file or table: how to load, convert and check them."""
+"""Data sets by id, file or table: find, fetch, load, convert, check them.
+
+Of the data sets of the world outside ``$SERENDIFF_DATA`` comes first, then
+earlier downloads in the cache, then the publisher. What has a published size
+and SHA-256 is compared with them every time it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,8 @@ import inspect
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,24 +23,75 @@ from typing import TypeVar
 import pandas as pd
 
 from serendifflib.data import grouplens, human, layouts, table1
+from serendifflib.data.download import download, unpack, verify
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.places import (
-    SOURCES,
-    Source,
-    fetch_source,
-    find_source,
-    readable,
-    source_path,
-    unpacked,
-)
 from serendifflib.data.schema import shown
-from serendifflib.errors import ConfigError, DataError, UnknownDatasetError
-from serendifflib.io import read_json, sha256_file
+from serendifflib.errors import (
+    ConfigError,
+    DataError,
+    DownloadError,
+    UnknownDatasetError,
+)
+from serendifflib.io import cache_dir, data_dir, read_json, sha256_file
 from serendifflib.profiles import Profile, current_profile
 
 T = TypeVar("T")
 LARGEST = 4 << 30  # bytes of an unpacked file of somebody's own archive
 WORLDS: dict[str, dict] = read_json(Path(__file__).with_name("worlds.json"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one data set of the world outside comes from.
+
+    Attributes:
+        id: the data id.
+        what: one line about it.
+        url: https address of one file.
+        env: name of the environment variable that replaces ``url``.
+        file: name of that file, ``.csv`` or ``.zip``.
+        places: where a copy may lie below ``$SERENDIFF_DATA``: the file, or
+            the folder with the unpacked ``members``.
+        limit: most bytes to download, and most that a member may unpack to.
+        size, sha256: of the file, where the publisher keeps them fixed.
+        members: files to take from the archive; in a folder their names may
+            lack the blanks.
+        member_sha256: checksums of the members, where they are fixed.
+        optional: files to take if they are there.
+        licence: what the publisher allows.
+        n_users: number of users that its publisher states.
+    """
+
+    id: str
+    what: str
+    url: str
+    env: str
+    file: str
+    places: Sequence[str]
+    limit: int
+    size: int | None = None
+    sha256: str | None = None
+    members: Sequence[str] = ()
+    member_sha256: Sequence[str] = ()
+    optional: Sequence[str] = ()
+    licence: str = ""
+    n_users: int | None = None
+
+    @property
+    def address(self) -> str:
+        """The address in use: the environment's, else the publisher's."""
+        return os.environ.get(self.env) or self.url
+
+    @property
+    def downloaded(self) -> Path:
+        """Where a download of the file lies, or would."""
+        return cache_dir() / "data" / self.file
+
+
+SOURCES = {
+    entry["id"]: Source(**entry)
+    for entry in read_json(Path(__file__).with_name("sources.json"))
+}
 
 
 def load_dataset(
@@ -145,7 +202,7 @@ def _movielens(path: Path, layout: object) -> Path | None:
             names = {Path(name).name for name in archive.namelist()}
         if release := grouplens.release_of(names):
             files = grouplens.RELEASES[release]
-            return unpacked(path, path.stem, files[:2], files[2:], LARGEST)
+            return _unpacked(path, path.stem, files[:2], files[2:], LARGEST)
     if layout is None:
         return None
     raise DataError(
@@ -158,7 +215,7 @@ def _movielens(path: Path, layout: object) -> Path | None:
 def load_source(source: Source, **options: object) -> Interactions:
     """Find or download a data set and read it; see :func:`load_dataset`."""
     read = _taking(options, source.id, _READERS[source.id])
-    return read(readable(source, fetch_source(source)), **options)
+    return read(_readable(source), **options)
 
 
 def load_survey(name: str) -> pd.DataFrame:
@@ -233,6 +290,79 @@ def user_path(name: str) -> Path:
     )
 
 
+def find_source(source: Source) -> Path | None:
+    """A copy that is here: a file, or a folder of the members; unverified."""
+    for place in source.places:
+        path = data_dir() / place
+        if path.is_file():
+            return path
+        if source.members and all(_member_files(source, path)):
+            return path
+    return source.downloaded if source.downloaded.is_file() else None
+
+
+def fetch_source(source: Source) -> Path:
+    """Path of a verified copy of a data set, downloaded if need be.
+
+    Raises:
+        DataError: the copy that is here differs from size or checksum.
+        DownloadError: there is none and it cannot be downloaded; the message
+            says where to put it by hand.
+    """
+    known = {"size": source.size, "sha256": source.sha256}
+    if (path := find_source(source)) is not None:
+        if path.is_file():
+            verify(path, **known)
+        return path
+    path, limit = source.downloaded, source.limit
+    try:
+        return download(source.address, path, limit=limit, **known)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error}. To do it by hand, get {source.url} elsewhere and put "
+            f"it at {path}, or set SERENDIFF_DATA to its folder"
+        ) from error
+
+
+def _readable(source: Source) -> Path:
+    """A verified CSV file, or the folder with the members of an archive."""
+    path = fetch_source(source)
+    if source.members and path.is_file():
+        members = source.members, source.optional
+        path = _unpacked(path, source.id, *members, source.limit)
+    if source.member_sha256:
+        files = _member_files(source, path)
+        for file, sha256 in zip(files, source.member_sha256, strict=True):
+            verify(file or path, sha256=sha256)
+    return path
+
+
+def _member_files(source: Source, folder: Path) -> list[Path | None]:
+    """Each member's file in a folder; None where it is not there."""
+    pairs = [(name, name.replace(" ", "")) for name in source.members]
+    return [
+        next((folder / n for n in pair if (folder / n).is_file()), None)
+        for pair in pairs
+    ]
+
+
+def _unpacked(
+    path: Path,
+    name: str,
+    members: Sequence[str],
+    optional: Sequence[str],
+    limit: int,
+) -> Path:
+    """Folder of the cache with the members of an archive."""
+    folder = cache_dir() / "data" / f"{name}-{sha256_file(path)[:12]}"
+    return unpack(path, members, folder, limit=limit, optional=optional)
+
+
+def source_path(name: str) -> Path:
+    """The verified file of one of :data:`SOURCES`, or its members' folder."""
+    return _readable(SOURCES[name])
+
+
 def _read_serenlens(path: Path, *, data_id: str) -> Interactions:
     data = layouts.read_file(path, layout="serendiff", name=data_id)
     differing = table1.differences(data, data_id)
@@ -292,7 +422,7 @@ def check(
     """
     name = str(name_or_path)
     rows: list[tuple[str, object, object]] = []
-    stated: object = ""
+    data, stated = None, ""
     if (source := SOURCES.get(name)) is not None:
         path = find_source(source)
         if path is None:
@@ -305,7 +435,6 @@ def check(
             rows.append(("bytes", path.stat().st_size, source.size or ""))
             rows.append(("SHA-256", sha256_file(path), source.sha256 or ""))
         stated = "" if options else source.n_users or ""
-    data = None
     if name in SURVEYS:
         rows.append(("answers", len(load_survey(name)), stated))
     else:
@@ -324,19 +453,16 @@ def _counted(data: Interactions, name: str) -> list[tuple[str, int, object]]:
     expected: dict[str, object] = {}
     if name.startswith("serenlens"):
         with contextlib.suppress(DataError):  # installed without results/
-            printed = table1.paper_table1()[name]
-            expected = {row: int(value) for row, value in printed.items()}
+            expected = table1.paper_table1()[name].astype(int).to_dict()
     found = table1.counts(data)
-    return [
-        (label, found[row], expected.get(row, ""))
-        for row, label in (
-            ("reviews", "rows"),
-            ("items", "items"),
-            ("reviews_serendipity", "rows with label 1"),
-            ("users_serendipity", "users with label 1"),
-            ("items_serendipity", "items with label 1"),
-        )
-    ]
+    labels = {
+        "reviews": "rows",
+        "items": "items",
+        "reviews_serendipity": "rows with label 1",
+        "users_serendipity": "users with label 1",
+        "items_serendipity": "items with label 1",
+    }
+    return [(labels[k], found[k], expected.get(k, "")) for k in labels]
 
 
 def list_datasets() -> pd.DataFrame:

@@ -422,7 +422,8 @@ def check(
     """
     name = str(name_or_path)
     rows: list[tuple[str, object, object]] = []
-    data, stated = None, ""
+    data = None
+    stated: object = ""
     if (source := SOURCES.get(name)) is not None:
         path = find_source(source)
         if path is None:

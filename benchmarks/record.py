@@ -15,7 +15,7 @@ from benchmarks.measure import Setting, load_average, machine
 from benchmarks.network import bench_sample, bench_train
 from benchmarks.scale import bench_scale
 from serendifflib.errors import ConfigError
-from serendifflib.experiments.provenance import commit, device_name, versions
+from serendifflib.experiments.versions import commit, device_name, installed
 from serendifflib.io import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -104,7 +104,7 @@ def _measured(name: str, setting: Setting) -> dict:
             "quick": setting.quick,
             "commit": code,
             "changed": changed,
-            "versions": versions(),
+            "versions": installed(),
         }
     }
 

@@ -413,9 +413,8 @@ def _safe(user: str) -> str:
 
 
 def _run(options) -> int:
-    from serendifflib.experiments.agenda import run_all
-    from serendifflib.experiments.runner import live, recorded
-    from serendifflib.experiments.tables import run_table
+    from serendifflib.experiments.records import live, recorded
+    from serendifflib.experiments.tables import run_all, run_table
     from serendifflib.profiles import current_profile
 
     if options.jobs < 1:
@@ -463,7 +462,7 @@ def _folds(text: str) -> list[int]:
 
 
 def _trace(options) -> None:
-    from serendifflib.experiments.runner import trace
+    from serendifflib.experiments.results import trace
 
     print_lines(trace(options.table, options.cell))
 

@@ -10,8 +10,7 @@ from serendifflib import profiles
 from serendifflib.__main__ import main
 from serendifflib.baselines import controls
 from serendifflib.errors import ModelError
-from serendifflib.experiments import recipes
-from serendifflib.experiments import runner as runs
+from serendifflib.experiments import recipes, records
 
 REAL_LOAD = recipes.load
 
@@ -43,7 +42,7 @@ def test_runs_and_resumes(capsys):
     again = ["run", "controls", "--models", "random,oracle", "--folds", "1"]
     assert main(again) == 0
     assert "1 computed, 1 already there" in capsys.readouterr().out
-    rows = {(run.row, run.fold) for run in runs.recorded().runs("controls")}
+    rows = {(run.row, run.fold) for run in records.recorded().runs("controls")}
     assert rows == {
         ("random", 0), ("random", 1), ("popularity", 0), ("popularity", 1),
         ("oracle", 1),
@@ -57,7 +56,7 @@ def test_a_csv_of_ones_own(tmp_path, tiny_data, monkeypatch, capsys):
     arguments = ["run", "controls", "--data", str(path), "--folds", "0"]
     assert main([*arguments, "--models", "random,popularity"]) == 0
     assert "2 computed" in capsys.readouterr().out
-    for record in runs.recorded().runs("controls"):
+    for record in records.recorded().runs("controls"):
         assert record.data.startswith("my_m_bel__.csv-")
         assert str(tmp_path) not in str(record.settings)
     assert main([*arguments, "--models", "oracle"]) == 2
@@ -67,8 +66,8 @@ def test_a_csv_of_ones_own(tmp_path, tiny_data, monkeypatch, capsys):
 def test_live_keeps_recorded_runs_alone(capsys):
     arguments = ["run", "controls", "--models", "random", "--folds", "0"]
     assert main([*arguments, "--live"]) == 0
-    assert len(runs.live().runs("controls")) == 1
-    assert runs.recorded().runs("controls") == []
+    assert len(records.live().runs("controls")) == 1
+    assert records.recorded().runs("controls") == []
 
 
 def test_a_failure_is_reported_at_the_end(capsys, monkeypatch):

@@ -21,7 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxRole
 
-from serendifflib.experiments.provenance import device_name
+from serendifflib.experiments.versions import device_name
 from serendifflib.profiles import current_profile
 
 SHOWN = (  # libraries on the status page

@@ -13,7 +13,7 @@ from sphinx.config import Config
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-from serendifflib.experiments.provenance import device_name
+from serendifflib.experiments.versions import device_name
 from serendifflib.profiles import current_profile
 
 EXERCISE = re.compile(r"Exercise \d+")

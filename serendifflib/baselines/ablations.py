@@ -1,12 +1,9 @@
 """What the portrait is worth: the same diffusion, told something else.
 
 Table 5 replaces the portrait as the condition of the U-Net by a user
-embedding or by the user's sequence, and nothing else: targets, noise
-schedule, loss, steps, early stopping, candidates and matching are those of
-the ``tuned`` preset. In particular the *generated* grid stays the plane of
-expectedness and relevance, and a candidate is still matched with the cell
-that it has there. What is taken away is what the portrait tells the network
-about the user, not the plane itself.
+embedding or by the user's sequence, and nothing else. In particular the
+*generated* grid stays the plane of expectedness and relevance, and a
+candidate is still matched with the cell that it has there.
 
 Shapes: B users, n history length, d item-vector width, L side, k factors.
 """
@@ -42,8 +39,8 @@ READINGS = ("encoder", "grid")
 class Ablation(SerenDiff):
     """A SerenDiff with another condition.
 
-    With the same seed it starts from the same U-Net weights and sees the
-    same batches and noise as the row that it is compared with.
+    With the same seed it starts from the same U-Net weights and sees the same
+    batches and noise as the row that it is compared with.
 
     Args:
         budget: its steps and batch size; early stopping is the preset's.
@@ -143,20 +140,17 @@ class EmbeddingDiffusion(ImageDiffusion):
 class UserEmbedding(Ablation):
     """Told a user embedding from matrix factorisation.
 
-    A user, known or new, is folded in from the history alone
-    (:meth:`~serendifflib.baselines.mf.MatrixFactorization.embed`); the item
-    factors know the rows of training users, those of the example at hand
-    included, which can only help this row while training. The k factors are
-    standardised, padded with zeros to the width of the item vectors and
-    given to the same network in every cell: all that reads the portrait
-    begins with a full linear layer, so that a learned map from k to d would
-    add nothing.
+    A user is folded in from the history alone (:meth:`~serendifflib.baselines.
+    mf.MatrixFactorization.embed`); the item factors know the rows of training
+    users, which can only help this row while training. The k factors are
+    standardised, padded to the width of the item vectors and given to the same
+    network in every cell: all that reads the portrait begins with a full
+    linear layer, so that a learned map from k to d would add nothing.
 
     Args:
-        mode: ``implicit`` factorises who had what; ``ratings`` the ratings
-            themselves, as the paper words it. A history carries no ratings,
-            so that an item then counts with its mean rating, which says
-            little about a user; a fair comparison needs the first.
+        mode: ``implicit`` factorises who had what; ``ratings`` the ratings, as
+            the paper words it. A history carries none, so that an item counts
+            with its mean; a fair comparison needs the first.
         factors: k, at most the width of the item vectors.
         **settings: see :class:`Ablation`.
 
@@ -207,17 +201,10 @@ class UserEmbedding(Ablation):
 class SequenceUNet(nn.Module):
     """A U-Net told one vector that an encoder reads off a sequence.
 
-    The sequence comes as a grid that holds the newest item in its first
-    cell, the one before in the next, row by row. The vector is the typical
-    mean of the items plus what the encoder adds, which is nothing at first:
-    so this network, too, begins with the best linear map from users to
-    points (:class:`~serendifflib.diffusion.unet.GlobalPoint`).
-
-    Args:
-        unet: the network of the row that it is compared with.
-        side: L; at most L * L items are read.
-        width: of the encoder.
-        dropout: of the encoder.
+    The sequence comes as a grid with the newest item in its first cell, the
+    one before in the next, row by row. The vector is the typical mean of the
+    items plus what the encoder adds, which is nothing at first: this network,
+    too, begins with the best linear map from users to points.
     """
 
     def __init__(
@@ -297,8 +284,7 @@ class UserSequence(Ablation):
     Args:
         reading: ``encoder`` (:class:`SequenceUNet`: positions in time, two
             Transformer blocks, one vector) or ``grid`` (the items fill the
-            grid row by row, newest first, and the network is the portrait's
-            own: only the geometry differs).
+            grid row by row, newest first: only the geometry differs).
         **settings: see :class:`Ablation`.
 
     Raises:

@@ -90,13 +90,10 @@ def targets_and_negatives(
 
 @dataclass(eq=False, kw_only=True)
 class Control(ABC):
-    """What all controls share: checks, vectors, the grid.
-
-    A control says what to :meth:`learn` and how to :meth:`rate`.
+    """A control says what to :meth:`learn` and how to :meth:`rate`.
 
     Attributes:
-        grid: looks to share with other controls of the same fold; None
-            makes an own one where it is needed.
+        grid: looks to share with other controls of the same fold.
         parameters: numbers that the last fit learned.
         chosen: options that the last fit chose on validation users.
     """

@@ -121,9 +121,8 @@ class Oracle(CaseControl):
 class OraclePortrait(Oracle):
     """The law of a forked world, with places as the portrait shows them.
 
-    The law measures expectedness in the rows of everybody, a portrait in
-    those of its training users: no model can see more than this. Bridges and
-    themes are known, and how far places are off on average. Where the law has
+    The law measures expectedness in the rows of everybody, a portrait in those
+    of its training users: no model can see more than this. Where the law has
     no places it is the oracle.
     """
 

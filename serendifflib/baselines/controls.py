@@ -378,15 +378,12 @@ class LinearRadius(LinearMap):
 class NearestUsers(UserControl):
     """The labels of the nearest users, used as if they were draws.
 
-    Many places and no network: what people with a similar history called
-    serendipitous. Of S labelled users whose mean histories have the highest
-    cosine, label m has the content t_m and lay at the place q_m of its own
+    Many places and no network. Of S labelled users whose mean histories have
+    the highest cosine, label m has the content t_m (item vector and
+    memberships in at most ``prototypes``) and lay at the place q_m of its own
     user's plane. A candidate of content v at the place p scores::
 
         log sum over m of exp(cos(v, t_m) / tau - |p - q_m|^2 / (2 h^2))
-
-    that is the log-mean-exp of draws, up to a constant. Content is the item
-    vector and its memberships in at most ``prototypes``.
 
     Attributes:
         users, temperatures, widths: S, tau and h to choose from on the

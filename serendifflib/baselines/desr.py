@@ -4,8 +4,7 @@ No code was found; from the abstract come the parts (long-term preference by
 a Gaussian mixture, short-term demand by capsules, a vector that combines
 both into a direction), the formulas are ours.
 
-Shapes: B users, n history length, C candidates, K components, J capsules,
-d width.
+Shapes: B users, n history length, C candidates, K components, J capsules.
 """
 
 from __future__ import annotations
@@ -122,14 +121,13 @@ class DESR(TorchRival):
     """DESR-style.
 
     score = cos(s_u, e_i) (1 - q_i)^eta + kappa cos(p_u, e_i), with q_i the
-    expectedness of the item as a quantile of the catalogue. eta and kappa
-    are chosen on validation.
+    expectedness of the item as a quantile of the catalogue; ``eta`` and
+    ``kappa`` are chosen on validation.
 
     Attributes:
         components: K of the mixture.
         capsules: J.
         recent: newest items that make the demand.
-        eta, kappa: see above.
     """
 
     name: ClassVar[str] = "DESR-style"

@@ -58,22 +58,19 @@ class DreamRec(TorchRival):
     """DreamRec on frozen text vectors.
 
     The released code diffuses trainable vectors, which squared error can
-    shrink together; here the target is the item's text vector times
-    sqrt(d), so that its coordinates have the noise's size. Padding is never
-    scored, and dropout is off when scoring (it stays on in the released
-    tests). The noise of a user derives from the history.
-
-    Under a small budget it needs two things that others do not (found on
-    validation users): its own learning rate, for a hastened one makes the
-    denoiser worse, and a guidance that fits how far it was trained.
+    shrink together; here the target is the item's text vector times sqrt(d),
+    so that its coordinates have the noise's size. Padding is never scored, and
+    dropout is off when scoring. Under a small budget it needs its own learning
+    rate, for a hastened one makes the denoiser worse, and a guidance that fits
+    how far it was trained (found on validation users).
 
     Attributes:
         heads: of the encoder's one Transformer layer.
         timesteps: T.
         schedule: ``cosine`` or ``linear``; linear betas are rescaled by
             1000 / T, else alpha-bar stays far from 0 for a small T.
-        guidance: w of (1 + w) f(x, g, t) - w f(x, null, t) while training;
-            0 is the plain conditional model.
+        guidance: w of (1 + w) f(x, g, t) - w f(x, null, t); 0 is the plain
+            conditional model.
         guidances: w to choose from on validation after training; none
             keeps ``guidance``.
         sampler: ``ddim``, ``ancestral`` (T calls, as published) or

@@ -1,8 +1,7 @@
 """Local language models that answer yes or no, read from their logits.
 
-Any Hugging Face model works: causal, masked or sequence to sequence, passed
-in as objects, by the path of a folder, or packaged (the ``llm`` extra carries
-SmolLM2, 135M parameters). Nothing is ever fetched from a hub.
+Any Hugging Face model works, from a folder or packaged (the ``llm`` extra
+carries SmolLM2, 135M parameters). Nothing is ever fetched from a hub.
 
 Shapes: K prompts, n tokens, h width of the language model.
 """
@@ -30,13 +29,10 @@ CHUNK = 50  # prompts per forward pass
 
 @dataclass(eq=False)
 class LanguageModel:
-    """A language model, its tokenizer, and how to ask it.
+    """A language model with its tokenizer, and how to ask it.
 
-    Attributes:
-        name: for tables and reports.
-        model: a transformers model with a language head.
-        tokenizer: its tokenizer.
-        family: ``causal``, ``masked`` or ``seq2seq``.
+    The ``family`` is ``causal``, ``masked`` or ``seq2seq``; the ``name`` is
+    for tables and reports.
     """
 
     name: str
@@ -164,17 +160,11 @@ class LanguageModel:
         return table(numbers.to(table.weight.device))
 
     def ask(self, beginning: Tensor, endings: Sequence[Tensor]) -> Tensor:
-        """Log p(yes) - log p(no) after one beginning and many endings.
+        """Log p(yes) - log p(no) after one beginning and many endings, [K].
 
-        A causal model reads the beginning once and keeps its keys and
-        values; the other families have no such memory and read it anew.
-
-        Args:
-            beginning: input vectors, [n, h].
-            endings: input vectors of each prompt's rest, [n_k, h].
-
-        Returns:
-            [K].
+        Beginning [n, h] and endings [n_k, h] are input vectors. A causal model
+        reads the beginning once and keeps its keys and values; the other
+        families have no such memory and read it anew.
         """
         parts = [
             endings[start : start + CHUNK]
@@ -250,8 +240,8 @@ def family_of(config: Any) -> str:
 def packaged_file() -> Path | None:
     """The ``.gguf`` file of the ``llm`` extra; None where not installed.
 
-    The package is located, not imported: importing it would need the
-    command-line tool that it extends.
+    The package is located, not imported: that would need the command-line tool
+    that it extends.
     """
     found = importlib.util.find_spec(PACKAGED)
     if found is None or importlib.util.find_spec("gguf") is None:

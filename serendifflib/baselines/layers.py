@@ -25,17 +25,12 @@ NORMS = ("pre", "post", "query")
 class ItemEncoder(nn.Module):
     """Item vectors of width d from frozen text vectors, ids, or both.
 
-    ``text`` is e_i = W LN(t_i) with t_i frozen: it works for items that were
-    never seen in training (in SerenLens an item has 2.3 reviews). ``id`` is
-    a learned row per item, ``text+id`` the sum of both.
-
-    Args:
-        vectors: of the texts, [N + 1, d_t]; row 0 is padding.
-        width: d.
-        inputs: one of :data:`INPUTS`.
+    ``text`` is e_i = W LN(t_i) with t_i [N + 1, d_t] frozen: it works for
+    items that were never seen in training (in SerenLens an item has 2.3
+    reviews). ``id`` is a learned row per item, ``text+id`` the sum of both.
 
     Raises:
-        ConfigError: ``inputs`` is not known.
+        ConfigError: ``inputs`` is none of :data:`INPUTS`.
     """
 
     def __init__(self, vectors: Tensor, width: int, inputs: str = "text"):
@@ -163,11 +158,10 @@ def attention_mask(real: Tensor, *, causal: bool) -> Tensor:
 class Block(nn.Module):
     """Self-attention and a position-wise network, each with a residual.
 
-    Attributes:
-        norm: ``pre`` (normalise before each part), ``post`` (after each
-            residual, as in BERT) or ``query`` (SASRec's released code:
-            only the query is normalised before attention, and the
-            residual is taken from the *normalised* query).
+    The ``norm`` is ``pre`` (normalise before each part), ``post`` (after each
+    residual, as in BERT) or ``query`` (SASRec's released code: only the query
+    is normalised before attention, and the residual is taken from the
+    *normalised* query).
 
     Raises:
         ConfigError: unknown ``norm``, or heads do not divide the width.

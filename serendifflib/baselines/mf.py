@@ -1,10 +1,9 @@
 """Matrix factorisation with fold-in: a rival, and a user embedding.
 
 Two models: ``implicit`` (weighted alternating least squares; Hu, Koren &
-Volinsky 2008) ranks well and is the rival in tables; ``ratings`` (biased
-matrix factorisation of the ratings) is the user embedding of Table 5. Both
-fit on training users alone; any user, known or new, is embedded from the
-history by one least-squares solve, so no table is indexed by user.
+Volinsky 2008) and ``ratings`` (biased factorisation of the ratings). Both fit
+on training users alone; any user is embedded from the history by one
+least-squares solve, so no table is indexed by user.
 
 Shapes: U users, N items, k factors, B users in a batch, n history length.
 """

@@ -1,15 +1,9 @@
 """Controls that give several answers without any diffusion.
 
 Both read the portrait as the set ranker does and say a density of the
-label's point in one call; both are trained by maximum likelihood.
-
-* :class:`ExplicitMixture`: the same factorisation as masked tokens, in one
-  shot: a probability for each prototype and a Gaussian place for each.
-* :class:`MixtureDensity`: a mixture density network (Bishop 1994): K
-  Gaussians over content and place together.
-
-If they match the draws of a diffusion, then an answer with several modes
-helps, and diffusion does not.
+label's point in one call, trained by maximum likelihood. If they match the
+draws of a diffusion, then an answer with several modes helps, and diffusion
+does not.
 
 Letters: B users, C candidates, N items, D channels of a point, P prototypes,
 K components.
@@ -159,7 +153,10 @@ class ModesRival(PortraitRival):
 
 @dataclass(eq=False, kw_only=True)
 class ExplicitMixture(ModesRival):
-    """Softmax over prototypes, a Gaussian place for each."""
+    """Softmax over prototypes, a Gaussian place for each.
+
+    The factorisation of masked tokens, in one shot.
+    """
 
     name: ClassVar[str] = "Explicit mixture"
 
@@ -176,11 +173,7 @@ class ExplicitMixture(ModesRival):
 
 @dataclass(eq=False, kw_only=True)
 class MixtureDensity(ModesRival):
-    """K Gaussians over content and place together.
-
-    Attributes:
-        components: K.
-    """
+    """K Gaussians over content and place together (Bishop 1994)."""
 
     name: ClassVar[str] = "Mixture density"
     components: int = 8

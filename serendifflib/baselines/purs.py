@@ -2,7 +2,7 @@
 
 U = r(u, i) + factor(u, i) f(unexpectedness), f(x) = x exp(-x): a little
 distance from the user's clusters of interest is worth something, a lot is
-not, and how much it is worth depends on the user.
+not, and how much depends on the user.
 
 Shapes: B users, n history length, C candidates, d width.
 """
@@ -114,20 +114,16 @@ class PURSNetwork(nn.Module):
 class PURS(TorchRival):
     """PURS, inductive and repaired.
 
-    Repairs of the released code: the history ends strictly before the
-    target (there the target is its last item), dropout is 0.2 and off when
-    scoring (there 90% is dropped, also in tests), labels are binary,
-    users have no table. Interactions count as clicks against four uniform
-    items each. The radius of the clusters is half the median distance
-    within a history, as 0.2 means nothing on another scale.
-
-    With torch's own start of the weights this model stays at chance for
-    hundreds of steps; with that of :class:`PURSNetwork` the smallest budget
-    is enough.
+    Repairs of the released code: the history ends strictly before the target
+    (there the target is its last item), dropout is 0.2 and off when scoring
+    (there 90% is dropped, also in tests), labels are binary, users have no
+    table. Interactions count as clicks against four uniform items each. The
+    radius of the clusters is half the median distance within a history, as 0.2
+    means nothing on another scale.
 
     Attributes:
-        use_bias: a learned number per item; untrained for items that
-            training never saw, so off here.
+        use_bias: a learned number per item; untrained for items that training
+            never saw, so off here.
     """
 
     name: ClassVar[str] = "PURS"

@@ -22,31 +22,23 @@ from serendifflib.errors import ConfigError, check_choice
 from serendifflib.profiles import Profile, current_profile
 from serendifflib.recommender import Recommender
 
-__all__ = [
-    "ABLATIONS",
-    "RIVALS",
-    "SETUPS",
-    "Budget",
-    "affordable_prompts",
-    "budget_of",
-    "make_model",
-]
-
-RIVALS = (
-    "DESR-style",
-    "PURS",
-    "SNPR-style",
-    "SerenEnhance",
-    "SerenPrompt-style",
-    "SASRec",
-    "BERT4Rec",
-    "DiffRec",
-    "DreamRec",
-)
+MAKERS: dict[str, Callable[..., Recommender]] = {
+    "DESR-style": DESR,
+    "PURS": PURS,
+    "SNPR-style": SNPR,
+    "SerenEnhance": SerenEnhance,
+    "SerenPrompt-style": SerenPrompt,
+    "SASRec": SASRec,
+    "BERT4Rec": BERT4Rec,
+    "DiffRec": DiffRec,
+    "DreamRec": DreamRec,
+    "MF": MatrixFactorization,
+    # what Table 5 puts in the place of the portrait
+    "user-embedding": UserEmbedding,
+    "user-sequence": UserSequence,
+}
+RIVALS = tuple(MAKERS)[:9]
 """The nine rivals in the order of the paper's Table 4."""
-
-ABLATIONS = ("user-embedding", "user-sequence")
-"""What Table 5 puts in the place of the portrait."""
 
 SETUPS = ("ours", "shared", "published")
 """``ours``: the defaults of the classes. ``shared``: App. B's settings for
@@ -129,11 +121,9 @@ def make_model(
 ) -> Recommender:
     """A fresh rival by its name in :data:`RIVALS`, ``"MF"``, an ablation.
 
-    Args:
-        name: upper and lower case do not matter, nor does ``-style``.
-        budget: what training may spend; None takes the current profile's.
-        setup: one of :data:`SETUPS`; ablations have a ``preset`` instead.
-        options: further options of the model's class.
+    Case and ``-style`` do not matter. The budget is by default that of the
+    current profile; ``setup`` is one of :data:`SETUPS` (ablations have a
+    ``preset`` instead), ``options`` go to the model's class.
 
     Raises:
         ConfigError: unknown name, setup or option.
@@ -149,7 +139,9 @@ def make_model(
         settings |= PUBLISHED.get(name, {})
     budget = budget or budget_of()
     if name == "SerenPrompt-style":
-        settings |= affordable_prompts(budget)
+        # without the llm extra it is the tiny random one, whose name says so
+        language = "packaged" if packaged_file() else "tiny"
+        settings |= prompt_options(budget, language)
     try:
         return MAKERS[name](budget=budget, **(settings | options))
     except TypeError as error:
@@ -160,36 +152,16 @@ def _key(name: str) -> str:
     return name.lower().removesuffix("-style")
 
 
-def affordable_prompts(budget: Budget) -> dict[str, Any]:
-    """How much a language model may do under a budget.
+def prompt_options(budget: Budget, language: str) -> dict[str, Any]:
+    """What a language model, ``packaged`` or ``tiny``, may do under a budget.
 
-    Without the ``llm`` extra it is the tiny random one, whose name says so.
-    Under the smoke budget the packaged one answers discrete prompts for one
-    user in fifty, for two hundred prompts per user take half a minute.
+    Under that of smoke the packaged one answers discrete prompts for one
+    user in fifty: two hundred prompts per user take half a minute.
 
     Returns:
         Options of :class:`~serendifflib.baselines.serenprompt.SerenPrompt`.
     """
     small = budget.max_steps <= BUDGETS["smoke"].max_steps
-    if packaged_file() is None:
-        steps = 10 if small else 200
-        return {"language": "tiny", "prompt_steps": steps}
-    if small:
-        return {"language": "packaged", "kind": "discrete", "share": 0.02}
-    return {"language": "packaged", "prompt_steps": 200}
-
-
-MAKERS: dict[str, Callable[..., Recommender]] = {
-    "DESR-style": DESR,
-    "PURS": PURS,
-    "SNPR-style": SNPR,
-    "SerenEnhance": SerenEnhance,
-    "SerenPrompt-style": SerenPrompt,
-    "SASRec": SASRec,
-    "BERT4Rec": BERT4Rec,
-    "DiffRec": DiffRec,
-    "DreamRec": DreamRec,
-    "MF": MatrixFactorization,
-    "user-embedding": UserEmbedding,
-    "user-sequence": UserSequence,
-}
+    if small and language == "packaged":
+        return {"language": language, "kind": "discrete", "share": 0.02}
+    return {"language": language, "prompt_steps": 10 if small else 200}

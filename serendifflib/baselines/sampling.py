@@ -52,11 +52,8 @@ def pad_positions(pasts: Sequence[np.ndarray], length: int) -> Tensor:
 def windows(sequences: Sequence[np.ndarray], length: int) -> Tensor:
     """Cut sequences in pieces of at most ``length`` that overlap by one.
 
-    Pieces end at the newest item; a piece has at least two items, so each
-    holds at least one step from an item to the next.
-
-    Returns:
-        LongTensor [M, length], left-padded with 0.
+    Pieces end at the newest item and have at least two, so that each holds a
+    step from an item to the next. LongTensor [M, length], left-padded with 0.
     """
     pieces = []
     for sequence in sequences:
@@ -73,9 +70,8 @@ def draw_unseen(
 ) -> Tensor:
     """Uniform items of ``pool`` [P] outside each row of ``seen`` [B, n].
 
-    Returns:
-        LongTensor [B, count]. After 20 rounds of redrawing a collision
-        stays; that only happens when a user has nearly the whole pool.
+    LongTensor [B, count]. After 20 rounds of redrawing a collision stays; that
+    only happens when a user has nearly the whole pool.
     """
     shape = (len(seen), count)
     drawn = pool[torch.randint(len(pool), shape, generator=generator)]

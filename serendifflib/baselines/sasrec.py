@@ -27,11 +27,9 @@ LOSSES = ("softmax", "bce")
 class SASRec(TorchRival):
     """SASRec with text item vectors; trained by softmax over the catalogue.
 
-    Departures from the released code, each an option: ``norm="query"`` is
-    its way of normalising (``pre`` was measured slightly better since),
-    ``loss="bce"`` its single negative per position, which makes scores
-    overconfident (Petrov & Macdonald 2023); with the softmax the model is a
-    fair rival.
+    The released code normalises by ``norm="query"`` and has a single negative
+    per position (``loss="bce"``), which makes scores overconfident (Petrov &
+    Macdonald 2023); with the softmax the model is a fair rival.
 
     Attributes:
         blocks, heads: of the Transformer.

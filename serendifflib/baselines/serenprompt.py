@@ -3,11 +3,9 @@
 Only the abstract could be read: prompts are discrete (words), continuous
 (trained virtual tokens) or hybrid, direct (one question) or indirect
 (sub-questions); hybrid and indirect was best. Wording and language model
-are ours. Answers are read from logits, never from generated text.
-
-A language model is too slow for a thousand candidates, so it ranks the
-first ``top`` of a first stage; the rest keep the first stage's order. That
-caps HR@10 by what the first stage lets through.
+are ours. Answers are read from logits, never from generated text. A language
+model is too slow for a thousand candidates, so it ranks the first ``top`` of
+a first stage, which caps HR@10.
 """
 
 from __future__ import annotations
@@ -89,10 +87,8 @@ class SerenPrompt(TorchRival):
 
     Attributes:
         language: a :class:`LanguageModel`, the path of one, ``"packaged"``
-            (the ``llm`` extra) or ``"tiny"`` (random weights; the model's
-            name then says so).
-        kind: ``discrete``, ``continuous`` or ``hybrid``. Discrete prompts
-            are not trained.
+            (the ``llm`` extra) or ``"tiny"`` (random weights).
+        kind: ``discrete`` (not trained), ``continuous`` or ``hybrid``.
         style: ``direct`` or ``indirect``.
         tune_language: train the language model too (at a fiftieth of the
             learning rate); else only the virtual tokens.
@@ -327,10 +323,7 @@ def item_texts(fold: FoldData) -> list[str]:
     """What a prompt calls each item: its title, else a review's beginning.
 
     Only reviews that may be in the item's vector are used: never a labelled
-    one, never a held-out one.
-
-    Returns:
-        N + 1 texts of at most 12 words; entry 0 is empty.
+    one, never a held-out one. N + 1 texts of at most 12 words; 0 is empty.
     """
     data = fold.interactions
     held_out = np.concatenate([fold.valid.rows, fold.test.rows])

@@ -4,8 +4,7 @@ No official code was found, and the paper's places, hours and categories do
 not exist here. What is kept is the idea: a Transformer over the history, a
 relevance head and an unexpectedness head, supervised jointly, mixed by a
 weight. Both heads see the candidate; in the re-implementations that were
-read, the unexpectedness head does not, so that it adds the same number to
-each candidate and cannot change a ranking.
+read the unexpectedness head does not, so that it cannot change a ranking.
 
 Shapes: B users, n history length, C candidates, d width.
 """
@@ -113,12 +112,11 @@ def _head(width: int) -> nn.Module:
 class SNPR(TorchRival):
     """SNPR-style: score = lambda relevance + (1 - lambda) unexpectedness.
 
-    Under a small budget it needs its own learning rate (found on validation
-    users): a hastened one leaves it lower, and at another place for every
-    seed.
+    Its learning rate is its own under a small budget, too: a hastened one
+    leaves it lower, and at another place for every seed (on validation users).
 
     Attributes:
-        mix: lambda; chosen on validation among 0.3, 0.5 and 0.7.
+        mix: lambda before it is chosen on validation.
         supervision: gamma, weight of each head's own squared error.
     """
 

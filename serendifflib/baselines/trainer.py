@@ -75,15 +75,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training.
+    """One stage of training: its targets' name, examples, and loss of a batch.
 
-    Attributes:
-        name: ``next-item`` or ``serendipity``, what the targets are.
-        n_examples: number of examples.
-        loss: of a batch.
-        max_steps: step limit of this stage.
-        lr: learning rate of this stage.
-        batch_size: examples per step; 0 takes the budget's.
+    The ``name`` is ``next-item`` or ``serendipity``; a ``batch_size`` of 0
+    takes the budget's.
     """
 
     name: str
@@ -352,14 +347,11 @@ class TorchRival(ABC):
     ) -> list[Stage]:
         """Two stages that tell each target from K random items.
 
-        Args:
-            fold: see :meth:`two_stages`.
-            negatives: K.
-            generator: draws them among what the user does not have.
-            loss: histories [B, n], items [B, 1 + K] with the target first,
-                all items of the users [B, w], on the processor -> mean loss.
-            labelled: the same of the second stage, if it is another.
-            length: items read in the first stage; 0 is ``max_history``.
+        These are drawn among what the user does not have. A loss takes
+        histories [B, n], items [B, 1 + K] with the target first, and all items
+        of the users [B, w], on the processor; the second stage may have one of
+        its own (``labelled``). The first reads ``length`` items; 0 is
+        ``max_history``.
         """
 
         def drawn(cases: Cases, loss) -> Batch:

@@ -2,9 +2,8 @@
 
 Somebody read along with four readers of Goodreads and said of each book
 whether it surprised. Do relevance (Eq. 8) and expectedness (Eq. 7), as the
-library computes them, know what that person knew? Everything that is fitted
-(the common direction of the vectors, TF-IDF, counts, regressions) is fitted
-on the *other* three readers.
+library computes them, know that? Everything that is fitted is fitted on the
+*other* three readers.
 """
 
 from __future__ import annotations
@@ -54,15 +53,12 @@ def texts(books: pd.DataFrame) -> list[str]:
 def vectors_for(
     books: pd.DataFrame, reader: str, encoder: str, isotropy: str
 ) -> torch.Tensor:
-    """Vectors of all books, fitted without one reader.
+    """Unit vectors of all books, fitted without one reader, [M + 1, d].
 
     The encoder is ``"sentences"``, ``"tfidf"`` (the library's, which knows the
     words of the other readers' books), or ``"words"`` (plain TF-IDF over the
-    words of all books, rare ones included).
-
-    Returns:
-        Unit vectors, float32 [M + 1, d]: row m + 1 is that of row m of
-        ``books``, row 0 is padding.
+    words of all books). Row m + 1 is that of row m of ``books``, row 0
+    padding.
     """
     words = texts(books)
     others = np.flatnonzero((books["user_id"] != reader).to_numpy())
@@ -141,15 +137,12 @@ def wins(surprising: np.ndarray, familiar: np.ndarray) -> np.ndarray:
 
 
 def summarise(books: pd.DataFrame) -> dict[str, Any]:
-    """All that the chapter shows, ready for JSON.
-
-    Takes :func:`~serendifflib.data.human.read_judgements`.
+    """All that the chapter shows of the judged books, ready for JSON.
 
     Returns:
-        ``readers`` (books, judged, surprising of each), ``auc`` (rows
-        ``encoder``, ``isotropy``, ``score``, ``reader``, ``value``, ``low``,
-        ``high``, ``near``; reader "all" is the mean over the readers) and
-        ``held_out`` (see :func:`held_out_aucs`).
+        ``readers`` (books, judged, surprising of each), ``auc``
+        (:func:`auc_rows` by ``encoder`` and ``isotropy``; reader "all" is the
+        mean over the readers) and ``held_out`` (:func:`held_out_aucs`).
     """
     readers = list(dict.fromkeys(books["user_id"]))
     generator = torch.Generator().manual_seed(0)
@@ -227,12 +220,9 @@ def auc_rows(
 def held_out_aucs(space: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Leave one reader out: a law learnt from three readers, asked of one.
 
-    Logistic regressions on the logarithm of the position, on relevance, and
-    on both. Does relevance add to the position?
-
-    Returns:
-        Rows ``features``, ``reader``, ``value`` (AUC); reader "all" is the
-        mean.
+    Logistic regressions on the logarithm of the position, on relevance, and on
+    both: does relevance add to the position? Rows ``features, reader, value``
+    (AUC); reader "all" is the mean.
     """
     tables = {}
     for name, table in space.items():
@@ -266,8 +256,8 @@ def example(books: pd.DataFrame) -> dict[str, Any]:
     Returns:
         ``reader``; per book ``relevance`` (Eq. 8, centred sentence vectors),
         ``nearest`` (place of the most similar earlier book), ``surprising``
-        (1, 0 or None) and ``positions``, [n, 2]: expectedness and relevance
-        as quantiles among the reader's own books, the first book at (1, 1).
+        and ``positions`` [n, 2]: expectedness and relevance as quantiles among
+        the reader's own books, the first book at (1, 1).
     """
     total = books.groupby("user_id", sort=False)["surprising"].sum()
     reader = str(total.idxmax())

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from serendifflib.baselines.registry import RIVALS
 from serendifflib.experiments.results import collect
 
-RIVALS = (
-    "BERT4Rec",
-    "DESR-style",
-    "DiffRec",
-    "DreamRec",
-    "PURS",
-    "SASRec",
-    "SNPR-style",
-    "SerenEnhance",
-    "SerenPrompt-style",
-)
 # What the first page calls a row, and where its records are; from chance to
 # the ceiling. Worlds that a table lacks are found in the table "generating".
 LINES = {
@@ -40,14 +30,10 @@ LINES = {
 
 
 def forest(data: str = "synthetic") -> pd.DataFrame:
-    """Hit ratio of the main rows, means over the recorded folds.
+    """Hit ratio of the main rows on one data set, means over recorded folds.
 
-    Args:
-        data: id of the data set.
-
-    Returns:
-        ``label, value, low, high, n, row`` in the order of :data:`LINES`;
-        rows without a record are left out.
+    Columns ``label, value, low, high, n, row`` in the order of :data:`LINES`;
+    rows without a record are left out.
     """
     places = {table for table, _ in LINES.values()}
     tables = {table: _hits(table, data) for table in places}

@@ -61,12 +61,8 @@ def reader_titles(reader: str, count: int) -> list[str]:
 def human_totals(name: str) -> tuple[dict[str, Any], str]:
     """Totals of a chapter, and a sentence that says where they come from.
 
-    Args:
-        name: ``"premise"``, ``"axes"``, ``"example"`` (one reader) or
-            ``"histories"`` (of MovieLens).
-
     Raises:
-        ConfigError: no such totals.
+        ConfigError: no such totals in :data:`TOTALS`.
         DataError: the data that are here are not those of the publisher.
     """
     totals = _known(name)

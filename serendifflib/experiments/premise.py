@@ -1,9 +1,9 @@
 """Is the premise true? Serendipity as people report it, in totals.
 
 The paper's premise: what is unexpected *and* relevant is serendipitous. The
-Taobao survey asked 11,383 people for all three. This module reduces their
-answers to totals (:func:`summarise`) that may be stored where the answers
-may not, and asks of the totals whether the two axes add or multiply.
+Taobao survey asked 11,383 people for all three. Their answers are reduced to
+totals that may be stored where the answers may not; of these is asked whether
+the two axes add or multiply.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ TINY = 1e-9
 
 
 def summarise(answers: pd.DataFrame) -> dict[str, Any]:
-    """All totals that the chapter shows, ready for JSON.
-
-    Takes :func:`~serendifflib.data.human.read_taobao`.
+    """All totals of :func:`~serendifflib.data.human.read_taobao`, for JSON.
 
     Returns:
         ``people`` and ``surprised`` [5, 5]; ``without_straight``: the same
         without those who gave one answer to all nine questions;
-        ``correlation`` of the nine answers; ``weights``: logistic
-        regressions on standardised answers, see :func:`logit_weights`;
-        ``persons``: how curiosity and personality change the two weights.
+        ``correlation`` of the nine answers; ``weights``
+        (:func:`logit_weights`); ``persons`` (:func:`person_effects`).
     """
     people, surprised = serendipity_counts(answers)
     asked = answers[list(ASKED)]
@@ -67,11 +64,9 @@ def logit_weights(
 ) -> pd.DataFrame:
     """Weights of standardised answers in the log-odds of a surprise.
 
-    ``"a * b"`` among the columns is the product of two standardised ones.
-
-    Returns:
-        One row per column: ``label``, ``value`` (change of the log-odds per
-        standard deviation), ``low``, ``high`` (95%, Wald), ``p``.
+    ``"a * b"`` among the columns is the product of two standardised ones. Rows
+    ``label, value`` (change of the log-odds per standard deviation), ``low,
+    high`` (95%, Wald), ``p``.
     """
     names = sorted({n for c in columns for n in c.split(" * ")})
     z = {n: _standardised(answers[n]) for n in names}
@@ -102,11 +97,8 @@ def person_effects(answers: pd.DataFrame) -> pd.DataFrame:
     """How much more the two axes weigh for, say, the curious.
 
     For each trait of :data:`PEOPLE` one regression on both axes, the trait,
-    and its products with the axes.
-
-    Returns:
-        A row for each product: columns of :func:`logit_weights`, plus
-        ``trait``, ``axis`` and ``p_holm``, corrected over all rows.
+    and its products with the axes: a row for each product, with ``trait``,
+    ``axis`` and ``p_holm``, corrected over all rows.
     """
     tables = []
     for trait in PEOPLE:
@@ -120,11 +112,8 @@ def person_effects(answers: pd.DataFrame) -> pd.DataFrame:
 def shares(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
     """The table of the premise with 95% intervals, in long form.
 
-    Both arguments are counts by relevance and unexpectedness, [5, 5].
-
-    Returns:
-        25 rows: ``relevance``, ``unexpectedness`` (1 to 5), ``n``,
-        ``value``, ``low``, ``high`` (Wilson).
+    From counts [5, 5] come 25 rows: ``relevance, unexpectedness`` (1 to 5),
+    ``n, value, low, high`` (Wilson).
     """
     rows = []
     for (r, u), n in np.ndenumerate(np.asarray(people)):
@@ -138,9 +127,8 @@ def shares(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
 def agreed(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
     """The same in four groups: who agreed (4 or 5) with which statement.
 
-    Returns:
-        Rows ``neither``, ``unexpected``, ``relevant``, ``both``; columns
-        ``n``, ``value``, ``low``, ``high``.
+    Rows ``neither, unexpected, relevant, both``; columns ``n, value, low,
+    high``.
     """
     n, hits = (
         np.add.reduceat(np.add.reduceat(np.asarray(c), [0, 3], 0), [0, 3], 1)
@@ -157,16 +145,12 @@ def agreed(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
 def fit_law(
     law: str, people: np.ndarray, surprised: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """The most likely shares under one law of how the two axes combine.
+    """The most likely shares [5, 5] under one law, and the log-likelihood.
 
     With a level per answer of each axis, the share of cell (i, j) is
-    ``a_i + b_j`` ("sum"), ``a_i * b_j`` ("product") or
-    ``expit(a_i + b_j)`` ("odds"): nine free numbers each, so that their
-    likelihoods can be compared as they are. "relevance", "unexpectedness"
-    and "constant" leave out one axis or both.
-
-    Returns:
-        Shares [5, 5] and the log-likelihood.
+    ``a_i + b_j`` ("sum"), ``a_i * b_j`` ("product") or ``expit(a_i + b_j)``
+    ("odds"): nine free numbers each, so that their likelihoods can be compared
+    as they are. The other laws leave out one axis or both.
 
     Raises:
         ConfigError: not one of :data:`LAWS`.
@@ -213,8 +197,7 @@ def log_likelihood(p: np.ndarray, n: np.ndarray, k: np.ndarray) -> float:
 def extra_term(people: np.ndarray, surprised: np.ndarray) -> Interval:
     """Likelihood ratio of 25 free shares against the law "odds".
 
-    Returns:
-        The statistic, its degrees of freedom and p, in an ``Interval``.
+    The statistic, its degrees of freedom and p, in an ``Interval``.
     """
     n, k = np.asarray(people, float), np.asarray(surprised, float)
     free = log_likelihood(k / n, n, k)
@@ -230,14 +213,11 @@ def held_out_losses(
     folds: int = 10,
     generator: torch.Generator,
 ) -> dict[str, np.ndarray]:
-    """Log loss of every person under laws fitted without their fold.
+    """Log loss [n] of every person under laws fitted without their fold.
 
     The totals suffice: people of one cell with one answer are alike, so a
-    random split of them is a random split of the people.
-
-    Returns:
-        Law -> loss per person, [n], in one order for all laws; "table" is
-        the table of free shares (one of each kind added to every cell).
+    random split of them is a random split of the people. "table" is the table
+    of free shares (one of each kind added to every cell).
     """
     n, k = np.asarray(people), np.asarray(surprised)
     cells = np.arange(n.size).reshape(n.shape)

@@ -1,9 +1,8 @@
 """What all notebooks share: a prepared fold, its candidates, its models.
 
 What one notebook trains, the next one loads. Everything is cached under the
-hash of what it was made from - data, settings, seed, the declared versions of
-the parts on the way, and those of the libraries - so that a change in any of
-them makes it again.
+hash of what it was made from - data, settings, seed, declared versions of the
+parts on the way and of the libraries - and made again when that changes.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from serendifflib.data.interactions import Interactions
+from serendifflib.data.law import THEMES_PER_GENRE
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import (
     Examples,
@@ -25,10 +25,11 @@ from serendifflib.data.splits import (
     temporal_split,
     user_folds,
 )
-from serendifflib.errors import CheckpointError, ConfigError
+from serendifflib.errors import CheckpointError, ConfigError, DataError
 from serendifflib.evaluation.candidates import Candidates, fold_candidates
 from serendifflib.experiments import versions
 from serendifflib.io import cache_dir, content_hash, locked
+from serendifflib.model.explain import reach_of
 from serendifflib.model.serendiff import (
     SerenDiff,
     checkpoint_files,
@@ -41,6 +42,10 @@ from serendifflib.portrait.fold import FoldData, prepare_fold, whole_fold
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import Profile, current_profile
 
+AMONG = 200  # the first test users, whatever the profile
+SHORTEST = 8  # items before the held-out one
+FAR = 0.9  # quantile of the reach
+
 
 @dataclass(frozen=True)
 class PreparedFold:
@@ -49,8 +54,8 @@ class PreparedFold:
     Attributes:
         data: the interactions.
         fold: examples and item vectors of the fold.
-        space: the portrait space in which candidates were spread over the
-            grid (catalogue bins, centred vectors; the same for all models).
+        space: in which candidates were spread over the grid (catalogue bins,
+            centred vectors; the same for all models).
         test, valid: the examples that are ranked (test is cut to the
             profile's number of users).
         test_candidates, valid_candidates: their stored candidates.
@@ -125,19 +130,50 @@ def open_bench(
     )
 
 
+def cast(bench: PreparedFold) -> dict[str, int]:
+    """The two readers whom the chapters follow: name -> row of a test user.
+
+    Rules choose them, and the rules look at no result. Of the first 200 test
+    users with at least eight items before the held-out one, Nora has the reach
+    (mean distance of the items from the anchor) next to the 90% quantile. Otto
+    has the smallest reach of those whose first five items share a genre while
+    the sixth has another.
+
+    Raises:
+        DataError: real data, or a world without two such users.
+    """
+    world = bench.data.world
+    reach, narrow = {}, {}
+    if world is not None:
+        genre = world.primary // THEMES_PER_GENRE
+        for row, padded in enumerate(bench.test.histories[:AMONG]):
+            history = padded[padded > 0].numpy()
+            if len(history) < SHORTEST:
+                continue
+            reach[row] = reach_of(bench.space.positions(history))
+            same = genre[history[:6]] == genre[history[0]]
+            if same[:5].all() and not same[5]:
+                narrow[row] = reach[row]
+    if not narrow or len(reach) < 2:
+        raise DataError(
+            f"{bench.data.name}: no two test users with eight items, one of "
+            "them with five items of one genre and then another; take a "
+            "simulated world with more users"
+        )
+    wanted = np.quantile(list(reach.values()), FAR)
+    nora = min(reach, key=lambda row: abs(reach[row] - wanted))
+    return {"Nora": nora, "Otto": min(narrow, key=narrow.__getitem__)}
+
+
 def load_or_fit(
     bench: PreparedFold, preset: str = "tuned", **options: Any
 ) -> SerenDiff:
     """The fitted model, from the cache if this very run was done before.
 
     A training that was interrupted goes on where its last checkpoint was.
-
-    Args:
-        bench: what to fit on.
-        preset: one of :data:`serendifflib.model.settings.PRESETS`.
-        **options: ``seed`` of the weights and of all draws (0), ``progress``
-            (True), ``device`` (``cpu``, ``cuda`` or None: CUDA where there
-            is one), and settings that replace those of the preset.
+    Options: ``seed`` of the weights and of all draws (0), ``progress`` (True),
+    ``device`` (``cpu``, ``cuda`` or None: CUDA where there is one), and
+    settings that replace those of the preset.
     """
     return _load_or_fit(bench.fold, bench.profile, preset, **options)
 

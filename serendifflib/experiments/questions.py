@@ -195,12 +195,12 @@ def _ours(profile: Profile) -> tuple[Row, ...]:
 
 
 def _variant(row: Row, name: str, words: str, **changes: Any) -> Row:
-    """The same row with another recipe, and with that in id and label."""
+    """The same row with other settings, and with them in id and label."""
     return replace(
         row,
         id=f"{row.id}-{name}",
         label=f"{row.label}, {words}",
-        recipe=row.recipe | changes,
+        **changes,
     )
 
 
@@ -244,7 +244,7 @@ def leaks(profile: Profile) -> tuple[Row, ...]:
     chance, the other knows another protocol.
     """
     return tuple(
-        replace(row, recipe=row.recipe | {"candidates": "uniform"})
+        replace(row, candidates="uniform")
         for row in (*table4(profile), *presets(profile)[:2])
         if row.id not in ("oracle-cell", "oracle-protocol")
     )
@@ -253,19 +253,26 @@ def leaks(profile: Profile) -> tuple[Row, ...]:
 def table4(profile: Profile) -> tuple[Row, ...]:
     """Table 4: the nine rivals, SerenDiff, controls and ceilings."""
     budget = registry.budget_of(profile)
+    spent = asdict(budget)
     rivals = {
-        name: Row(name, name, "rival", name, {"budget": asdict(budget)})
+        name: Row(name, name, "rival", name, budget=spent)
         for name in registry.RIVALS
     }
     # a random language model never stands in for a real one
-    prompts, row = registry.affordable_prompts(budget), "SerenPrompt-style"
-    rivals[row] = replace(
-        rivals[row], recipe=rivals[row].recipe | {"options": prompts}
-    )
-    if prompts["language"] == "tiny":
-        rivals[row] = replace(
-            rivals[row], id=TINY_PROMPT, label=f"{row} (tiny random LM)"
+    name = "SerenPrompt-style"
+    real, tiny = (
+        replace(
+            rivals[name],
+            options=registry.prompt_options(budget, language),
+            needs=needs,
         )
+        for language, needs in (
+            ("packaged", "language"),
+            ("tiny", "no language"),
+        )
+    )
+    rivals[name] = real
+    label = f"{name} (tiny random LM)"
     return (
         *rivals.values(),
         replace(TUNED, id="SerenDiff"),
@@ -273,6 +280,7 @@ def table4(profile: Profile) -> tuple[Row, ...]:
         *CONTROL_ROWS,
         *ranker_rows(profile),
         *CEILING_ROWS,
+        replace(tiny, id=TINY_PROMPT, label=label),
     )
 
 
@@ -319,8 +327,8 @@ def table5(profile: Profile) -> tuple[Row, ...]:
                     continue
                 row, label = f"painter-{row}", f"Painter: {label.lower()}"
             budget = ranker_budget(profile)
-            recipe = {"budget": budget, "options": same | options}
-            rows.append(Row(row, label, "rival", name, recipe))
+            told = same | options
+            rows.append(Row(row, label, "rival", name, told, budget=budget))
     others = (*CONTROL_ROWS, *ranker_rows(profile), *CEILING_ROWS)
     kept = chosen(others, "random", "linear-map", "ranker", "oracle")
     return (*rows, *kept)
@@ -346,7 +354,7 @@ def generating(profile: Profile) -> tuple[Row, ...]:
         *_drawn(profile),
         *_answering(profile),
         serendiff("tokens", "SerenDiff (tokens)", "tokens"),
-        replace(portrait, needs_places=True),
+        replace(portrait, needs="places"),
         *chosen(CEILING_ROWS, "oracle"),
     )
 
@@ -405,13 +413,7 @@ def _answering(profile: Profile) -> list[Row]:
         patience=tokens.patience,
     )
     return [
-        Row(
-            row,
-            label,
-            "ranker",
-            name,
-            {"budget": asdict(budget), "options": options},
-        )
+        Row(row, label, "ranker", name, options, budget=asdict(budget))
         for row, label, name, options in (
             ("ranker", "Set ranker, one answer", "ranker", SEEN),
             ("mmr", "Set ranker + MMR", "mmr", SEEN),

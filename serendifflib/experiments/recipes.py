@@ -1,7 +1,6 @@
 """From a unit of a table to its outcome: open the bench, fit, rank.
 
-What a row of a table means is written in its unit's settings as plain JSON
-values, so that the settings alone decide the result and enter its key.
+A unit's settings alone decide the result, and enter its key.
 """
 
 from __future__ import annotations
@@ -9,10 +8,8 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +27,7 @@ from serendifflib.baselines.trainer import TorchRival
 from serendifflib.data.interactions import Interactions, derived_seed
 from serendifflib.data.sources import load_dataset
 from serendifflib.data.splits import Examples
-from serendifflib.errors import CheckpointError, ConfigError, check_choice
+from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.evaluation.candidates import Candidates, draw_candidates
 from serendifflib.evaluation.lists import TOP, ListMeasures
 from serendifflib.evaluation.protocol import evaluate
@@ -39,8 +36,9 @@ from serendifflib.experiments.prepared import (
     load_or_fit,
     open_bench,
 )
-from serendifflib.experiments.provenance import device_name
 from serendifflib.experiments.records import Cases, Outcome, Unit
+from serendifflib.experiments.rows import TASKS, Row
+from serendifflib.experiments.versions import device_name
 from serendifflib.io import cache_dir
 from serendifflib.portrait.encoding import TfidfEncoder, unit_rows
 from serendifflib.portrait.fold import FoldData, prepare_fold
@@ -48,101 +46,49 @@ from serendifflib.portrait.grid import Grid
 from serendifflib.profiles import Profile
 from serendifflib.recommender import Recommender
 
-TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
-"""Task of a table -> kind of a fold's targets."""
-
-CANDIDATES = ("cells", "uniform", "all")
-MODELS = ("serendiff", "control", "ranker", "rival")
 RANKERS = {"ranker": SetRanker} | MODES | RERANKERS
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to make the model of a row and what to judge it on.
-
-    Attributes:
-        model: one of :data:`MODELS`.
-        name: preset, control or rival.
-        options: what replaces the model's defaults.
-        sampling: SerenDiff's settings that are replaced *after* training
-            (sampler, calls, samples, match): rows that differ in these
-            alone share one trained network.
-        fold: ``users`` (the unit's fold) or ``temporal``.
-        candidates: ``cells`` (the stored lists, even over the grid),
-            ``uniform`` or ``all`` (as long as lists can be).
-        n_candidates: C of the first two.
-        encoder: ``sentences`` (SentenceBERT) or ``tfidf``, for the model's
-            item vectors; candidates stay those of the first.
-        components: keep so many principal directions of those vectors; 0
-            keeps them whole.
-        labels: how many labelled training targets to keep; 0 is all.
-        budget: of the ranker and the rivals.
-    """
-
-    model: str
-    name: str
-    options: Mapping[str, Any]
-    sampling: Mapping[str, Any]
-    fold: str = "users"
-    candidates: str = "cells"
-    n_candidates: int = 1000
-    encoder: str = "sentences"
-    components: int = 0
-    labels: int = 0
-    budget: Mapping[str, Any] | None = None
-
-    def __post_init__(self):
-        for what, value, known in (
-            ("model", self.model, MODELS),
-            ("fold", self.fold, ("users", "temporal")),
-            ("candidates", self.candidates, CANDIDATES),
-            ("encoder", self.encoder, ("sentences", "tfidf")),
-        ):
-            check_choice(what, value, known)
 
 
 def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
     """Fit the row's model on the unit's fold and rank the test cases.
 
     Args:
-        unit: its settings are ``tasks`` and those of :class:`Recipe`.
+        unit: its settings are ``tasks``, ``n_candidates`` (C of lists that
+            are not as long as they can be) and :meth:`Row.settings`.
         source: what to load, if it is not the data id (a CSV path).
 
     Returns:
-        Ranks per task, and: ``fit_seconds`` (training, from its report
-        where there is one, so that a model from the cache reports what it
-        took), ``train_seconds`` per batch (validation included),
-        ``steps``, ``loss`` (mean of SerenDiff's last 100 steps),
-        ``score_seconds`` of all test cases,
-        ``inference_seconds`` per case, ``parameters``; of the ten best
-        ``calibration``, ``distance``, ``novelty`` and, in worlds with
-        bridges, ``zones`` (evaluation.lists); of SerenDiff
-        ``portrait_megabytes`` (one training batch of dense portraits), on a
-        GPU ``peak_megabytes`` (training too, unless the model came from
-        the cache); with a second task these come again with its name in
-        front.
+        Ranks per task, and: ``fit_seconds`` (of the training, from its
+        report where there is one), ``train_seconds`` per batch (validation
+        included), ``steps``, ``loss`` (mean of SerenDiff's last 100 steps),
+        ``score_seconds`` of all test cases, ``inference_seconds`` per case,
+        ``parameters``; of the ten best ``calibration``, ``distance``,
+        ``novelty`` and, in worlds with bridges, ``zones``
+        (evaluation.lists); of SerenDiff ``portrait_megabytes`` (one training
+        batch of dense portraits), on a GPU ``peak_megabytes``; with a second
+        task these come again with its name in front.
 
     Raises:
         SerenDiffError: see the loaders and models.
     """
     settings = dict(unit.settings)
-    tasks = settings.pop("tasks")
-    recipe = Recipe(**settings)
+    tasks, length = settings.pop("tasks"), settings.pop("n_candidates")
+    row = Row(unit.row, unit.label, **settings)
     cases, extra, checksums = {}, {}, []
-    on_gpu = recipe.model != "control" and torch.cuda.is_available()
+    on_gpu = row.model != "control" and torch.cuda.is_available()
     for task in tasks:
         bench, grid, measures = _open(
             source or unit.data,
-            "temporal" if recipe.fold == "temporal" else unit.fold,
+            "temporal" if row.fold == "temporal" else unit.fold,
             TASKS[task],
             unit.profile,
-            recipe.n_candidates,
+            length,
         )
-        bench = _changed(bench, recipe)
+        bench = _changed(bench, row, length)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         folder = cache_dir() / "rivals" / f"{unit.key()[:32]}-{task}"
-        model, numbers = _fit(recipe, bench, grid, unit.seed, folder)
+        model, numbers = _fit(row, bench, grid, unit.seed, folder)
         shutil.rmtree(folder, ignore_errors=True)  # what a stop left there
         table, judged = _judge(model, bench, measures, unit.seed)
         numbers |= judged
@@ -211,20 +157,20 @@ def _open(
     return bench, Grid(bench.space), ListMeasures.of(bench.fold)
 
 
-def _changed(bench: PreparedFold, recipe: Recipe) -> PreparedFold:
-    """The bench with the recipe's candidates, vectors and labels."""
-    if recipe.candidates != "cells":
+def _changed(bench: PreparedFold, row: Row, length: int) -> PreparedFold:
+    """The bench with the row's candidates, vectors and labels."""
+    if row.candidates != "cells":
         lists = other_candidates(
-            bench.fold, bench.test, recipe.candidates, recipe.n_candidates
+            bench.fold, bench.test, row.candidates, length
         )
         bench = replace(bench, test_candidates=lists)
-    if recipe.encoder == "tfidf":
+    if row.encoder == "tfidf":
         bench = replace(bench, fold=_with_tfidf(bench.fold))
-    if recipe.components:
-        narrow = fewer_dimensions(bench.fold, recipe.components)
+    if row.components:
+        narrow = fewer_dimensions(bench.fold, row.components)
         bench = replace(bench, fold=narrow)
-    if recipe.labels:
-        train = fewer_labels(bench.fold, recipe.labels)
+    if row.labels:
+        train = fewer_labels(bench.fold, row.labels)
         bench = replace(bench, fold=replace(bench.fold, train=train))
     return bench
 
@@ -257,8 +203,8 @@ def other_candidates(
 def fewer_labels(fold: FoldData, count: int) -> Examples:
     """``count`` training targets, those of users drawn by their ids.
 
-    The fewer are among the more, whatever the counts; the histories of the
-    other training users still count for popularity and co-occurrence.
+    The fewer are among the more; the histories of the other training users
+    still count for popularity and co-occurrence.
 
     Raises:
         ConfigError: the fold has not that many.
@@ -277,14 +223,10 @@ def fewer_labels(fold: FoldData, count: int) -> Examples:
 
 
 def fewer_dimensions(fold: FoldData, count: int) -> FoldData:
-    """The fold with its item vectors cut to their principal directions.
+    """The fold with its item vectors cut to ``count`` principal directions.
 
     Directions are fitted on the training items, without centring, so that
-    cosines change as little as ``count`` numbers allow.
-
-    Args:
-        fold: any fold.
-        count: new width of the vectors, below the old one.
+    cosines change as little as so many numbers allow.
     """
     vectors = fold.raw_vectors.numpy()
     svd = TruncatedSVD(count, algorithm="arpack", random_state=0)
@@ -304,12 +246,12 @@ def _with_tfidf(fold: FoldData) -> FoldData:
 
 
 def _fit(
-    recipe: Recipe, bench: PreparedFold, grid: Grid, seed: int, folder: Path
+    row: Row, bench: PreparedFold, grid: Grid, seed: int, folder: Path
 ) -> tuple[Recommender, dict[str, float]]:
     """The fitted model and what fitting took; ``folder`` outlives a stop."""
-    if recipe.model == "serendiff":
-        return _serendiff(recipe, bench, seed)
-    model = _make(recipe, grid)
+    if row.model == "serendiff":
+        return _serendiff(row, bench, seed)
+    model = _make(row, grid)
     if isinstance(model, TorchRival):
         model.checkpoint = folder
     generator = torch.Generator().manual_seed(seed)
@@ -321,7 +263,7 @@ def _fit(
         generator = torch.Generator().manual_seed(seed)
         model.fit(bench.fold, generator=generator)
     numbers = {"fit_seconds": time.perf_counter() - started}
-    if recipe.model == "control":
+    if row.model == "control":
         numbers["parameters"] = float(model.parameters)
         if hasattr(model, "for_cases"):  # a ceiling: it may know the case
             model = model.for_cases(bench.test)
@@ -335,23 +277,23 @@ def _fit(
     return model, numbers
 
 
-def _make(recipe: Recipe, grid: Grid) -> Recommender:
-    options = dict(recipe.options)
-    if recipe.model == "control":
-        return CONTROLS[recipe.name](grid=grid, **options)
-    budget = Budget(**recipe.budget)
-    if recipe.model == "ranker":
-        return RANKERS[recipe.name](budget=budget, grid=grid, **options)
-    return make_model(recipe.name, budget, **options)
+def _make(row: Row, grid: Grid) -> Recommender:
+    options = dict(row.options)
+    if row.model == "control":
+        return CONTROLS[row.name](grid=grid, **options)
+    budget = Budget(**row.budget)
+    if row.model == "ranker":
+        return RANKERS[row.name](budget=budget, grid=grid, **options)
+    return make_model(row.name, budget, **options)
 
 
 def _serendiff(
-    recipe: Recipe, bench: PreparedFold, seed: int
+    row: Row, bench: PreparedFold, seed: int
 ) -> tuple[Recommender, dict[str, float]]:
     model = load_or_fit(
-        bench, recipe.name, seed=seed, progress=False, **recipe.options
+        bench, row.name, seed=seed, progress=False, **row.options
     )
-    model = model.with_sampling(**recipe.sampling)
+    model = model.with_sampling(**row.sampling)
     report = model.report
     trained = sum(stage.seconds for stage in report.stages)
     used = model.settings

@@ -68,7 +68,7 @@ class Outcome:
         cases: task ("serendipity", "relevance") -> ranks.
         extra: other numbers, e.g. ``train_seconds``; all finite.
         candidates: checksum of the candidate lists.
-        device: what it ran on (``provenance.device_name``).
+        device: what it ran on (``versions.device_name``).
     """
 
     cases: Mapping[str, Cases] = field(default_factory=dict)

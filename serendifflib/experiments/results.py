@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,14 +30,11 @@ def case_frame(
     profile: str | None = None,
     task: str | None = None,
 ) -> pd.DataFrame:
-    """Every test case of every record of a table.
+    """Every test case of every record of a table, one line each.
 
     The default store are the recorded runs; ``data``, ``profile`` and ``task``
-    leave out all others.
-
-    Returns:
-        ``row, data, profile, task, fold, user, target, rank`` and the five
-        metrics, one line per case.
+    leave out all others. Columns are ``row, data, profile, task, fold, user,
+    target, rank`` and the five metrics.
     """
     parts = [
         pd.DataFrame(
@@ -81,11 +79,9 @@ def collect(
 ) -> pd.DataFrame:
     """All numbers of a table's records, per fold and averaged over folds.
 
-    The mean over folds is the mean of the fold values, as in the paper;
-    its interval resamples the users of every fold.
-
-    Without ``profile`` it is, per data set, the one that has the most rows,
-    and of several the largest: never two in one table.
+    The mean is that of the fold values, as in the paper; its interval
+    resamples the users of every fold. Without ``profile`` it is, per data
+    set, the one that has the most rows, and of several the largest.
 
     Returns:
         One line per row, data set, task, fold (a number, or "mean") and
@@ -93,16 +89,12 @@ def collect(
         ``n`` test cases, and where it comes from.
     """
     runs = (store or recorded()).runs(table, data, profile)
-    lines: list[dict[str, Any]] = []
     counts: dict[tuple[int, int], np.ndarray] = {}
-    for group in _by_row(runs):
-        for task in sorted({task for run in group for task in run.cases}):
-            lines += _task_lines(group, task, counts)
-        lines += _extra_lines(group)
+    lines = [line for group in _by_row(runs) for line in _lines(group, counts)]
     return pd.DataFrame(lines, columns=_COLLECTED)
 
 
-def _by_row(runs: Sequence[Run]) -> Iterator[list[Run]]:
+def _by_row(runs: Iterable[Run]) -> Iterator[list[Run]]:
     """Records of one row and data set, of the data set's one profile.
 
     Rows of two profiles were judged on other people of another world: a
@@ -113,89 +105,72 @@ def _by_row(runs: Sequence[Run]) -> Iterator[list[Run]]:
     def size(profile: str) -> int:  # of a renamed or foreign one: the least
         return sizes.index(profile) if profile in sizes else -1
 
-    by_data: dict[str, dict[str, dict[str, list[Run]]]] = {}
-    for run in runs:
-        rows = by_data.setdefault(run.data, {}).setdefault(run.profile, {})
-        rows.setdefault(run.row, []).append(run)
-    for profiles in by_data.values():
-        fullest = max(
-            profiles, key=lambda name: (len(profiles[name]), size(name))
-        )
-        for group in profiles[fullest].values():
-            yield sorted(group, key=lambda run: run.fold)
+    def rows(some: Sequence[Run]) -> int:
+        return len({run.row for run in some})
+
+    # a store gives them by data, profile, row and fold
+    for _, of_data in itertools.groupby(runs, lambda run: run.data):
+        parts = itertools.groupby(of_data, lambda run: run.profile)
+        found = {profile: list(part) for profile, part in parts}
+        fullest = max(found, key=lambda name: (rows(found[name]), size(name)))
+        for _, group in itertools.groupby(found[fullest], lambda run: run.row):
+            yield list(group)
 
 
-def _origin(runs: Sequence[Run]) -> dict[str, Any]:
-    """What a line says about where it comes from."""
-
-    def joined(values: set[str]) -> str:
-        return ", ".join(sorted(values))
-
-    return {
-        "row": runs[0].row,
-        "label": runs[0].label,
-        "data": runs[0].data,
-        "profile": runs[0].profile,
-        "seed": joined({str(run.seed) for run in runs}),
-        "commit": joined({run.commit[:10] for run in runs}),
-        "dirty": any(run.dirty for run in runs),
-        "device": joined({run.device for run in runs}),
-        "created": max(run.created for run in runs),
-        "current": all(run.current for run in runs),
-        "outdated": joined({one for run in runs for one in run.outdated}),
-    }
-
-
-def _task_lines(
-    runs: Sequence[Run],
-    task: str,
-    counts: dict[tuple[int, int], np.ndarray],
-) -> list[dict[str, Any]]:
-    """The metrics of one task, of every fold and of their mean."""
-    runs = [r for r in runs if task in r.cases and r.cases[task].ranks]
-    found = []
-    for run in runs:
-        metrics = _metrics(run.cases[task])
-        table = torch.stack([metrics[name] for name in METRICS], 1).numpy()
-        users = run.cases[task].users
-        resampled = _resampled_means(table, users, run.fold, counts)
-        found.append((table.mean(axis=0), resampled, len(table)))
-    lines = []
-    for fold, some, part in _folds_and_all(runs, found):
-        values, means = (np.mean([f[k] for f in part], 0) for k in (0, 1))
-        n = sum(f[2] for f in part)
-        for value, drawn, name in zip(values, means.T, METRICS, strict=True):
-            bounds = stats.percentile_bounds(drawn, 0.95)
-            lines.append(
-                _line(some, task, fold, name, float(value), *bounds, n)
-            )
-    return lines
+def _lines(
+    runs: Sequence[Run], counts: dict[tuple[int, int], np.ndarray]
+) -> Iterator[dict[str, Any]]:
+    """Lines of one row: every number of every fold, and its mean."""
+    tasks = sorted({task for run in runs for task in run.cases})
+    extra = sorted({name for run in runs for name in run.extra})
+    for task in tasks or ["serendipity"]:
+        numbers = [_numbers(run, task, counts) for run in runs]
+        for metric in dict.fromkeys([*METRICS, *extra, "seconds"]):
+            having = [
+                (run, found[metric])
+                for run, found in zip(runs, numbers, strict=True)
+                if metric in found
+            ]
+            parts = [(run.fold, [(run, one)]) for run, one in having]
+            for fold, part in (*parts, ("mean", having)):
+                if part:
+                    where = {"task": task, "fold": fold, "metric": metric}
+                    some = [one for _, one in part]
+                    yield _origin([r for r, _ in part]) | where | _mean(some)
 
 
-def _folds_and_all(
-    runs: Sequence[Run], found: Sequence[Any]
-) -> Iterator[tuple[int | str, Sequence[Run], Sequence[Any]]]:
-    """Each run with what was found for it, then all of them: the mean."""
-    for run, one in zip(runs, found, strict=True):
-        yield run.fold, [run], [one]
-    if runs:
-        yield "mean", runs, found
+def _mean(numbers: Sequence[_Number]) -> dict[str, Any]:
+    """The mean of a number over folds, its interval and test cases."""
+    value = float(np.mean([number.value for number in numbers]))
+    drawn = np.mean([number.drawn for number in numbers], axis=0)
+    low, high = stats.percentile_bounds(drawn, 0.95)
+    n = sum(number.n for number in numbers)
+    return {"value": value, "low": low, "high": high, "n": n}
 
 
-def _line(
-    runs: Sequence[Run],
-    task: str,
-    fold: int | str,
-    metric: str,
-    value: float,
-    low: float = math.nan,
-    high: float = math.nan,
-    n: int = 0,
-) -> dict[str, Any]:
-    """One line of :func:`collect`."""
-    numbers = {"value": value, "low": low, "high": high, "n": n}
-    where = {"task": task, "fold": fold, "metric": metric}
-    return _origin(runs) | where | numbers
+class _Number(NamedTuple):
+    """A value with its resampled means (NaN: none) over n test cases."""
+
+    value: float
+    drawn: np.ndarray
+    n: int
+
+
+def _numbers(
+    run: Run, task: str, counts: dict[tuple[int, int], np.ndarray]
+) -> dict[str, _Number]:
+    """Metrics of one task of a record, and the numbers beside them."""
+    nothing = np.full(RESAMPLES, np.nan)
+    extra = {"seconds": run.seconds, **run.extra}
+    found = {name: _Number(v, nothing, 0) for name, v in extra.items()}
+    cases = run.cases.get(task)
+    if cases is not None and cases.ranks:
+        table = torch.stack(list(_metrics(cases).values()), 1).numpy()
+        drawn = _resampled_means(table, cases.users, run.fold, counts)
+        means = zip(METRICS, table.mean(axis=0), drawn.T, strict=True)
+        for name, value, some in means:
+            found[name] = _Number(float(value), some, len(table))
+    return found
 
 
 def _resampled_means(
@@ -226,36 +201,32 @@ def _resampled_means(
     return (drawn @ sums) / (drawn @ sizes)[:, None]
 
 
-def _extra_lines(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Numbers beside the metrics, under every task of the record."""
-    tasks = sorted({task for run in runs for task in run.cases})
-    extras = [{"seconds": run.seconds, **run.extra} for run in runs]
-    names = sorted({name for run in runs for name in run.extra})
-    lines = []
-    for task in tasks or ["serendipity"]:
-        for name in dict.fromkeys([*names, "seconds"]):
-            having = [
-                (run, extra[name])
-                for run, extra in zip(runs, extras, strict=True)
-                if name in extra
-            ]
-            some = [run for run, _ in having]
-            for fold, part, values in _folds_and_all(
-                some, [v for _, v in having]
-            ):
-                value = float(np.mean(values))
-                lines.append(_line(part, task, fold, name, value))
-    return lines
+def _origin(runs: Sequence[Run]) -> dict[str, Any]:
+    """What a line says about where it comes from."""
+
+    def joined(values: set[str]) -> str:
+        return ", ".join(sorted(values))
+
+    return {
+        "row": runs[0].row,
+        "label": runs[0].label,
+        "data": runs[0].data,
+        "profile": runs[0].profile,
+        "seed": joined({str(run.seed) for run in runs}),
+        "commit": joined({run.commit[:10] for run in runs}),
+        "dirty": any(run.dirty for run in runs),
+        "device": joined({run.device for run in runs}),
+        "created": max(run.created for run in runs),
+        "current": all(run.current for run in runs),
+        "outdated": joined({one for run in runs for one in run.outdated}),
+    }
 
 
 def trace(table: str, cell: str, *, store: RecordStore | None = None) -> str:
     """Everything that is known about one number, as text.
 
-    Args:
-        table: e.g. ``"table4"``.
-        cell: ``ROW/METRIC``, ``DATA/ROW/METRIC`` or
-            ``DATA/ROW/TASK/METRIC``; rows as ids or as printed.
-        store: default the recorded runs.
+    A cell is ``ROW/METRIC``, ``DATA/ROW/METRIC`` or ``DATA/ROW/TASK/METRIC``;
+    rows as ids or as printed.
 
     Raises:
         ConfigError: ``cell`` is not of that form, or names several cells.

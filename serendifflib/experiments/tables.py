@@ -1,15 +1,19 @@
-"""All tables by id, and how to run one.
+"""All tables by id, and how to run one or all of them.
 
-A table is a list of rows for a profile. ``run_table`` makes one unit of work
-per row and fold and leaves resuming, parallel work and failures to
-``runner``.
+A table is a list of rows for a profile; each row and fold is a unit of work.
+``runner`` does the resuming, the parallel work, and bears failures.
 """
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from serendifflib.errors import ConfigError, check_choice
 from serendifflib.evaluation.paper import row_key
 from serendifflib.experiments import questions, recipes
 from serendifflib.experiments.records import RecordStore, Unit, recorded
-from serendifflib.experiments.rows import Row
+from serendifflib.experiments.rows import NEEDS, Row
 from serendifflib.experiments.runner import Report, run_units
 from serendifflib.experiments.versions import parts_of
 from serendifflib.io import content_hash
@@ -191,14 +195,14 @@ def make_units(
         left = next(row for row in rows if row not in applying)
         raise ConfigError(
             f"row {left.id!r} cannot be computed on {loaded.name}: it needs "
-            "a simulated world with labels"
+            f"{NEEDS[left.needs]}"
         )
     return [
         _unit(chosen, row, fold, loaded, profile, tasks, seed)
         for fold in folds
         for row in applying
         # there is one split by time, whatever the folds
-        if row.recipe.get("fold") != "temporal" or fold == folds[0]
+        if row.fold == "users" or fold == folds[0]
     ]
 
 
@@ -211,15 +215,10 @@ def _unit(
     tasks: Sequence[str],
     seed: int,
 ) -> Unit:
-    settings = {
-        "model": row.model,
-        "name": row.name,
-        "options": {},
-        "sampling": {},
+    settings = row.settings() | {
         "n_candidates": _n_candidates(data),
         "tasks": [task for task in tasks if task in row.tasks],
-    } | row.recipe
-    temporal = row.recipe.get("fold") == "temporal"
+    }
     parts = parts_of(
         row.model,
         row.name,
@@ -227,7 +226,7 @@ def _unit(
         encoder=encoding.reference_encoder().fingerprint,
     )
     if row.model == "serendiff":
-        chosen = make_settings(row.name, profile, **settings["options"])
+        chosen = make_settings(row.name, profile, **row.options)
         decisive = chosen.as_dict()
         if chosen.aggregate == Settings.aggregate:
             # it came later, and records from before are as valid
@@ -238,7 +237,7 @@ def _unit(
         data=data_id(data),
         row=row.id if seed == 0 else f"{row.id}.seed{seed}",
         label=row.label if seed == 0 else f"{row.label} (seed {seed})",
-        fold=0 if temporal else fold,
+        fold=fold if row.fold == "users" else 0,
         data_checksum=data.checksum,
         source=data.source,
         profile=profile,
@@ -276,17 +275,9 @@ def run_table(
 ) -> Report:
     """Compute what a table lacks; what is there and current is skipped.
 
-    Args:
-        table: id of a table.
-        data: data id or CSV path; None is the table's first.
-        n_jobs: processes; None takes joblib's active configuration.
-        store: where the records go; default the project's.
-        progress: print a line per unit to the standard error.
-        **which: profile, models, folds and seed, see :func:`make_units`.
-
-    Returns:
-        What was computed, skipped and failed; one model's failure leaves
-        the others alone.
+    Without ``store`` the records join the project's. For the processes see
+    :func:`~serendifflib.experiments.runner.run_units`, for the rest
+    :func:`make_units`. One model's failure leaves the others alone.
 
     Raises:
         ConfigError: see :func:`make_units`.
@@ -302,3 +293,111 @@ def run_table(
         n_jobs=n_jobs,
         progress=progress,
     )
+
+
+# the tables that carry the verdict; the others ask single questions
+FIRST = ("controls", "table4", "curve")
+LIKE_BOOKS = "synthetic-like-serenlens-books"
+
+
+def agenda(profile: Profile) -> list[tuple[str, str]]:
+    """Pairs (table, data id), in order of importance.
+
+    The verdict comes first: the tables :data:`FIRST` on SerenLens where it is
+    at hand, on a world of its size at the profile ``paper``, and on the
+    smaller worlds. Data that would have to be downloaded are left out.
+    """
+    pairs = []
+    if profile.name == "paper":
+        large = [
+            name
+            for name in ("serenlens-books", "serenlens-movies")
+            if sources.find_source(sources.SOURCES[name]) is not None
+        ]
+        pairs += [(t, d) for d in (*large, LIKE_BOOKS) for t in FIRST]
+    for one in (*FIRST, *(name for name in TABLES if name not in FIRST)):
+        pairs += [(one, data) for data in TABLES[one].data if _at_hand(data)]
+    return pairs
+
+
+def _at_hand(data: str) -> bool:
+    source = sources.SOURCES.get(data)
+    return source is None or sources.find_source(source) is not None
+
+
+def run_all(
+    profile: Profile,
+    *,
+    minutes: float | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    n_jobs: int | None = 1,
+    store: RecordStore | None = None,
+    progress: bool = False,
+) -> tuple[Report | None, Counter[str]]:
+    """Compute what the records of a profile lack, in order of importance.
+
+    It stops after some ``minutes``; the same call goes on from there, a
+    training from its checkpoint. The default ``pairs`` are :func:`agenda`'s.
+
+    Returns:
+        What was done, None if the time was over before the end; and how
+        many units are left, by table and data.
+
+    Raises:
+        ConfigError: no time is given, or less than none.
+    """
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"--minutes is {minutes}: choose more than 0")
+    store = store or recorded()
+    units: list[Unit] = []
+    report = None
+    with _within(minutes):
+        if pairs is None:
+            pairs = agenda(profile)
+        for table, data in pairs:
+            units += make_units(table, data, profile=profile)
+        units.sort(key=lambda unit: unit.fold)  # stable: all of fold 0 first
+        report = run_units(
+            units,
+            recipes.evaluate_row,
+            store,
+            n_jobs=n_jobs,
+            progress=progress,
+        )
+    left = Counter(
+        f"{unit.table} on {unit.data}"
+        for unit in units
+        if not store.finished(unit)
+    )
+    return report, left
+
+
+@contextlib.contextmanager
+def _within(minutes: float | None) -> Iterator[None]:
+    """Leave the block as by Ctrl-C when the time is over.
+
+    A training then ends its step and writes its checkpoint. A shell starts
+    what runs in its background deaf to Ctrl-C; the clock must be heard.
+    """
+    over = threading.Event()
+
+    def ring() -> None:
+        over.set()
+        _thread.interrupt_main()
+
+    clock = threading.Timer((minutes or 0) * 60, ring)
+    clock.daemon = True
+    heard = signal.getsignal(signal.SIGINT)
+    if minutes is not None:
+        if heard is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        clock.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not over.is_set():  # a person
+            raise
+    finally:
+        clock.cancel()
+        if heard is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, heard)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from serendifflib.baselines.sasrec import SASRec
+from serendifflib.data import sources
 from serendifflib.diffusion.training import train
 from serendifflib.errors import ConfigError
-from serendifflib.experiments import agenda, recipes
+from serendifflib.experiments import recipes, records, tables
 from serendifflib.experiments import runner as runs
 from serendifflib.experiments.tables import TABLES, make_units
 from serendifflib.io import cache_dir
@@ -31,7 +32,7 @@ def tiny(monkeypatch, tiny_data, word_encoder, empty_cache):
         lambda: word_encoder,
     )
     monkeypatch.setattr(
-        agenda,
+        tables,
         "make_units",
         lambda table, data, profile: make_units(
             table, data, profile=profile, models=CHEAP
@@ -43,18 +44,18 @@ def tiny(monkeypatch, tiny_data, word_encoder, empty_cache):
 
 
 def test_the_verdict_comes_first_and_every_table_comes():
-    pairs = agenda.agenda(PROFILES["paper"])
-    assert pairs[0] == ("controls", agenda.LIKE_BOOKS)
+    pairs = tables.agenda(PROFILES["paper"])
+    assert pairs[0] == ("controls", tables.LIKE_BOOKS)
     assert {table for table, _ in pairs} == set(TABLES)
-    small = agenda.agenda(PROFILES["smoke"])
+    small = tables.agenda(PROFILES["smoke"])
     assert small[0] == ("controls", "synthetic")
     assert len(set(small)) == len(small)
     assert not any(data.startswith("serenlens") for _, data in small)
 
 
 def test_real_data_come_first_where_they_are(monkeypatch):
-    monkeypatch.setattr(agenda, "find_source", lambda source: source.id)
-    pairs = agenda.agenda(PROFILES["paper"])
+    monkeypatch.setattr(sources, "find_source", lambda source: source.id)
+    pairs = tables.agenda(PROFILES["paper"])
     assert pairs[0] == ("controls", "serenlens-books")
     assert ("table4", "movielens-small") in pairs
 
@@ -74,7 +75,7 @@ def listening(request):
 def test_the_clock_ends_a_sitting_and_the_next_goes_on(
     tiny, tmp_path, monkeypatch, listening
 ):
-    store = runs.RecordStore(tmp_path / "results")
+    store = records.RecordStore(tmp_path / "results")
     pairs = [("controls", "synthetic")]
     compute, turns, bells = recipes.evaluate_row, [], []
 
@@ -91,14 +92,14 @@ def test_the_clock_ends_a_sitting_and_the_next_goes_on(
             threading.Event().wait(60)  # until it rings
         return compute(unit)
 
-    monkeypatch.setattr(agenda.threading, "Timer", Bell)
+    monkeypatch.setattr(tables.threading, "Timer", Bell)
 
-    monkeypatch.setattr(agenda, "evaluate_row", slow)
-    report, left = agenda.run_all(TINY, minutes=9, pairs=pairs, store=store)
+    monkeypatch.setattr(recipes, "evaluate_row", slow)
+    report, left = tables.run_all(TINY, minutes=9, pairs=pairs, store=store)
     assert report is None
     assert left == {f"controls on {tiny.name}": 4}
     assert [fold for fold, _ in turns] == [0, 0, 0]
-    report, left = agenda.run_all(TINY, pairs=pairs, store=store)
+    report, left = tables.run_all(TINY, pairs=pairs, store=store)
     assert report.ok and not left
     assert (len(report.skipped), len(report.computed)) == (2, 4)
 
@@ -109,10 +110,10 @@ def test_a_person_who_stops_it_is_not_taken_for_the_clock(
     def stopped(unit):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(agenda, "evaluate_row", stopped)
-    store = runs.RecordStore(tmp_path / "results")
+    monkeypatch.setattr(recipes, "evaluate_row", stopped)
+    store = records.RecordStore(tmp_path / "results")
     with pytest.raises(KeyboardInterrupt):
-        agenda.run_all(
+        tables.run_all(
             TINY, minutes=9, pairs=[("controls", "synthetic")], store=store
         )
     assert not any(
@@ -124,7 +125,7 @@ def test_a_person_who_stops_it_is_not_taken_for_the_clock(
 @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
 def test_a_sitting_takes_time(minutes):
     with pytest.raises(ConfigError, match="--minutes"):
-        agenda.run_all(TINY, minutes=minutes)
+        tables.run_all(TINY, minutes=minutes)
 
 
 def short_unit():
@@ -141,7 +142,7 @@ def short_unit():
 
 def test_a_rival_that_the_clock_cut_off_goes_on(tiny, tmp_path, monkeypatch):
     """The second sitting makes only the steps that the first left."""
-    store = runs.RecordStore(tmp_path / "results")
+    store = records.RecordStore(tmp_path / "results")
     unit = short_unit()
     straight = recipes.evaluate_row(unit)
     batch, steps = SASRec.batch, []

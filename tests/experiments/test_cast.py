@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from serendifflib.errors import DataError
-from serendifflib.experiments.cast import cast
+from serendifflib.experiments.prepared import cast
 
 GENRES = {1: range(1, 9), 2: range(9, 17)}  # two genres of eight items
 

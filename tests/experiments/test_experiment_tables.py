@@ -15,11 +15,16 @@ from serendifflib.data.splits import make_examples
 from serendifflib.errors import ConfigError, ModelError
 from serendifflib.evaluation.paper import row_key
 from serendifflib.evaluation.protocol import evaluate
-from serendifflib.experiments import questions, recipes, versions
-from serendifflib.experiments import runner as runs
+from serendifflib.experiments import (
+    questions,
+    recipes,
+    records,
+    results,
+    versions,
+)
 from serendifflib.experiments import tables as experiments
 from serendifflib.experiments.prepared import open_bench
-from serendifflib.experiments.rows import CONTROL_ROWS
+from serendifflib.experiments.rows import CONTROL_ROWS, Row
 from serendifflib.io import cache_dir
 from serendifflib.model import settings
 from serendifflib.model.settings import make_settings
@@ -59,7 +64,7 @@ def unlabelled(monkeypatch, tiny, tiny_data):
 
 @pytest.fixture
 def store(tmp_path):
-    return runs.RecordStore(tmp_path / "results")
+    return records.RecordStore(tmp_path / "results")
 
 
 def run(store, *models, table="controls", **options):
@@ -85,20 +90,18 @@ def test_every_row_can_be_a_unit(table, profile, tiny_data):
         unit = experiments._unit(
             known, row, 0, tiny_data, TINY, known.tasks, 0
         )
-        settings = dict(unit.settings)
-        assert set(settings.pop("tasks")) <= {"serendipity", "relevance"}
-        recipe = recipes.Recipe(**settings)
-        if recipe.model == "control":
-            controls.CONTROLS[recipe.name](**recipe.options)
-        elif recipe.model == "serendiff":
-            presets = importlib.import_module("serendifflib.model.settings")
-            made = presets.make_settings(
-                recipe.name, PROFILES[profile], **recipe.options
-            )
-            made = dataclasses.replace(made, **recipe.sampling)
+        said = dict(unit.settings)
+        assert set(said.pop("tasks")) <= {"serendipity", "relevance"}
+        assert said.pop("n_candidates") > 1
+        assert said == Row(row.id, row.label, **said).settings()
+        if row.model == "control":
+            controls.CONTROLS[row.name](**row.options)
+        elif row.model == "serendiff":
+            made = make_settings(row.name, PROFILES[profile], **row.options)
+            made = dataclasses.replace(made, **row.sampling)
             assert made.calls <= made.timesteps
         else:
-            Budget(**recipe.budget)
+            Budget(**row.budget)
         assert len(unit.key()) == 64
 
 
@@ -119,45 +122,50 @@ def test_all_answers_have_the_same_inputs_and_steps(profile):
         "ranker", "ranker-heads", "mixture-density", "explicit-mixture",
         "mmr", "sog",
     ):  # fmt: skip
-        recipe = rows[name].recipe
-        assert recipe["options"]["prototypes"] == tokens.prototypes
-        assert recipe["budget"]["max_steps"] == tokens.steps
-        assert recipe["budget"]["pretrain_steps"] == tokens.pretrain_steps
-        assert recipe["budget"]["batch_size"] == tokens.batch_size
-    linear = rows["linear-radius"].recipe["options"]
+        options, budget = rows[name].options, rows[name].budget
+        assert options["prototypes"] == tokens.prototypes
+        assert budget["max_steps"] == tokens.steps
+        assert budget["pretrain_steps"] == tokens.pretrain_steps
+        assert budget["batch_size"] == tokens.batch_size
+    linear = rows["linear-radius"].options
     assert linear["prototypes"] == tokens.prototypes
-    assert rows["ranker"].recipe["options"].get("answers", 1) == 1
-    assert rows["ranker-heads"].recipe["options"]["answers"] == 8
+    assert rows["ranker"].options.get("answers", 1) == 1
+    assert rows["ranker-heads"].options["answers"] == 8
 
 
-def test_table_4_has_the_nine_rivals_and_all_controls(monkeypatch):
-    monkeypatch.setattr(registry, "packaged_file", lambda: Path("llm.gguf"))
+def test_table_4_has_the_nine_rivals_and_all_controls():
     rows = experiments.TABLES["table4"].rows(PROFILES["paper"])
     assert [row.id for row in rows[:10]] == [*registry.RIVALS, "SerenDiff"]
     assert {row.id for row in CONTROL_ROWS} <= {row.id for row in rows}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_the_tiny_language_model_has_a_row_of_its_own(profile, monkeypatch):
-    def row():
-        rows = questions.table4(PROFILES[profile])
-        return next(row for row in rows if row.name == "SerenPrompt-style")
-
-    monkeypatch.setattr(registry, "packaged_file", lambda: Path("llm.gguf"))
-    real = row()
-    monkeypatch.setattr(registry, "packaged_file", lambda: None)
-    tiny = row()
-    assert (real.id, real.label) == ("SerenPrompt-style",) * 2
-    assert tiny.id == "SerenPrompt-style-tiny"
-    assert "tiny random LM" in tiny.label
-    assert row_key(tiny.id) != row_key(real.id)
-    for one, language in ((real, "packaged"), (tiny, "tiny")):
-        assert one.recipe["options"]["language"] == language
+@pytest.mark.parametrize("file", [None, Path("llm.gguf")])
+def test_the_tiny_language_model_has_a_row_of_its_own(file, tiny, monkeypatch):
+    """It is computed where there is no other; the real one where it is."""
+    where = "serendifflib.experiments.rows.packaged_file"
+    monkeypatch.setattr(where, lambda: file)
+    both = {
+        row.id: row.options["language"]
+        for row in questions.table4(TINY)
+        if row.name == "SerenPrompt-style"
+    }
+    assert both == {
+        "SerenPrompt-style": "packaged",
+        "SerenPrompt-style-tiny": "tiny",
+    }
+    units = experiments.make_units("table4", profile=TINY, folds=[0])
+    (unit,) = (u for u in units if u.settings["name"] == "SerenPrompt-style")
+    assert unit.settings["options"]["language"] == both[unit.row]
+    assert (unit.row == "SerenPrompt-style") == (file is not None)
+    assert ("tiny random LM" in unit.label) == (file is None)
+    other = next(row for row in both if row != unit.row)
+    with pytest.raises(ConfigError, match="language model"):
+        experiments.make_units("table4", profile=TINY, models=[other])
 
 
 def test_leaks_are_looked_for_among_uniform_candidates():
     rows = experiments.TABLES["leaks"].rows(PROFILES["laptop"])
-    assert {row.recipe["candidates"] for row in rows} == {"uniform"}
+    assert {row.candidates for row in rows} == {"uniform"}
     ids = {row.id for row in rows}
     assert {"paper", "corrected", "SerenDiff", "SASRec", "oracle"} <= ids
     assert "oracle-protocol" not in ids
@@ -168,14 +176,14 @@ def test_leaks_are_looked_for_among_uniform_candidates():
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
 def test_table_2_has_every_number_of_steps_of_the_paper(profile):
     rows = experiments.TABLES["table2"].rows(profile)
-    steps = {row.recipe["options"]["timesteps"] for row in rows}
+    steps = {row.options["timesteps"] for row in rows}
     assert steps == {5, 10, 50, 100, 500, 1000}
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
 def test_table_3_has_every_size_of_the_paper(profile):
     rows = experiments.TABLES["table3"].rows(profile)
-    sides = {row.recipe["options"]["side"] for row in rows}
+    sides = {row.options["side"] for row in rows}
     assert sides == {5, 10, 20, 50, 100}
 
 
@@ -231,7 +239,7 @@ def test_ranks_are_those_of_the_protocol(tiny, store):
             bench.test_candidates,
             generator=torch.Generator().manual_seed(0),
         )
-        cases = runs.case_frame("controls", store=store)
+        cases = results.case_frame("controls", store=store)
         found = cases[cases["row"] == row]
         assert found["rank"].tolist() == expected["rank"].tolist()
         assert found["target"].tolist() == expected["target"].tolist()
@@ -398,13 +406,13 @@ def test_a_row_of_each_table(tiny, store, monkeypatch, table, row):
 
 def test_tfidf_changes_vectors_and_no_candidates(tiny):
     bench = open_bench(tiny, profile=TINY, n_candidates=100)
-    recipe = recipes.Recipe("serendiff", "tuned", {}, {}, encoder="tfidf")
-    changed = recipes._changed(bench, recipe)
+    recipe = Row("id", "label", "serendiff", "tuned", encoder="tfidf")
+    changed = recipes._changed(bench, recipe, 100)
     assert changed.test_candidates is bench.test_candidates
     assert torch.equal(changed.fold.train.targets, bench.fold.train.targets)
     old, new = bench.fold.raw_vectors, changed.fold.raw_vectors
     assert old.shape != new.shape or not torch.equal(old, new)
-    again = recipes._changed(bench, recipe).fold.raw_vectors
+    again = recipes._changed(bench, recipe, 100).fold.raw_vectors
     assert torch.allclose(new, again, atol=1e-5)
 
 
@@ -424,8 +432,8 @@ def test_fewer_dimensions_keep_the_cosines_that_they_can(tiny_fold):
 def test_the_network_of_the_curve_is_as_wide_as_its_vectors():
     for profile in PROFILES.values():
         for row in experiments.TABLES["curve"].rows(profile):
-            width = row.recipe["options"].get("width")
-            vectors = row.recipe["components"] or 384
+            width = row.options.get("width")
+            vectors = row.components or 384
             assert width in (None, vectors)
 
 
@@ -528,7 +536,7 @@ def test_unknown_names_list_the_choices(tiny, store):
     with pytest.raises(ConfigError, match="unknown fold 5: choose 0 to 4"):
         run(store, "random", folds=[5])
     with pytest.raises(ConfigError, match="unknown candidates 'few'"):
-        recipes.Recipe("control", "random", {}, {}, candidates="few")
+        Row("id", "label", "control", "random", candidates="few")
     assert not store.root.exists()
 
 

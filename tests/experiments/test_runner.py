@@ -18,7 +18,7 @@ import pytest
 from toy_units import make_unit
 
 from serendifflib.errors import CacheError, ConfigError, DataError
-from serendifflib.experiments import provenance, records, versions
+from serendifflib.experiments import records, results, versions
 from serendifflib.experiments import runner as runs
 from serendifflib.io import content_hash
 from serendifflib.profiles import PROFILES
@@ -33,12 +33,12 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def store(tmp_path):
-    return runs.RecordStore(tmp_path / "results")
+    return records.RecordStore(tmp_path / "results")
 
 
 def make_cases(seed=0, n=20):
     rng = np.random.default_rng(seed)
-    return runs.Cases(
+    return records.Cases(
         users=tuple(range(n)),
         targets=tuple(int(i) for i in rng.integers(1, 99, n)),
         ranks=tuple(int(r) for r in rng.integers(1, 21, n)),
@@ -50,7 +50,7 @@ def seed_of(unit):
 
 
 def compute(unit):
-    return runs.Outcome(
+    return records.Outcome(
         cases={"serendipity": make_cases(seed_of(unit))},
         extra={"train_seconds": 0.5 + unit.fold},
         candidates="c" * 64,
@@ -90,7 +90,7 @@ def test_record_round_trip(store):
     assert run.key == unit.key() and run.current
     assert run.versions["torch"] and run.threads >= 1 and run.device
     assert run.sizes == dataclasses.asdict(SMOKE)
-    again = runs.RecordStore(store.root / "again")
+    again = records.RecordStore(store.root / "again")
     again.save(run)
     assert again.runs("table4") == [run]
     assert lines_of(again) == lines_of(store)
@@ -115,8 +115,8 @@ def test_old_records_of_the_tiny_language_model_have_its_row(store, seed):
 
 def test_users_and_targets_are_written_once(store):
     def same(unit):
-        cases = runs.Cases((0, 1), (7, 8), (1, 2 + unit.fold))
-        return runs.Outcome(cases={"serendipity": cases})
+        cases = records.Cases((0, 1), (7, 8), (1, 2 + unit.fold))
+        return records.Outcome(cases={"serendipity": cases})
 
     runs.run_units(grid(), same, store)
     kinds = [json.loads(line)["record"] for line in lines_of(store)]
@@ -196,17 +196,17 @@ def test_an_unfinished_last_line_is_cut_off(store):
 
 def test_cases_refuse():
     with pytest.raises(DataError, match="length"):
-        runs.Cases((1, 2), (3, 4), (5,))
+        records.Cases((1, 2), (3, 4), (5,))
     for rank in (0, 1.5):
         with pytest.raises(DataError, match="ranks"):
-            runs.Cases((1,), (3,), (rank,))
+            records.Cases((1,), (3,), (rank,))
 
 
 def test_cases_from_the_protocol():
     table = pd.DataFrame(
         {"user_id": [3, 1], "target": [7, 8], "rank": [2, 900], "H@1": [0, 0]}
     )
-    assert runs.Cases.of(table) == runs.Cases((3, 1), (7, 8), (2, 900))
+    assert records.Cases.of(table) == records.Cases((3, 1), (7, 8), (2, 900))
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "é"])
@@ -217,7 +217,7 @@ def test_names_that_name_no_results(name):
 
 def test_nan_never_reaches_a_record(store):
     def bad(unit):
-        return runs.Outcome(extra={"loss": float("nan")})
+        return records.Outcome(extra={"loss": float("nan")})
 
     report = runs.run_units([make_unit()], bad, store)
     assert "loss is nan" in report.text()
@@ -273,7 +273,7 @@ def test_a_raised_version_makes_records_of_it_outdated(
     (run,) = store.runs("table4")
     assert run.outdated == (f"{part} {now - 1}, now {now}",)
     assert store.finished(unit) is None
-    assert not runs.collect("table4", store=store)["current"].any()
+    assert not results.collect("table4", store=store)["current"].any()
     raised = make_unit(parts={**parts, part: now})
     assert len(runs.run_units([raised], compute, store).computed) == 1
     assert store.runs("table4")[0].current
@@ -301,7 +301,7 @@ def test_other_libraries_compute_again_and_say_so(store, monkeypatch):
     monkeypatch.setattr(versions, "libraries", lambda: others)
     (run,) = store.runs("table4")
     assert "now 99.0" in run.outdated[0]
-    assert "now 99.0" in runs.trace("table4", "toy/alpha/H@10", store=store)
+    assert "now 99.0" in results.trace("table4", "toy/alpha/H@10", store=store)
     assert len(runs.run_units([make_unit()], compute, store).computed) == 1
 
 
@@ -347,7 +347,9 @@ def test_a_failure_does_not_destroy_an_earlier_record(store):
 
 def test_failure_names_library_lines(store):
     def bad(unit):
-        return runs.Outcome(cases={"serendipity": runs.Cases((1,), (), ())})
+        return records.Outcome(
+            cases={"serendipity": records.Cases((1,), (), ())}
+        )
 
     (failure,) = runs.run_units([make_unit()], bad, store).failures
     assert failure.error == "DataError"
@@ -385,14 +387,14 @@ def test_a_killed_worker_is_one_failure(store):
 ORPHANS = """
 import pathlib, sys, time
 from toy_units import make_unit
-from serendifflib.experiments import runner as runs
+from serendifflib.experiments import records, runner as runs
 
 def endless(unit):
     print(unit, flush=True)
     time.sleep(600)
 
 units = [make_unit("alpha", fold) for fold in (0, 1)]
-store = runs.RecordStore(pathlib.Path(sys.argv[1]))
+store = records.RecordStore(pathlib.Path(sys.argv[1]))
 runs.run_units(units, endless, store, n_jobs=2)
 """
 
@@ -440,7 +442,7 @@ def test_results_that_cannot_be_written_give_one_line(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(CacheError, match="cannot write"):
-        runs.run_units([make_unit()], compute, runs.RecordStore(blocked))
+        runs.run_units([make_unit()], compute, records.RecordStore(blocked))
 
 
 def test_a_cache_that_cannot_be_written_gives_one_line(
@@ -468,7 +470,7 @@ def fill(root, log):
         time.sleep(0.03)
         return compute(unit)
 
-    runs.run_units(grid(*UNITS), slow, runs.RecordStore(root))
+    runs.run_units(grid(*UNITS), slow, records.RecordStore(root))
 
 
 def start(root, log):
@@ -519,13 +521,13 @@ def test_collect_by_hand(store):
     ranks = {0: (1, 3, 11, 20), 1: (1, 1, 6, 7)}
 
     def fixed(unit):
-        cases = runs.Cases((0, 1, 2, 3), (9, 9, 9, 9), ranks[unit.fold])
-        return runs.Outcome(
+        cases = records.Cases((0, 1, 2, 3), (9, 9, 9, 9), ranks[unit.fold])
+        return records.Outcome(
             cases={"serendipity": cases}, extra={"speed": 2.0 + unit.fold}
         )
 
     runs.run_units(grid(("alpha",), label="Alpha!"), fixed, store)
-    frame = runs.collect("table4", store=store)
+    frame = results.collect("table4", store=store)
     value = frame.set_index(["fold", "metric"])["value"]
     assert value[0, "H@1"] == 0.25 and value[1, "H@1"] == 0.5
     assert value["mean", "H@1"] == 0.375
@@ -547,11 +549,15 @@ def test_collected_interval_agrees_with_the_bootstrap(store):
     from serendifflib.evaluation.stats import bootstrap_interval
 
     def many(unit):
-        return runs.Outcome(cases={"serendipity": make_cases(unit.fold, 400)})
+        return records.Outcome(
+            cases={"serendipity": make_cases(unit.fold, 400)}
+        )
 
     runs.run_units(grid(("alpha",)), many, store)
-    frame = runs.collect("table4", store=store).set_index(["fold", "metric"])
-    cases = runs.case_frame("table4", store=store)
+    frame = results.collect("table4", store=store).set_index(
+        ["fold", "metric"]
+    )
+    cases = results.case_frame("table4", store=store)
     part = cases[cases["fold"] == 1]
     expected = bootstrap_interval(
         part["H@10"], generator=torch.Generator().manual_seed(5)
@@ -572,10 +578,10 @@ def test_collect_never_mixes_profiles(store):
     laptop = PROFILES["laptop"]
     for row, expected in (("alpha", "smoke"), ("beta", "laptop")):
         runs.run_units([make_unit(row=row, profile=laptop)], compute, store)
-        frame = runs.collect("table4", store=store)
+        frame = results.collect("table4", store=store)
         assert set(frame["profile"]) == {expected}
         assert set(frame["row"]) == {"alpha", "beta"}
-    frame = runs.collect("table4", store=store, profile="smoke")
+    frame = results.collect("table4", store=store, profile="smoke")
     assert set(frame["profile"]) == {"smoke"}
 
 
@@ -583,43 +589,45 @@ def test_collect_reads_profiles_that_it_does_not_know(store):
     """Records may be older than the name of their profile."""
     old = dataclasses.replace(PROFILES["smoke"], name="full")
     runs.run_units([make_unit(profile=old)], compute, store)
-    assert set(runs.collect("table4", store=store)["profile"]) == {"full"}
+    assert set(results.collect("table4", store=store)["profile"]) == {"full"}
 
 
 def test_collect_of_nothing_is_empty(store):
-    assert runs.collect("table4", store=store).empty
-    assert runs.case_frame("table4", store=store).empty
+    assert results.collect("table4", store=store).empty
+    assert results.case_frame("table4", store=store).empty
 
 
 def test_one_user_gives_no_interval(store):
     def single(unit):
-        return runs.Outcome(
-            cases={"serendipity": runs.Cases((1,), (2,), (3,))}
+        return records.Outcome(
+            cases={"serendipity": records.Cases((1,), (2,), (3,))}
         )
 
     runs.run_units([make_unit()], single, store)
-    frame = runs.collect("table4", store=store)
+    frame = results.collect("table4", store=store)
     assert frame["low"].isna().all() and frame["value"].notna().all()
 
 
 def test_trace_tells_everything(store):
     unit = make_unit(settings={"width": 32})
     runs.run_units([unit, make_unit(fold=1)], compute, store)
-    text = runs.trace("table4", "toy/alpha/H@10", store=store)
-    frame = runs.collect("table4", store=store).set_index(["fold", "metric"])
+    text = results.trace("table4", "toy/alpha/H@10", store=store)
+    frame = results.collect("table4", store=store).set_index(
+        ["fold", "metric"]
+    )
     assert f"mean: {frame.loc[('mean', 'H@10'), 'value']:.6g} [" in text
     for part in (
         "table4.jsonl, line 4, fold 1",
         "Invented for a test. SHA-256 " + "d" * 64,
         "c" * 64,
         '{"width": 32}',
-        f"commit: {provenance.commit()[0]}",
+        f"commit: {versions.commit()[0]}",
         "since then: all as now",
         "threads",
-        f"torch {provenance.versions()['torch']}",
+        f"torch {versions.installed()['torch']}",
     ):
         assert part in text, part
-    assert "train_seconds" in runs.trace(
+    assert "train_seconds" in results.trace(
         "table4", "toy/alpha/serendipity/train_seconds", store=store
     )
 
@@ -627,23 +635,23 @@ def test_trace_tells_everything(store):
 def test_trace_says_what_there_is(store):
     runs.run_units([make_unit()], compute, store)
     with pytest.raises(DataError, match="rows: alpha;"):
-        runs.trace("table4", "toy/omega/H@10", store=store)
+        results.trace("table4", "toy/omega/H@10", store=store)
     with pytest.raises(DataError, match="metrics: .*N@5"):
-        runs.trace("table4", "toy/alpha/H@7", store=store)
+        results.trace("table4", "toy/alpha/H@7", store=store)
     for cell in ("H@10", "toy//H@10", "a/b/c/d/e", ""):
         with pytest.raises(ConfigError, match="DATA/ROW/METRIC"):
-            runs.trace("table4", cell, store=store)
+            results.trace("table4", cell, store=store)
 
 
 def test_trace_finds_rows_as_printed_and_refuses_to_guess(store):
     runs.run_units([make_unit("desr", label="DESR-style")], compute, store)
-    full = runs.trace("table4", "toy/desr/serendipity/H@1", store=store)
+    full = results.trace("table4", "toy/desr/serendipity/H@1", store=store)
     for cell in ("desr/H@1", "DESR-style/H@1", "DESR/H@1", "toy/DESR/H@1"):
-        assert runs.trace("table4", cell, store=store) == full
+        assert results.trace("table4", cell, store=store) == full
     runs.run_units([make_unit("desr", data="other")], compute, store)
     with pytest.raises(ConfigError, match="data: other, toy"):
-        runs.trace("table4", "desr/H@1", store=store)
-    assert runs.trace("table4", "toy/desr/H@1", store=store) == full
+        results.trace("table4", "desr/H@1", store=store)
+    assert results.trace("table4", "toy/desr/H@1", store=store) == full
 
 
 # the commit behind a number
@@ -671,8 +679,8 @@ def test_commit_and_uncommitted_changes(tmp_path):
     (code / "a.py").write_text("A = 1\n")
 
     def state(folder=tmp_path):
-        provenance.commit.cache_clear()
-        return provenance.commit(folder)
+        versions.commit.cache_clear()
+        return versions.commit(folder)
 
     assert state() == ("unknown", True)
     git(tmp_path, "init", "-q")
@@ -686,4 +694,4 @@ def test_commit_and_uncommitted_changes(tmp_path):
     assert state() == (head, True)
     # a folder inside somebody else's repository is not a checkout of ours
     assert state(code) == ("unknown", True)
-    provenance.commit.cache_clear()
+    versions.commit.cache_clear()

@@ -11,8 +11,7 @@ from serendifflib.baselines import registry
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data import sources
 from serendifflib.errors import ConfigError, DataError
-from serendifflib.experiments import recipes
-from serendifflib.experiments import runner as runs
+from serendifflib.experiments import recipes, records, results
 from serendifflib.experiments import tables as experiments
 from serendifflib.profiles import PROFILES
 
@@ -41,7 +40,7 @@ def store(tmp_path, monkeypatch, empty_cache, word_encoder):
     monkeypatch.setenv("SERENDIFF_DATA", str(tmp_path))
     recipes.load.cache_clear()
     recipes._open.cache_clear()
-    yield runs.RecordStore(tmp_path / "results")
+    yield records.RecordStore(tmp_path / "results")
     recipes.load.cache_clear()
     recipes._open.cache_clear()
 
@@ -115,7 +114,7 @@ def check(store, name):
         for cases in record.cases.values():
             most = record.settings["n_candidates"]
             assert cases.ranks and max(cases.ranks) <= most
-    frame = runs.collect("table4", store=store, data=name)
+    frame = results.collect("table4", store=store, data=name)
     assert set(frame["row"]) == set(MODELS)
 
 

@@ -1,6 +1,6 @@
 """Units of work and records that several test files store, kill or damage."""
 
-from serendifflib.experiments import runner as runs
+from serendifflib.experiments import records
 from serendifflib.experiments.versions import PARTS
 from serendifflib.profiles import PROFILES
 
@@ -14,4 +14,4 @@ def make_unit(row="alpha", fold=0, **changes):
         "profile": PROFILES["smoke"],
         "parts": {"portrait": PARTS["portrait"]},
     }
-    return runs.Unit(row=row, fold=fold, **{**given, **changes})
+    return records.Unit(row=row, fold=fold, **{**given, **changes})

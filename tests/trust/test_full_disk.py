@@ -18,6 +18,7 @@ from serendifflib.data.download import download, unpack
 from serendifflib.diffusion.training import train
 from serendifflib.errors import CacheError
 from serendifflib.experiments import prepared as workbench
+from serendifflib.experiments import records
 from serendifflib.experiments import runner as runs
 from serendifflib.model import fitting
 from serendifflib.portrait import encoding
@@ -61,11 +62,11 @@ def works(tiny_fold, tiny_settings, tiny_model, server, tmp_path):
         encoder.encode([f"text {k}" for k in range(100)])
 
     def record(folder):
-        cases = {"serendipity": runs.Cases(many, many, many)}
+        cases = {"serendipity": records.Cases(many, many, many)}
         runs.run_units(
             [make_unit()],
-            lambda unit: runs.Outcome(cases=cases),
-            runs.RecordStore(folder / "results"),
+            lambda unit: records.Outcome(cases=cases),
+            records.RecordStore(folder / "results"),
         )
 
     return {

@@ -27,7 +27,7 @@ from serendifflib.diffusion.training import train
 from serendifflib.errors import CheckpointError
 from serendifflib.evaluation.candidates import Candidates
 from serendifflib.experiments import prepared as workbench
-from serendifflib.experiments import provenance
+from serendifflib.experiments import records, versions
 from serendifflib.experiments import runner as runs
 from serendifflib.io import content_hash
 from serendifflib.model import fitting
@@ -112,12 +112,12 @@ def save_over(folder, models):
 
 def make_outcome(unit, n=50):
     rng = np.random.default_rng([unit.fold, unit.seed, len(unit.row)])
-    cases = runs.Cases(
+    cases = records.Cases(
         users=tuple(range(n)),
         targets=tuple(rng.integers(1, 99, n).tolist()),
         ranks=tuple(rng.integers(1, 21, n).tolist()),
     )
-    return runs.Outcome(cases={"serendipity": cases}, candidates="c" * 64)
+    return records.Outcome(cases={"serendipity": cases}, candidates="c" * 64)
 
 
 def slow_outcome(unit):
@@ -130,14 +130,14 @@ def compute_grid(folder):
         make_unit("x" * (1 + k), fold) for k in range(3) for fold in (0, 1, 2)
     ]
     report = runs.run_units(
-        units, slow_outcome, runs.RecordStore(folder / "results")
+        units, slow_outcome, records.RecordStore(folder / "results")
     )
     assert report.ok
 
 
 def write_results(folder):
     """Ten versions of one record, each appended after the one before."""
-    store = runs.RecordStore(folder / "results")
+    store = records.RecordStore(folder / "results")
     done = [run.seed for run in store.runs("table4")]
     for seed in range(max(done, default=-1) + 1, 10):
         store.save(make_run(make_unit("alpha", 0, seed=seed)))
@@ -147,11 +147,11 @@ def make_run(unit):
     outcome = make_outcome(unit, n=5000)
     run = runs._record(unit, outcome, ("commit", False), 1.0)
     fields = {name: getattr(run, name) for name in run.__dataclass_fields__}
-    return runs.Run(**{**fields, "created": "2026-01-01T00:00:00+00:00"})
+    return records.Run(**{**fields, "created": "2026-01-01T00:00:00+00:00"})
 
 
 def check_records(folder):
-    for run in runs.RecordStore(folder / "results").runs("table4"):
+    for run in records.RecordStore(folder / "results").runs("table4"):
         n = len(run.cases["serendipity"].users)
         unit = make_unit(run.row, run.fold, seed=run.seed)
         assert run.cases == make_outcome(unit, n).cases
@@ -249,7 +249,7 @@ def jobs(tiny_fold, tiny_settings, tiny_model):
     other = copy.copy(tiny_model)
     other.seed += 1
     space = PortraitSpace.fit(tiny_fold, bins="catalogue")
-    provenance.commit()  # asked once, not in every child
+    versions.commit()  # asked once, not in every child
     return {
         "encoding": (encode, check_vectors),
         "candidates": (

@@ -23,6 +23,7 @@ from serendifflib.diffusion.training import TrainingSettings
 from serendifflib.diffusion.unet import UNet, UNetSettings
 from serendifflib.errors import CheckpointError, DataError, SerenDiffError
 from serendifflib.evaluation.candidates import Candidates
+from serendifflib.experiments import records
 from serendifflib.experiments import runner as runs
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.model.storage import FILE
@@ -86,19 +87,19 @@ def mutate(content, luck):
 
 
 def record(folder):
-    store = runs.RecordStore(folder)
-    cases = runs.Cases((1, 2, 3), (4, 5, 6), (1, 20, 3))
+    store = records.RecordStore(folder)
+    cases = records.Cases((1, 2, 3), (4, 5, 6), (1, 20, 3))
     runs.run_units(
         [make_unit()],
-        lambda unit: runs.Outcome(cases={"serendipity": cases}),
+        lambda unit: records.Outcome(cases={"serendipity": cases}),
         store,
     )
     return store.path("table4"), lambda: store.runs("table4"), False
 
 
 def failure(folder):
-    store = runs.RecordStore(folder)
-    failed = runs.Failure("u", "E", "m", ("a.py:3",), "now", (1, 2))
+    store = records.RecordStore(folder)
+    failed = records.Failure("u", "E", "m", ("a.py:3",), "now", (1, 2))
     store.save_failure(make_unit(), failed)
     return store.path("table4"), lambda: store.failures("table4"), False
 

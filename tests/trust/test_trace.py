@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from serendifflib import __main__ as command_line
-from serendifflib.experiments import runner as runs
+from serendifflib.experiments import records, results
 from serendifflib.experiments.tables import run_table
 from serendifflib.profiles import PROFILES
 
 ROOT = Path(__file__).parents[2]
-STORE = runs.RecordStore(ROOT / "results")
+STORE = records.RecordStore(ROOT / "results")
 RECORDS = [
     run
     for path in sorted((ROOT / "results").glob("*.jsonl"))
@@ -71,7 +71,7 @@ def test_a_recorded_cell_can_be_traced(capsys):
     shown = capsys.readouterr().out
     for part in ("seed:", "commit:", "device:", "versions:", "sizes:"):
         assert part in shown
-    largest = runs.collect(run.table, data=run.data)
+    largest = results.collect(run.table, data=run.data)
     largest = largest[
         (largest["row"] == run.row) & (largest["fold"] == "mean")
     ]
@@ -107,7 +107,7 @@ def test_a_recorded_cell_is_computed_again(tmp_path, monkeypatch):
     cache.mkdir()
     (cache / "vectors").symlink_to(vectors)
     monkeypatch.setenv("SERENDIFF_CACHE", str(cache))
-    store = runs.RecordStore(tmp_path / "results")
+    store = records.RecordStore(tmp_path / "results")
     report = run_table(
         "controls",
         "synthetic",

@@ -15,6 +15,7 @@ from toy_units import make_unit
 from serendifflib.diffusion.checkpoints import read_state
 from serendifflib.diffusion.training import train
 from serendifflib.experiments import prepared as workbench
+from serendifflib.experiments import records
 from serendifflib.experiments import runner as runs
 from serendifflib.model import fitting
 from serendifflib.model.storage import FILE
@@ -101,14 +102,14 @@ def test_one_model_is_trained_once(tiny_fold, tiny_settings, tmp_path):
 
 def test_grids_that_overlap(tmp_path):
     """Nothing is lost, nothing computed twice, no failure left behind."""
-    log, store = tmp_path / "log", runs.RecordStore(tmp_path / "results")
+    log, store = tmp_path / "log", records.RecordStore(tmp_path / "results")
 
     def compute(unit):
         with open(log, "a") as stream:
             stream.write(f"{unit.row}\n")
         time.sleep(0.02)
-        cases = runs.Cases((1, 2), (3, 4), (1, ord(unit.row)))
-        return runs.Outcome(cases={"serendipity": cases})
+        cases = records.Cases((1, 2), (3, 4), (1, ord(unit.row)))
+        return records.Outcome(cases={"serendipity": cases})
 
     def grid(rows):
         report = runs.run_units([make_unit(r) for r in rows], compute, store)

@@ -116,15 +116,7 @@ def _portraits(fold: FoldData) -> None:
 def _candidates(fold: FoldData, count: int) -> None:
     """Lists for the validation users."""
     space = PortraitSpace.fit(fold, bins="catalogue")
-    histories = fold.valid.histories.numpy()
-    fold_candidates(
-        fold,
-        lambda row: space.catalogue_positions(
-            histories[row][histories[row] > 0]
-        ),
-        part="valid",
-        n_candidates=count,
-    )
+    fold_candidates(fold, space, part="valid", n_candidates=count)
 
 
 def _long(length: int) -> None:

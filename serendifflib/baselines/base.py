@@ -108,7 +108,7 @@ class Control(ABC):
     def fit(self, fold: FoldData, *, generator: Generator) -> Self:
         """Learn from ``fold``; see the protocol."""
         self.n_items = fold.interactions.n_items
-        self.vectors = item_vectors(fold)
+        self.vectors, self.pool = item_vectors(fold), fold.catalogue
         if self.needs_grid and self.grid is None:
             self.grid = Grid.of(fold)
         self.learn(fold, generator)

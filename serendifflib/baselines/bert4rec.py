@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -89,8 +88,8 @@ class BERT4Rec(TorchRival):
             for items that training never saw, so off here.
     """
 
-    name: ClassVar[str] = "BERT4Rec"
-    warmup: ClassVar[int] = 100  # as published
+    name = "BERT4Rec"
+    warmup = 100  # as published
     blocks: int = 2
     heads: int = 2
     masked_share: float = 0.2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -74,12 +74,11 @@ def _key(history: Tensor) -> bytes:
     return history[history > 0].numpy().tobytes()
 
 
-@dataclass(eq=False, kw_only=True)
 class OracleCell(CaseControl):
     """Knows the true cell of the target, and nothing within the cell."""
 
-    name: ClassVar[str] = "Oracle cell"
-    needs_grid: ClassVar[bool] = True
+    name = "Oracle cell"
+    needs_grid = True
 
     def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         """1 in the target's cell, else 0."""
@@ -89,11 +88,10 @@ class OracleCell(CaseControl):
         return (cells[candidates] == target).astype(np.float64)
 
 
-@dataclass(eq=False, kw_only=True)
 class Oracle(CaseControl):
     """The law that drew the labels (simulated worlds only)."""
 
-    name: ClassVar[str] = "Oracle"
+    name = "Oracle"
 
     def learn(self, fold: FoldData, generator: Generator) -> None:
         """Find the world behind the data.
@@ -117,7 +115,6 @@ class Oracle(CaseControl):
         return self.world.oracle_scores(user, candidates, which=which)
 
 
-@dataclass(eq=False, kw_only=True)
 class OraclePortrait(Oracle):
     """The law of a forked world, with places as the portrait shows them.
 
@@ -126,8 +123,8 @@ class OraclePortrait(Oracle):
     no places it is the oracle.
     """
 
-    name: ClassVar[str] = "Oracle on the portrait"
-    needs_grid: ClassVar[bool] = True
+    name = "Oracle on the portrait"
+    needs_grid = True
 
     def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         """Log-probabilities, up to a constant."""
@@ -143,7 +140,6 @@ class OraclePortrait(Oracle):
         return np.logaddexp.reduce(parts, axis=0)[candidates - 1]
 
 
-@dataclass(eq=False, kw_only=True)
 class OracleProtocol(Oracle):
     """The law and how the lists were drawn: Bayes' rule, the true ceiling.
 
@@ -153,13 +149,12 @@ class OracleProtocol(Oracle):
     orders the candidates best. Exact where no cell lends items to another.
     """
 
-    name: ClassVar[str] = "Oracle + protocol"
-    needs_grid: ClassVar[bool] = True
+    name = "Oracle + protocol"
+    needs_grid = True
 
     def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Find the world, and the items that can be candidates."""
+        """Find the world and the rows of its users."""
         super().learn(fold, generator)
-        self.pool = fold.catalogue
         self.data = fold.interactions
 
     def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:

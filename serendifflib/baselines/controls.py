@@ -11,8 +11,8 @@ D numbers per item, M training examples, K negatives, L side of the grid.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -52,11 +52,10 @@ ALPHAS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 # ------------------------------------------------------------ no learning
 
 
-@dataclass(eq=False, kw_only=True)
 class Random(UserControl):
     """A random order per user: chance, and nothing but chance."""
 
-    name: ClassVar[str] = "Random"
+    name = "Random"
 
     def learn(self, fold: FoldData, generator: Generator) -> None:
         """Draw the seed."""
@@ -69,17 +68,15 @@ class Random(UserControl):
         return torch.rand(self.n_items + 1, generator=generator).numpy()[items]
 
 
-@dataclass(eq=False, kw_only=True)
 class Popularity(Control):
     """How many training users have the item."""
 
-    name: ClassVar[str] = "Popularity"
+    name = "Popularity"
 
     def learn(self, fold: FoldData, generator: Generator) -> None:
         """Count."""
-        counts = np.zeros(self.n_items + 1)
-        for history in fold.training_histories():
-            counts[np.unique(history)] += 1
+        met = [np.unique(history) for history in fold.training_histories()]
+        counts = np.bincount(np.concatenate(met), minlength=self.n_items + 1)
         self.counts = torch.from_numpy(counts).float()
         self.parameters = self.n_items
 
@@ -88,11 +85,10 @@ class Popularity(Control):
         return self.counts[candidates]
 
 
-@dataclass(eq=False, kw_only=True)
 class MeanCosine(Control):
     """Cosine to the mean of the history."""
 
-    name: ClassVar[str] = "Mean cosine"
+    name = "Mean cosine"
 
     def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Cosines in [-1, 1]."""
@@ -100,11 +96,10 @@ class MeanCosine(Control):
         return inner(mean, candidates, self.vectors)
 
 
-@dataclass(eq=False, kw_only=True)
 class MaxCosine(UserControl):
     """Largest cosine to an item of the history (Eq. 8, relevance)."""
 
-    name: ClassVar[str] = "Max cosine"
+    name = "Max cosine"
 
     def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Cosines in [-1, 1]."""
@@ -115,19 +110,17 @@ class MaxCosine(UserControl):
         return (self.vectors[items] @ known.T).amax(dim=1).numpy()
 
 
-@dataclass(eq=False, kw_only=True)
 class LowExpectedness(UserControl):
     """The least expected first: -log p(i | T) (Eq. 7, 14)."""
 
-    name: ClassVar[str] = "Low expectedness"
-    needs_grid: ClassVar[bool] = True
+    name = "Low expectedness"
+    needs_grid = True
 
     def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Negative log-expectedness."""
         return -self.grid.space.catalogue_scores(history)[0][items]
 
 
-@dataclass(eq=False, kw_only=True)
 class DenseCell(UserControl):
     """Share of the catalogue that lies in the candidate's cell.
 
@@ -137,12 +130,8 @@ class DenseCell(UserControl):
     measures that bias of the protocol.
     """
 
-    name: ClassVar[str] = "Dense cell"
-    needs_grid: ClassVar[bool] = True
-
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Note which items can be candidates at all."""
-        self.pool = fold.catalogue
+    name = "Dense cell"
+    needs_grid = True
 
     def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Shares in [0, 1]."""
@@ -164,19 +153,18 @@ def cell_log_frequency(counts: np.ndarray) -> np.ndarray:
     return np.log(counts / counts.sum(axis=-1, keepdims=True))
 
 
-@dataclass(eq=False, kw_only=True)
 class LabelCell(Control):
     """The cell where labels lie most often, whoever the user is."""
 
-    name: ClassVar[str] = "Label cell"
-    needs_grid: ClassVar[bool] = True
+    name = "Label cell"
+    needs_grid = True
 
     def learn(self, fold: FoldData, generator: Generator) -> None:
         """Count the cells of the training targets."""
-        counts = np.zeros(self.grid.side**2)
         targets = fold.train.targets.numpy()[:, None]
         placed = self.grid.place_training(fold, fold.train, targets)
-        np.add.at(counts, self.grid.cells_of(placed), 1)
+        cells = self.grid.cells_of(placed).ravel()
+        counts = np.bincount(cells, minlength=self.grid.side**2)
         self.log_frequency = torch.from_numpy(cell_log_frequency(counts))
         self.parameters = len(counts)
 
@@ -185,7 +173,6 @@ class LabelCell(Control):
         return self.log_frequency[self.grid.cells(histories, candidates)]
 
 
-@dataclass(eq=False, kw_only=True)
 class ItemPrior(Control):
     """Is this item ever a target? A logistic regression without a user.
 
@@ -193,18 +180,17 @@ class ItemPrior(Control):
     evenly. If it rivals the models, the item vectors carry the labels.
     """
 
-    name: ClassVar[str] = "Item prior"
+    name = "Item prior"
 
     def learn(self, fold: FoldData, generator: Generator) -> None:
         """Regress "is a training target" on the item vectors."""
-        pool = fold.catalogue
-        is_target = np.isin(pool, fold.train.targets.numpy())
+        is_target = np.isin(self.pool, fold.train.targets.numpy())
         self.prior = torch.zeros(self.n_items + 1)
         if is_target.all() or not is_target.any():
             return  # one class only: there is nothing to tell apart
         model = LogisticRegression(class_weight="balanced", max_iter=2_000)
         vectors = self.vectors.numpy().astype(np.float64)
-        model.fit(vectors[pool], is_target)
+        model.fit(vectors[self.pool], is_target)
         self.prior = torch.from_numpy(model.decision_function(vectors))
         self.parameters = model.coef_.size + 1
 
@@ -225,7 +211,7 @@ class LinearMap(Control):
             for SerenDiff; 0 is none.
     """
 
-    name: ClassVar[str] = "Linear map"
+    name = "Linear map"
     alphas: tuple[float, ...] = ALPHAS
     prototypes: int = 0
 
@@ -237,18 +223,13 @@ class LinearMap(Control):
         """Choose the regression; without validation the middle strength."""
         self.points = with_memberships(self.vectors, self.prototypes)
         inputs = history_means(fold.train.histories, self.points).numpy()
-        outputs = self.points[fold.train.targets].numpy()
-        outputs = outputs.astype(np.float64)
-        alphas = self.alphas
-        if validation is None:
-            alphas = alphas[len(alphas) // 2 :][:1]
+        outputs = self.points[fold.train.targets].numpy().astype(np.float64)
+        middle = self.alphas[len(self.alphas) // 2]
         best = -np.inf
-        for alpha in alphas:
+        for alpha in self.alphas if validation else (middle,):
             fitted = Ridge.fit(inputs, outputs, alpha)
             self.weights = torch.from_numpy(fitted.weights).float()
-            value = 0.0
-            if validation is not None:
-                value = validation.ndcg(self._linear)
+            value = validation.ndcg(self._linear) if validation else 0.0
             if value > best:
                 best, kept = value, (alpha, self.weights, fitted.left_out)
         self.chosen["alpha"], self.weights, self.left_out = kept
@@ -259,8 +240,7 @@ class LinearMap(Control):
         return self._linear(histories, candidates)
 
     def _linear(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        predicted = self._predicted(histories)
-        return inner(predicted, candidates, self.points)
+        return inner(self._predicted(histories), candidates, self.points)
 
     def _predicted(self, histories: Tensor) -> Tensor:
         """The regression's points of users, [B, D]."""
@@ -283,8 +263,8 @@ class LinearRadius(LinearMap):
         draw: ``uniform`` or ``cells``, see :func:`draw_negatives`.
     """
 
-    name: ClassVar[str] = "Linear map + radius"
-    needs_grid: ClassVar[bool] = True
+    name = "Linear map + radius"
+    needs_grid = True
     negatives: int = 100
     draw: str = "uniform"
 
@@ -303,9 +283,8 @@ class LinearRadius(LinearMap):
         own = np.arange(len(items)), cells[:, 0]
         without = np.repeat(counts[None], len(items), axis=0)
         without[own] -= 1  # the row itself
-        places = torch.from_numpy(cells)
         frequency = torch.from_numpy(cell_log_frequency(without)).float()
-        frequency = frequency.gather(1, places)
+        frequency = frequency.gather(1, torch.from_numpy(cells))
         predicted = torch.from_numpy(self.left_out).float()
         best = -np.inf
         for match in ("inner", "cosine"):
@@ -390,8 +369,8 @@ class NearestUsers(UserControl):
             validation users; a width of infinity leaves the place out.
     """
 
-    name: ClassVar[str] = "Nearest users"
-    needs_grid: ClassVar[bool] = True
+    name = "Nearest users"
+    needs_grid = True
     prototypes: int = 100
     users: tuple[int, ...] = (20, 60, 200)
     temperatures: tuple[float, ...] = (0.05, 0.1, 0.2)
@@ -409,20 +388,16 @@ class NearestUsers(UserControl):
         )
         self.places = torch.from_numpy(placed.positions[:, 0]).float()
         self.parameters = self.known.numel()
-        middle = [sorted(o)[len(o) // 2] for o in self._options()]
-        self._choose(tuple(middle))
+        options = self.users, self.temperatures, self.widths
+        middle = tuple(sorted(some)[len(some) // 2] for some in options)
         validation = Validation.of(fold)
-        if validation is not None:
-            self._choose(self._best(validation))
-
-    def _options(self) -> tuple[tuple[float, ...], ...]:
-        return self.users, self.temperatures, self.widths
-
-    def _choose(self, option: tuple[float, ...]) -> None:
+        best = self._best(validation, options) if validation else middle
         names = ("users", "temperature", "width")
-        self.chosen = dict(zip(names, option, strict=True))
+        self.chosen = dict(zip(names, best, strict=True))
 
-    def _best(self, validation: Validation) -> tuple[float, ...]:
+    def _best(
+        self, validation: Validation, options: Sequence[tuple[float, ...]]
+    ) -> tuple[float, ...]:
         """The option with the best NDCG@10; all are tried user by user."""
         found: dict[tuple[float, ...], list[Tensor]] = {}
         for row in range(len(validation)):
@@ -431,7 +406,7 @@ class NearestUsers(UserControl):
                 validation.candidates[row : row + 1],
                 max(self.users),
             )
-            for option in itertools.product(*self._options()):
+            for option in itertools.product(*options):
                 found.setdefault(option, []).append(_log_sum(*apart, *option))
         return max(found, key=lambda o: mean_ndcg(torch.stack(found[o])))
 
@@ -442,11 +417,7 @@ class NearestUsers(UserControl):
     def _apart(
         self, histories: Tensor, candidates: Tensor, most: int
     ) -> tuple[Tensor, Tensor]:
-        """Cosines and squared distances of one user's candidates [1, C].
-
-        Returns:
-            Two tensors [C, S], the nearest user first.
-        """
+        """Cosines and squared distances of one user's candidates, [C, S]."""
         near = (self._users(histories) @ self.known.T)[0]
         order = near.argsort(descending=True, stable=True)[:most]
         placed = self.grid.place(histories, candidates)

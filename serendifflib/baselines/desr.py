@@ -10,7 +10,6 @@ Shapes: B users, n history length, C candidates, K components, J capsules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -130,7 +129,7 @@ class DESR(TorchRival):
         recent: newest items that make the demand.
     """
 
-    name: ClassVar[str] = "DESR-style"
+    name = "DESR-style"
     max_history: int = 100
     components: int = 20
     capsules: int = 4

@@ -8,7 +8,6 @@ denoising auto-encoder with input dropout.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -159,8 +158,8 @@ class DiffRec(TorchRival):
             ``squared``, DiffRec's own, which learns more slowly.
     """
 
-    name: ClassVar[str] = "DiffRec"
-    warmup: ClassVar[int] = 50  # large first steps would blow up the output
+    name = "DiffRec"
+    warmup = 50  # large first steps would blow up the output
     max_history: int = 100
     dropout: float = 0.2
     hidden: int = 200

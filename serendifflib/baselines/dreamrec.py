@@ -7,7 +7,6 @@ are used; items are ranked by their cosine to the generated vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -80,8 +79,8 @@ class DreamRec(TorchRival):
         similarity: ``cosine`` or ``dot``.
     """
 
-    name: ClassVar[str] = "DreamRec"
-    hasty: ClassVar[bool] = False
+    name = "DreamRec"
+    hasty = False
     max_history: int = 20
     heads: int = 2
     timesteps: int = 200

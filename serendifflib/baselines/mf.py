@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import scipy.sparse
@@ -52,7 +52,7 @@ class MatrixFactorization:
         report: what the last fit took.
     """
 
-    name: ClassVar[str] = "MF"
+    name = "MF"
     budget: Budget = field(default_factory=Budget)
     mode: str = "implicit"
     factors: int = 64

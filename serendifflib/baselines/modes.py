@@ -15,7 +15,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -151,14 +150,13 @@ class ModesRival(PortraitRival):
         return self.log_density(said, candidates, places, ratio=True)
 
 
-@dataclass(eq=False, kw_only=True)
 class ExplicitMixture(ModesRival):
     """Softmax over prototypes, a Gaussian place for each.
 
     The factorisation of masked tokens, in one shot.
     """
 
-    name: ClassVar[str] = "Explicit mixture"
+    name = "Explicit mixture"
 
     def mixture(self, **options) -> MixtureNetwork:
         """One component per prototype; what they weigh in the catalogue."""
@@ -175,7 +173,7 @@ class ExplicitMixture(ModesRival):
 class MixtureDensity(ModesRival):
     """K Gaussians over content and place together (Bishop 1994)."""
 
-    name: ClassVar[str] = "Mixture density"
+    name = "Mixture density"
     components: int = 8
 
     def mixture(self, **options) -> MixtureNetwork:

@@ -10,7 +10,6 @@ Shapes: B users, n history length, C candidates, d width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -126,8 +125,8 @@ class PURS(TorchRival):
             never saw, so off here.
     """
 
-    name: ClassVar[str] = "PURS"
-    users_at_once: ClassVar[int] = 8
+    name = "PURS"
+    users_at_once = 8
     max_history: int = 10
     use_bias: bool = False
 

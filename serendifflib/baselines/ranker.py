@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -188,8 +188,8 @@ class SetRanker(PortraitRival):
         per_user: next-item targets per user in pre-training.
     """
 
-    name: ClassVar[str] = "Set ranker"
-    hasty: ClassVar[bool] = False
+    name = "Set ranker"
+    hasty = False
     answers: int = 1
     negatives: int = 200
     draw: str = "uniform"
@@ -295,7 +295,7 @@ class Reranker(SetRanker):
         trades: to choose from on the validation users; 0 is the ranker.
     """
 
-    name: ClassVar[str] = "a re-ranker"
+    name = "a re-ranker"
     prototypes: int = 100
     length: int = 50
     trade: float = 0.0
@@ -373,7 +373,6 @@ class Reranker(SetRanker):
         return scores
 
 
-@dataclass(eq=False, kw_only=True)
 class MMR(Reranker):
     """Maximal marginal relevance (Carbonell and Goldstein 1998).
 
@@ -381,7 +380,7 @@ class MMR(Reranker):
     Content is the item vector and its memberships, as for SerenDiff.
     """
 
-    name: ClassVar[str] = "Set ranker + MMR"
+    name = "Set ranker + MMR"
 
     def prepare(self, vectors: Tensor) -> None:
         """Unit points of the items."""
@@ -404,7 +403,6 @@ class MMR(Reranker):
         return state.maximum((known @ new[:, :, None])[:, :, 0])
 
 
-@dataclass(eq=False, kw_only=True)
 class SOG(Reranker):
     """After the serendipity-oriented greedy algorithm of Kotkov et al. (2020).
 
@@ -417,7 +415,7 @@ class SOG(Reranker):
     where listed and met are the largest shares in the list and the history.
     """
 
-    name: ClassVar[str] = "Set ranker + SOG"
+    name = "Set ranker + SOG"
 
     def prepare(self, vectors: Tensor) -> None:
         """Shares of the items in prototypes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -37,7 +36,7 @@ class SASRec(TorchRival):
         norm: ``pre`` or ``query``.
     """
 
-    name: ClassVar[str] = "SASRec"
+    name = "SASRec"
     blocks: int = 2
     heads: int = 2
     loss: str = "softmax"

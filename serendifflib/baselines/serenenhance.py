@@ -10,7 +10,6 @@ with a negative.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -92,7 +91,7 @@ class SerenEnhance(TorchRival):
             1.313 and its gradient fades; without, this is BPR.
     """
 
-    name: ClassVar[str] = "SerenEnhance"
+    name = "SerenEnhance"
     width: int = 128
     max_history: int = 20
     blocks: int = 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ WORDS = 12  # of a title that are used
 TOKENS = 384  # of a prompt, at most
 VIRTUAL = 10  # virtual tokens per slot
 NEGATIVES = 4  # per positive
+SLOW = 50.0  # how many times slower a tuned language model learns
 FLOOR = 1_000.0  # below every answer: scores of items that were not asked
 
 
@@ -114,7 +115,6 @@ class SerenPrompt(TorchRival):
     prompt_steps: int = 200
     prompt_batch: int = 8
     max_history: int = 20
-    SLOW: ClassVar[float] = 50.0  # how much slower a tuned language learns
 
     def __post_init__(self):
         check_choice("kind", self.kind, KINDS, "SerenPrompt-style")
@@ -185,7 +185,7 @@ class SerenPrompt(TorchRival):
             )
             return first_against_rest(scores)
 
-        rate = self.lr / self.SLOW if self.tune_language else self.lr
+        rate = self.lr / SLOW if self.tune_language else self.lr
         return [
             Stage(
                 fold.kind,

@@ -12,7 +12,6 @@ Shapes: B users, n history length, C candidates, d width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -120,9 +119,9 @@ class SNPR(TorchRival):
         supervision: gamma, weight of each head's own squared error.
     """
 
-    name: ClassVar[str] = "SNPR-style"
-    hasty: ClassVar[bool] = False
-    users_at_once: ClassVar[int] = 8
+    name = "SNPR-style"
+    hasty = False
+    users_at_once = 8
     max_history: int = 20
     mix: float = 0.5
     supervision: float = 0.5

@@ -27,7 +27,11 @@ from serendifflib.errors import (
 )
 from serendifflib.io import content_hash, write_bytes
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import cell_number, cell_of
+from serendifflib.portrait.portrait import (
+    PortraitSpace,
+    cell_number,
+    cell_of,
+)
 
 
 @dataclass(frozen=True)
@@ -144,20 +148,23 @@ def draw_candidates(
 
 def fold_candidates(
     fold: FoldData,
-    positions_of: Callable[[int], np.ndarray | torch.Tensor],
+    space: PortraitSpace,
     *,
     part: str = "test",
     n_candidates: int = 1000,
-    side: int = 10,
     seed: int = 0,
 ) -> Candidates:
-    """Draw the candidates of a fold's ``"test"`` or ``"valid"`` examples.
+    """Candidates of a fold's ``"test"`` or ``"valid"`` examples.
 
-    Left out of each list are all items of that user and the missing items
-    of the fold. See :func:`draw_candidates` for the other arguments.
+    Items are spread over the grid of each user's ``space``. Left out are all
+    items of that user and the missing items. See :func:`draw_candidates`.
     """
     examples = {"valid": fold.valid, "test": fold.test}[part]
     data = fold.interactions
+
+    def positions_of(row: int) -> np.ndarray:
+        history = examples.histories[row].numpy()
+        return space.catalogue_positions(history[history > 0])
 
     def exclude(row: int) -> np.ndarray:
         own = data.item_index[data.rows(int(examples.users[row]))]
@@ -167,7 +174,6 @@ def fold_candidates(
         positions_of,
         examples,
         n_candidates=n_candidates,
-        side=side,
         exclude=exclude,
         seed=seed,
         user_ids=data.users,

@@ -320,10 +320,8 @@ def _candidates(
     stored = _cached(path, lambda: Candidates.load(path))
     if stored is not None:
         return stored
-
-    positions_of = _positions_of(space, examples)
     drawn = fold_candidates(
-        fold, positions_of, part=part, n_candidates=n_candidates, seed=seed
+        fold, space, part=part, n_candidates=n_candidates, seed=seed
     )
     drawn.save(path)
     return drawn
@@ -333,13 +331,3 @@ def _versions(*parts: str) -> list[dict[str, Any]]:
     """Declared versions of parts, and of the libraries that decide."""
     declared = {part: versions.PARTS[part] for part in parts}
     return [declared, versions.libraries()]
-
-
-def _positions_of(
-    space: PortraitSpace, examples: Examples
-) -> Callable[[int], np.ndarray]:
-    def positions_of(row: int) -> np.ndarray:
-        history = examples.histories[row].numpy()
-        return space.catalogue_positions(history[history > 0])
-
-    return positions_of

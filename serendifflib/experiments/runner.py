@@ -238,22 +238,15 @@ def _record(
     for name, value in outcome.extra.items():
         if not math.isfinite(value):
             raise DataError(f"{unit}: {name} is {value}")
+    same = "table data row fold seed data_checksum source settings parts"
     return Run(
-        table=unit.table,
-        data=unit.data,
-        row=unit.row,
+        **{name: getattr(unit, name) for name in same.split()},
         label=unit.label or unit.row,
-        fold=unit.fold,
         key=unit.key(),
-        data_checksum=unit.data_checksum,
-        source=unit.source,
         profile=unit.profile.name,
         sizes=asdict(unit.profile),
-        seed=unit.seed,
-        settings=dict(unit.settings),
         commit=commit[0],
         dirty=commit[1],
-        parts=dict(unit.parts),
         device=outcome.device or versions.device_name(),
         threads=torch.get_num_threads(),
         versions=versions.installed(),

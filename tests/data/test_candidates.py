@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,11 +332,10 @@ def test_candidates_of_a_fold_hold_nothing_of_the_user(make_data, encoder):
     data = make_data(rows)
     fold = prepare_fold(data, user_folds(data)[0], encoder=encoder)
     positions = rng.random((data.n_items + 1, 2))
+    space = SimpleNamespace(catalogue_positions=lambda history: positions)
     assert len(fold.missing_items)
     for part, examples in (("test", fold.test), ("valid", fold.valid)):
-        found = fold_candidates(
-            fold, lambda row: positions, part=part, n_candidates=20, side=3
-        )
+        found = fold_candidates(fold, space, part=part, n_candidates=20)
         assert len(found) == len(examples)
         for row in range(len(found)):
             own = data.item_index[data.rows(int(examples.users[row]))]

@@ -103,12 +103,8 @@ class Cases:
         return found
 
     def drawn(self):
-        def positions_of(row):
-            history = self.fold.test.histories[row].numpy()
-            return self.space.catalogue_positions(history[history > 0])
-
         return fold_candidates(
-            self.fold, positions_of, part="test", n_candidates=100, seed=0
+            self.fold, self.space, part="test", n_candidates=100, seed=0
         )
 
     def part_candidates(self):

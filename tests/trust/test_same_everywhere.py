@@ -34,15 +34,13 @@ from serendifflib.evaluation.protocol import evaluate
 from serendifflib.io import content_hash
 from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.model.serendiff import SerenDiff
-from serendifflib.experiments.prepared import _positions_of
 
 data = World("strong", n_users=60, n_items=200, seed=1).interactions()
 splits = [*user_folds(data, 3, seed=0), temporal_split(data)]
 fold = prepare_fold(data, splits[0], encoder=WordEncoder())
 space = PortraitSpace.fit(fold, bins="catalogue")
 lists = fold_candidates(
-    fold, _positions_of(space, fold.test), part="test", n_candidates=100,
-    seed=0,
+    fold, space, part="test", n_candidates=100, seed=0,
 )
 model = SerenDiff("tuned", device="cpu", progress=False, **TINY)
 model.fit(fold, generator=torch.Generator().manual_seed(3))

@@ -219,7 +219,7 @@ def verify(
         if sha256 is not None and (digest := sha256_file(path)) != sha256:
             raise DataError(
                 f"{path}: SHA-256 is {digest[:16]}... instead of "
-                f"{sha256[:16]}...; the content differs"
+                f"{sha256[:16]}..."
             )
     except OSError as error:
         raise DataError(
@@ -319,8 +319,7 @@ def _members(
         depth, _ = members.get(name, (len(above) + 1, None))
         if name in names and len(above) == depth:
             raise DataError(
-                f"{archive}: holds {name!r} twice; unpack it and keep one of "
-                "them"
+                f"{archive}: holds {name!r} twice; unpack it and keep one"
             )
         if name in names and len(above) < depth:
             members[name] = len(above), info

@@ -198,9 +198,8 @@ def _check_spelling(
         close = difflib.get_close_matches(ours, free, n=1, cutoff=0.8)
         if ours not in found and close:
             raise DataError(
-                f"{where}: column {ours!r} is missing; is it "
-                f"{shown(close[0])}? Rename it, or say so by columns "
-                f"(--columns {ours}={close[0]})"
+                f"{where}: column {ours!r} is missing; is it {close[0]!r}? "
+                f"Say so by columns (--columns {ours}={close[0]})"
             )
 
 
@@ -379,7 +378,6 @@ def parse_columns(text: str) -> dict[str, str]:
     for ours, mark, theirs in pairs:
         if not (mark and ours.strip() and theirs.strip()):
             raise ConfigError(
-                f"--columns {text!r}: write user_id=reviewerID, with commas "
-                "between"
+                f"--columns {text!r}: write user_id=reviewerID,item_id=asin"
             )
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}

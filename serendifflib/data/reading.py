@@ -82,15 +82,11 @@ class Table:
         """
         for column in columns:
             if self.header.count(column) > 1:
-                raise DataError(
-                    f"{self.path}: column {column!r} stands twice in the "
-                    "header"
-                )
+                raise DataError(f"{self.path}: column {column!r} stands twice")
             if column not in self.header:
-                found = ", ".join(shown(title) for title in self.header[:8])
+                has = ", ".join(shown(title) for title in self.header[:8])
                 raise DataError(
-                    f"{self.path}: column {column!r} is missing; the file "
-                    f"has {found}"
+                    f"{self.path}: column {column!r} is missing; it has {has}"
                 )
         with reading(self.path):
             yield from self._parts(list(columns), rows)
@@ -123,8 +119,7 @@ def open_table(path: Path | str) -> Table:
                 )
         if b"::" in start.partition(b"\n")[0]:
             raise DataError(
-                f"{path}: fields are separated by '::' as in MovieLens 1M; "
-                "name its folder, which holds the titles too"
+                f"{path}: looks like MovieLens 1M; name its folder instead"
             )
 
         def text() -> _Text:
@@ -139,8 +134,7 @@ def reading(path: Path) -> Iterator[None]:
     """Refuse what is no file; turn what reading raises into one line."""
     if is_stream(path):
         raise DataError(
-            f"{path}: is a pipe or a device, which can be read only once; "
-            "save it to a file first"
+            f"{path}: is a pipe or a device; save it to a file first"
         )
     try:
         yield
@@ -347,8 +341,7 @@ def _parquet(path: Path) -> Table:
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(
-            f"{path}: is a Parquet file, and pyarrow is not installed: "
-            "pip install pyarrow"
+            f"{path}: is a Parquet file, which needs pip install pyarrow"
         ) from error
 
     @contextlib.contextmanager

@@ -206,9 +206,8 @@ def _movielens(path: Path, layout: object) -> Path | None:
     if layout is None:
         return None
     raise DataError(
-        f"{path}: is no folder or zip archive with the files of MovieLens "
-        "(ratings.csv and movies.csv, ratings.dat and movies.dat, or u.data "
-        "and u.item)"
+        f"{path}: is no folder or zip archive with the files of MovieLens, "
+        "e.g. ratings.csv and movies.csv"
     )
 
 

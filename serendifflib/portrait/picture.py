@@ -34,19 +34,10 @@ ZONE = LinearSegmentedColormap.from_list("zone", ["#ffffff", "#e39ac4"])
 SHADE = LinearSegmentedColormap.from_list("shade", ["#ffffff", "#9cc3e6"])
 DPI = 144  # sharp on a dense screen; pages scale pictures down
 WRITINGS = (  # fonts for what the default one lacks, where installed
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Source Han Sans",
-    "WenQuanYi Zen Hei",
-    "Hiragino Sans",
-    "PingFang SC",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Noto Sans",
-    "Noto Emoji",
-    "Arial Unicode MS",
-)
+    "Noto Sans CJK JP,Noto Sans CJK SC,Source Han Sans,WenQuanYi Zen Hei,"
+    "Hiragino Sans,PingFang SC,Yu Gothic,Microsoft YaHei,Malgun Gothic,"
+    "Noto Sans,Noto Emoji,Arial Unicode MS"
+).split(",")
 HALO = [effects.withStroke(linewidth=2.5, foreground="white")]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from serendifflib.data.splits import Split
 from serendifflib.portrait.picture import (
@@ -28,13 +28,9 @@ from serendifflib.portrait.picture import (
     POINT,
     RELEVANT,
     SHADE,
-    cell_borders,
     new_figure,
-    note,
 )
-from serendifflib.portrait.portrait import cell_of
 
-FILLED = LinearSegmentedColormap.from_list("filled", ["#f0d3a8", HISTORY])
 KINDS = {  # what a row of the simulated world is: marker, colour
     "niche theme": ("o", EXPECTED),
     "niche genre": ("s", "#56b4e9"),
@@ -140,31 +136,27 @@ def plot_law(
     return ax
 
 
-def plot_folds(folds: Sequence[Split]) -> Figure:
+def plot_folds(folds: Sequence[Split]) -> Axes:
     """Which users train, tune and test in each fold."""
     figure, ((ax,),) = new_figure(7.2, 0.9 + 0.38 * len(folds))
     # users of one test fold side by side, else there is only salt and pepper
-    order = np.argsort(np.concatenate([fold.test_users for fold in folds]))
-    for line, fold in enumerate(folds):
-        for part, colour in PARTS.items():
-            places = np.sort(order[getattr(fold, f"{part}_users")])
-            starts = np.flatnonzero(np.diff(places, prepend=-2) > 1)
-            lengths = np.diff(starts, append=len(places))
-            spans = np.column_stack((places[starts], lengths))
-            ax.broken_barh(spans, (line - 0.36, 0.72), color=colour, lw=0)
+    order = np.concatenate([fold.test_users for fold in folds])
+    parts = np.zeros((len(folds), len(order)))
+    for row, fold in zip(parts, folds, strict=True):
+        row[np.isin(order, fold.valid_users)] = 1
+        row[np.isin(order, fold.test_users)] = 2
     names = [f"fold {n + 1}" for n in range(len(folds))]
-    ax.set_yticks(range(len(folds)), names)
-    ax.set(xlabel="users, sorted by the fold that tests them")
-    ax.set(xlim=(0, len(order)), ylim=(len(folds) - 0.5, -0.5))
-    ax.spines[["left", "bottom"]].set_visible(False)
-    ax.tick_params(length=0)
+    options = {"square": False, "cmap": list(PARTS.values())}
+    heat_map(ax, parts, xticklabels=False, yticklabels=names, **options)
+    ax.hlines(range(1, len(folds)), 0, len(order), color="white", lw=4)
+    ax.set_xlabel("users, sorted by the fold that tests them")
     figure.legend(
         handles=[Patch(color=c, label=part) for part, c in PARTS.items()],
         loc="outside upper center",
         ncols=3,
         frameon=False,
     )
-    return figure
+    return ax
 
 
 def plot_cells(
@@ -304,76 +296,6 @@ def plot_similarity(
         shrink=0.5,
         aspect=40,
     )
-    return figure
-
-
-def plot_growth(
-    steps: np.ndarray,
-    lines: Mapping[str, np.ndarray],
-    *,
-    xlabel: str,
-    ylabel: str,
-) -> Figure:
-    """Means over the steps [S] of a history, each line named at its end.
-
-    ``lines`` maps a name to values [S].
-    """
-    figure, ((ax,),) = new_figure(6.4, 3.2)
-    for (name, values), colour in zip(lines.items(), PALETTE, strict=False):
-        ax.plot(steps, values, "o-", color=colour, ms=4, lw=1.6)
-        last = steps[-1], values[-1]
-        note(ax, name, last, (8, 0), va="center", color=colour)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.margins(x=0.02)
-    return figure
-
-
-def plot_ranked(
-    curves: Mapping[str, np.ndarray], *, ylabel: str, xlabel: str
-) -> Figure:
-    """Values in falling order against the share of items that reach them.
-
-    ``curves`` maps a name to values; those that are not finite are not
-    drawn, so that a curve ends where they begin.
-    """
-    figure, ((ax,),) = new_figure(6.4, 3.3)
-    widths = np.linspace(6, 2, len(curves))  # a curve below another shows
-    for (name, values), colour, width in zip(
-        curves.items(), PALETTE[: len(curves)], widths, strict=True
-    ):
-        ranked = np.sort(values)[::-1]
-        share = np.arange(1, len(ranked) + 1) / len(ranked)
-        drawn = np.isfinite(ranked)
-        x, y = share[drawn], ranked[drawn]
-        ax.plot(x, y, color=colour, lw=width, label=name)
-        if not drawn.all():
-            ax.plot(x[-1:], y[-1:], "o", color=colour, ms=10)
-    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.legend(frameon=False)
-    return figure
-
-
-def plot_sides(positions: np.ndarray, sides: Sequence[int]) -> Figure:
-    """The same history, [n, 2] in [0, 1], on grids of several sides L."""
-    figure, axes = new_figure(7.2, 2.9, columns=len(sides))
-    for ax, side in zip(axes[0], sides, strict=True):
-        counts = np.zeros((side, side))
-        np.add.at(counts, tuple(cell_of(positions, side).T), 1)
-        ax.imshow(
-            np.where(counts > 0, counts, np.nan).T,
-            origin="lower",
-            extent=(0, 1, 0, 1),
-            cmap=FILLED,
-            vmin=0,
-            vmax=max(2.0, counts.max()),
-            interpolation="nearest",
-        )
-        cell_borders(ax, side)
-        filled = int((counts > 0).sum())
-        ax.set_title(f"L = {side}: {filled} cells filled", fontsize=10)
-        ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="expectedness")
-    axes[0, 0].set_ylabel("relevance")
     return figure
 
 

@@ -188,10 +188,7 @@ def _old_films(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def read_serendipity_2018(
-    folder: Path | str,
-    *,
-    label_column: str = "any",
-    users: str = "answered",
+    folder: Path | str, *, label_column: str = "any", users: str = "answered"
 ) -> Interactions:
     """Read Serendipity 2018: ratings of users, some with survey answers.
 

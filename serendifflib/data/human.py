@@ -128,9 +128,7 @@ def read_taobao(path: Path | str) -> pd.DataFrame:
     return answers
 
 
-def serendipity_counts(
-    answers: pd.DataFrame,
-) -> tuple[np.ndarray, np.ndarray]:
+def serendipity_counts(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """People and surprised people by relevance and unexpectedness.
 
     Two int arrays [5, 5], row = relevance 1..5, column = unexpectedness 1..5:

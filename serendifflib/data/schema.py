@@ -153,10 +153,7 @@ def check_rows(
 
 
 def row_error(
-    where: str,
-    values: pd.Series,
-    bad: np.ndarray,
-    problem: str,
+    where: str, values: pd.Series, bad: np.ndarray, problem: str
 ) -> DataError:
     """One line about the first bad value of a column, and how many there are.
 

@@ -17,6 +17,7 @@ from serendifflib.portrait.portrait import (
     cell_number,
     cell_of,
 )
+from serendifflib.portrait.scores import Own
 
 MEMO_BYTES = 400_000_000  # what a grid may remember
 
@@ -56,9 +57,7 @@ class Grid:
         """The grid in which the candidates of ``fold`` are spread."""
         return cls(PortraitSpace.fit(fold, bins="catalogue"), side)
 
-    def look(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
-    ) -> Look:
+    def look(self, history: np.ndarray, *, own: Own = None) -> Look:
         """Place a history [n] (padding is dropped) and the catalogue.
 
         ``own``: all items of a training user, whose rows do not count.
@@ -74,7 +73,7 @@ class Grid:
                 self._bytes += size
         return found
 
-    def _look(self, history: np.ndarray, own: np.ndarray | None) -> Look:
+    def _look(self, history: np.ndarray, own: Own) -> Look:
         past, everything = self.space.both_positions(history, own=own)
         flat = cell_number(cell_of(everything, self.side), self.side)
         small = np.uint8 if self.side <= 16 else np.uint16

@@ -62,6 +62,20 @@ def new_figure(
     return figure, axes
 
 
+def one_legend(
+    figure: Figure, ax: Axes, where: str = "upper", columns: int = 5
+) -> None:
+    """The legend of ``ax``, once, above (or below) all axes of the figure."""
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc=f"outside {where} center",
+        ncols=columns,
+        frameon=False,
+        handletextpad=0.3,
+        columnspacing=1.4,
+    )
+
+
 def draw_plane(
     positions: np.ndarray,
     side: int,

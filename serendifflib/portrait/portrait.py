@@ -24,6 +24,7 @@ from serendifflib.portrait.items import Isotropy
 from serendifflib.portrait.quantiles import MinMax, QuantileMap, item_keys
 from serendifflib.portrait.scores import (
     CoOccurrence,
+    Own,
     find,
     has_vector,
     history_weights,
@@ -191,7 +192,7 @@ class PortraitSpace:
         )
 
     def scores(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
+        self, history: np.ndarray, *, own: Own = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Raw scores of each history item given the items before it.
 
@@ -206,7 +207,7 @@ class PortraitSpace:
         )
 
     def catalogue_scores(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
+        self, history: np.ndarray, *, own: Own = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-expectedness and cosine of each item given a history [N + 1]."""
         weights = self._history_weights(history, [len(history)])[0]
@@ -217,16 +218,12 @@ class PortraitSpace:
             relevance_catalogue(history, self.vectors),
         )
 
-    def positions(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
-    ) -> np.ndarray:
+    def positions(self, history: np.ndarray, *, own: Own = None) -> np.ndarray:
         """Positions of the history items, [n, 2]; the first is (1, 1)."""
         none = np.zeros((1, 0), dtype=np.int64)
         return self.place([history], none, own=[own]).past[0]
 
-    def view(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
-    ) -> View:
+    def view(self, history: np.ndarray, *, own: Own = None) -> View:
         """Where a history [n] puts its items and the whole catalogue."""
         catalogue = self.catalogue_scores(history, own=own)
         maps = self._maps([score[self.known] for score in catalogue])
@@ -235,13 +232,13 @@ class PortraitSpace:
         return View(past, everything, np.stack(catalogue, axis=1))
 
     def catalogue_positions(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
+        self, history: np.ndarray, *, own: Own = None
     ) -> np.ndarray:
         """Positions of all items for this history, [N + 1, 2]."""
         return self.both_positions(history, own=own)[1]
 
     def both_positions(
-        self, history: np.ndarray, *, own: np.ndarray | None = None
+        self, history: np.ndarray, *, own: Own = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the history [n, 2] and of the catalogue [N + 1, 2]."""
         seen = self.view(history, own=own)
@@ -252,7 +249,7 @@ class PortraitSpace:
         histories: Sequence[np.ndarray],
         items: np.ndarray,
         *,
-        own: Sequence[np.ndarray | None] | None = None,
+        own: Sequence[Own] | None = None,
         sample: bool = False,
         device: torch.device | str = "cpu",
     ) -> Placement:
@@ -391,7 +388,7 @@ def _positions(maps, scores, items: np.ndarray) -> np.ndarray:
 
 
 def _chains(
-    histories: Sequence[np.ndarray], own: Sequence[np.ndarray | None]
+    histories: Sequence[np.ndarray], own: Sequence[Own]
 ) -> Iterator[list[int]]:
     """Runs of rows of one user in which each history begins the next one."""
     rows: list[int] = []

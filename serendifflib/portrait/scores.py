@@ -22,6 +22,8 @@ from torch import Tensor
 from serendifflib.errors import ConfigError, check_choice
 from serendifflib.portrait.encoding import unit_rows
 
+# Items of a training user, whose own row is not counted; None of others.
+Own = np.ndarray | None
 WEIGHTS = ("uniform", "recency", "similarity")
 RECENCY = 0.9  # weight of an item falls by this factor per step into the past
 TEMPERATURE = 0.1  # of the softmax over cosines
@@ -103,7 +105,7 @@ class CoOccurrence:
         """Background p_bg(i), sums to 1, shape [N + 1] (padding has 0)."""
         return self._popularity(None)
 
-    def _popularity(self, own: np.ndarray | None) -> np.ndarray:
+    def _popularity(self, own: Own) -> np.ndarray:
         # one is added to every count: an item that no training user has
         # must not get probability zero, its logarithm is needed
         counts = self.users_of + 1.0
@@ -112,9 +114,7 @@ class CoOccurrence:
             counts[own] -= 1.0
         return counts / counts.sum()
 
-    def _denominator(
-        self, history: np.ndarray, own: np.ndarray | None
-    ) -> np.ndarray:
+    def _denominator(self, history: np.ndarray, own: Own) -> np.ndarray:
         """n(., j) + mu of each history item, without the user's own rows."""
         totals = self.pairs[history].copy()
         if own is not None:
@@ -125,7 +125,7 @@ class CoOccurrence:
         self,
         history: np.ndarray,
         *,
-        own: np.ndarray | None = None,
+        own: Own = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
         """Log p(i | T) of every item of the catalogue (Eq. 14).
@@ -151,7 +151,7 @@ class CoOccurrence:
         *,
         items: np.ndarray | None = None,
         owners: scipy.sparse.csr_array | None = None,
-        own: np.ndarray | None = None,
+        own: Own = None,
     ) -> np.ndarray:
         """Log p(i | T) of some items for many histories of one user.
 
@@ -195,7 +195,7 @@ class CoOccurrence:
         self,
         history: np.ndarray,
         *,
-        own: np.ndarray | None = None,
+        own: Own = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
         """Log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14).
@@ -220,9 +220,7 @@ class CoOccurrence:
         scores[:1] = np.nan
         return scores
 
-    def _uniform_prefix(
-        self, history: np.ndarray, own: np.ndarray | None
-    ) -> np.ndarray:
+    def _uniform_prefix(self, history: np.ndarray, own: Own) -> np.ndarray:
         """Mean of p(i_m | i_h) over the earlier h, without all pairs, [n].
 
         n(i_m, i_h) sums over the users who have both, so the sum over h is a

@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from serendifflib.data.splits import Split
@@ -29,6 +29,7 @@ from serendifflib.portrait.picture import (
     RELEVANT,
     SHADE,
     new_figure,
+    one_legend,
 )
 
 KINDS = {  # what a row of the simulated world is: marker, colour
@@ -48,19 +49,6 @@ def heat_map(ax: Axes, values: Any, **options: Any) -> None:
         style["annot_kws"] = {"color": INK, "fontsize": 9}
     sns.heatmap(values, ax=ax, **(style | options))
     ax.tick_params(length=0, labelrotation=0)
-
-
-def one_legend(figure: Figure, ax: Axes, **options) -> None:
-    """The legend of ``ax``, once, above all axes of the figure."""
-    figure.legend(
-        *ax.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=5,
-        frameon=False,
-        handletextpad=0.3,
-        columnspacing=1.4,
-        **options,
-    )
 
 
 def plot_timelines(
@@ -150,12 +138,9 @@ def plot_folds(folds: Sequence[Split]) -> Axes:
     heat_map(ax, parts, xticklabels=False, yticklabels=names, **options)
     ax.hlines(range(1, len(folds)), 0, len(order), color="white", lw=4)
     ax.set_xlabel("users, sorted by the fold that tests them")
-    figure.legend(
-        handles=[Patch(color=c, label=part) for part, c in PARTS.items()],
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-    )
+    for part, colour in PARTS.items():
+        ax.fill_between([], [], color=colour, label=part)
+    one_legend(figure, ax)
     return ax
 
 

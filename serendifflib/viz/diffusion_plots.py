@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
 from serendifflib.diffusion.schedule import DDPMSchedule
-from serendifflib.portrait.picture import INK, PALETTE, ZONE
+from serendifflib.portrait.picture import INK, PALETTE, ZONE, one_legend
 
 CHANNELS = (0, 1, 2)  # shown as red, green, blue
 SPREAD = 2.5  # a channel's value of +-SPREAD has full or no colour
@@ -152,13 +152,7 @@ def plot_schedules(schedules: Mapping[str, DDPMSchedule]) -> Figure:
     for ax in (left, right):
         ax.set(xlabel="step $t / T$", xlim=(0, 1))
     right.set_ylim(1e-6, None)
-    fig.legend(
-        *left.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=len(schedules),
-        frameon=False,
-        fontsize=9,
-    )
+    one_legend(fig, left)
     return fig
 
 

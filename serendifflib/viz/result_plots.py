@@ -29,6 +29,7 @@ from serendifflib.portrait.picture import (
     PALETTE,
     new_figure,
     note,
+    one_legend,
 )
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
@@ -91,7 +92,8 @@ def plot_dots(
     ax.set_xlabel(xlabel)
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend(figure, ax, len(drawn))
+    if len(drawn) > 1:
+        one_legend(figure, ax, "lower", min(len(drawn), 4))
     return figure
 
 
@@ -147,7 +149,8 @@ def plot_sizes(
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     if percent:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _legend(figure, ax, len(drawn))
+    if len(drawn) > 1:
+        one_legend(figure, ax, "lower", min(len(drawn), 4))
     return figure
 
 
@@ -199,17 +202,6 @@ def plot_bump(values: pd.DataFrame) -> Figure:
     )
     ax.tick_params(length=0)
     return figure
-
-
-def _legend(figure: Figure, ax: Axes, series: int) -> None:
-    if series > 1:
-        figure.legend(
-            *ax.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=min(series, 4),
-            frameon=False,
-            fontsize=9,
-        )
 
 
 def _empty(text: str) -> Figure:

@@ -41,6 +41,54 @@ Local copies of data sets are found below $SERENDIFF_DATA. Sizes come from
 """
 
 
+COLUMNS = {"help": "of a file, e.g. user_id=reviewerID,label=y"}
+DESCRIBE = "the texts of a file are descriptions, not reviews"
+PROFILE = {"choices": list(PROFILES)}
+OF_A_FILE: dict[str, dict] = {
+    "--layout": {"help": "of a file; found out if left out"},
+    "--columns": COLUMNS,
+    "--texts-describe-items": {"action": "store_true", "help": DESCRIBE},
+}
+CONVERT = {
+    "layout": {"metavar": "SOURCE"},
+    "file": {"metavar": "FILE"},
+    "out": {"metavar": "OUT.csv", "type": Path},
+    "--columns": COLUMNS,
+}
+WHO = {
+    "--user": {"help": "user id"},
+    "--items": {"help": "instead, item ids of somebody new, oldest first"},
+    "--all": {"action": "store_true", "help": "every user, into --out"},
+}
+RECOMMEND = {
+    "--data": {"required": True, "help": "data id or file"},
+    "--out": {"type": Path, "help": "CSV file to write"},
+    "--exclude": {"help": "item ids to leave out"},
+    "-k": {"type": int, "default": 10, "help": "how many items"},
+    "--preset": {"default": "tuned"},
+    "--profile": PROFILE,
+    "--seed": {"type": int, "default": 0},
+    "--picture": {"type": Path, "help": "PNG file (portrait-USER.png)"},
+    **OF_A_FILE,
+}
+LIVE = "keep the records in the cache, not among the recorded runs"
+RUN = {
+    "table": {"metavar": "TABLE", "help": "e.g. controls, table4; or all"},
+    "--minutes": {"type": float, "help": "of all: stop then"},
+    "--data": {"help": "data id or CSV path (the table's own)"},
+    "--profile": PROFILE,
+    "--models": {"help": "rows, with commas between (all)"},
+    "--folds": {"help": "0 to 4, with commas between"},
+    "--seed": {"type": int, "default": 0, "help": "of the models"},
+    "--jobs": {"type": int, "default": 1, "help": "processes"},
+    "--live": {"action": "store_true", "help": LIVE},
+}
+TRACE = {
+    "table": {"help": "e.g. table4"},
+    "cell": {"help": "row/metric as printed in the table"},
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
@@ -107,117 +155,50 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_data(commands)
-    _add_recommend(commands)
-    _add_run(commands)
-    _add_trace(commands)
+    data = commands.add_parser("data", help="list, fetch or check data sets")
+    actions = data.add_subparsers(dest="action", required=True)
+    _add(actions, "list", _data_list, "all data ids and where from", {})
+    _add(actions, "fetch", _data_fetch, "download and verify", {"id": {}})
+    about = "verify, count, say whether it can be fitted"
+    _add(actions, "check", _data_check, about, {"id": {}} | OF_A_FILE)
+    convert = "write a file in our columns, part by part"
+    _add(actions, "convert", _data_convert, convert, CONVERT).description = (
+        "SOURCE is auto, movielens, or one of the layouts of "
+        "serendifflib.data.layouts: amazon-2014, amazon-2018, amazon-2023, "
+        "goodreads, goodreads-library, yelp, serendiff."
+    )
+    about = "fit on a data set and recommend to one reader, or to all"
+    one = _add(commands, "recommend", _recommend, about, RECOMMEND)
+    one.description = (
+        "Fits (or loads the same fit), prints the k best items and writes "
+        "the user's portrait as PNG."
+    )
+    who = one.add_mutually_exclusive_group(required=True)
+    for option, settings in WHO.items():
+        who.add_argument(option, **settings)
+    about = "compute the rows of a table, or what of them is missing"
+    _add(commands, "run", _run, about, RUN).description = (
+        "Fits and judges models, one record per row and fold. Units with an "
+        "up-to-date record are skipped: the same command goes on where it "
+        "was stopped."
+    )
+    _add(
+        commands,
+        "trace",
+        _trace,
+        "where a number of the book comes from",
+        TRACE,
+    )
     return parser
 
 
-def _add_data(commands) -> None:
-    data = commands.add_parser("data", help="list, fetch or check data sets")
-    actions = data.add_subparsers(dest="action", required=True)
-    listing = actions.add_parser("list", help="all data ids and where from")
-    listing.set_defaults(run=_data_list)
-    fetch = actions.add_parser("fetch", help="download and verify")
-    fetch.add_argument("id", help="data id")
-    fetch.set_defaults(run=_data_fetch)
-    check = actions.add_parser(
-        "check", help="verify, count, say whether it can be fitted"
-    )
-    check.add_argument("id", help="data id or path of a file")
-    _add_file_options(check)
-    check.set_defaults(run=_data_check)
-    convert = actions.add_parser(
-        "convert",
-        help="write a file in our columns, part by part",
-        description="SOURCE is auto, movielens, or one of the layouts of "
-        "serendifflib.data.layouts: amazon-2014, amazon-2018, amazon-2023, "
-        "goodreads, goodreads-library, yelp, serendiff.",
-    )
-    convert.add_argument("layout", metavar="SOURCE")
-    convert.add_argument("file", metavar="FILE")
-    convert.add_argument("out", metavar="OUT.csv", type=Path)
-    convert.add_argument("--columns", help="e.g. user_id=reviewerID,label=y")
-    convert.set_defaults(run=_data_convert)
-
-
-def _add_file_options(parser) -> None:
-    parser.add_argument("--layout", help="of a file; found out if left out")
-    parser.add_argument(
-        "--columns", help="of a file, e.g. user_id=reviewerID,label=y"
-    )
-    parser.add_argument(
-        "--texts-describe-items",
-        action="store_true",
-        help="the texts of a file are descriptions, not reviews",
-    )
-
-
-def _add_recommend(commands) -> None:
-    parser = commands.add_parser(
-        "recommend",
-        help="fit on a data set and recommend to one reader, or to all",
-        description="Fits (or loads the same fit), prints the k best items "
-        "and writes the user's portrait as PNG.",
-    )
-    parser.add_argument("--data", required=True, help="data id or file")
-    who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--user", help="user id")
-    who.add_argument(
-        "--items", help="instead, item ids of somebody new, oldest first"
-    )
-    who.add_argument(
-        "--all", action="store_true", help="every user, into --out"
-    )
-    parser.add_argument("--out", type=Path, help="CSV file to write")
-    parser.add_argument("--exclude", help="item ids to leave out")
-    parser.add_argument("-k", type=int, default=10, help="how many items")
-    parser.add_argument("--preset", default="tuned")
-    parser.add_argument("--profile", choices=list(PROFILES))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--picture", type=Path, help="PNG file (portrait-USER.png)"
-    )
-    _add_file_options(parser)
-    parser.set_defaults(run=_recommend)
-
-
-def _add_run(commands) -> None:
-    parser = commands.add_parser(
-        "run",
-        help="compute the rows of a table, or what of them is missing",
-        description="Fits and judges models, one record per row and fold. "
-        "What is there and was made by the code at hand is skipped, so the "
-        "same command goes on where it was stopped.",
-    )
-    parser.add_argument(
-        "table", metavar="TABLE", help="e.g. controls, table4; or all"
-    )
-    parser.add_argument(
-        "--minutes", type=float, help="of all: stop then; run again to go on"
-    )
-    parser.add_argument("--data", help="data id or CSV path (the table's own)")
-    parser.add_argument("--profile", choices=list(PROFILES))
-    parser.add_argument("--models", help="rows, with commas between (all)")
-    parser.add_argument("--folds", help="0 to 4, with commas between")
-    parser.add_argument("--seed", type=int, default=0, help="of the models")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument(
-        "--live",
-        action="store_true",
-        help="keep the records in the cache, not among the recorded runs",
-    )
-    parser.set_defaults(run=_run)
-
-
-def _add_trace(commands) -> None:
-    parser = commands.add_parser(
-        "trace", help="where a number of the book comes from"
-    )
-    parser.add_argument("table", help="e.g. table4")
-    parser.add_argument("cell", help="row/metric as printed in the table")
-    parser.set_defaults(run=_trace)
+def _add(group, name: str, run, words: str, options: dict):
+    """A command of a group; ``options`` are arguments of argparse by name."""
+    parser = group.add_parser(name, help=words)
+    for option, settings in options.items():
+        parser.add_argument(option, **settings)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def _data_list(options) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from serendifflib.errors import ConfigError, DataError, SerenDiffError
-from serendifflib.profiles import PROFILES
+from serendifflib.profiles import PROFILES, current_profile
 from serendifflib.terminal import (
     harmless,
     print_lines,
@@ -272,9 +272,8 @@ def _recommend(options) -> None:
         data.user_number(options.user)
     for item in (*(items or ()), *exclude):
         data.item_number(item)
-    model = fit_on_all(
-        data, options.preset, profile=profile, seed=options.seed
-    )
+    how = {"profile": profile, "seed": options.seed}
+    model = fit_on_all(data, options.preset, **how)
     if data.has_labels:
         count = _trained_labels(model, data)
         print(f"Trained on {count:,} serendipity labels.")
@@ -302,7 +301,6 @@ def _recommend(options) -> None:
 def _check_options(options):
     """Refuse what can be refused before the work; profile and picture."""
     from serendifflib.model.settings import make_settings
-    from serendifflib.profiles import current_profile
 
     if options.k < 1:
         raise ConfigError(f"-k is {options.k}: choose at least 1")
@@ -313,7 +311,8 @@ def _check_options(options):
     if options.all and not options.out:
         raise ConfigError("--all needs a file to write: --out FILE")
     name = "new" if options.user is None else options.user
-    picture = options.picture or Path(f"portrait-{_safe(name)}.png")
+    name = re.sub(r"[^\w-]", "_", name)[:40]
+    picture = options.picture or Path(f"portrait-{name}.png")
     for option, path in (("--picture", picture), ("--out", options.out)):
         if path is not None:
             _check_writable(option, path)
@@ -378,34 +377,22 @@ def _check_writable(option: str, path: Path) -> None:
 
 
 def _save_picture(explanation, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
     from serendifflib.io import atomic_path
 
-    figure = explanation.plot().figure
     with atomic_path(path) as temporary:
+        figure = explanation.plot().figure
         figure.savefig(temporary, format="png", dpi=150)
-    plt.close(figure)
-
-
-def _safe(user: str) -> str:
-    """A user id as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in user)[:40]
 
 
 def _run(options) -> int:
     from serendifflib.experiments.records import live, recorded
     from serendifflib.experiments.tables import run_all, run_table
-    from serendifflib.profiles import current_profile
 
     if options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}: choose at least 1")
     profile = current_profile(options.profile)
-    how = {
-        "n_jobs": options.jobs,
-        "store": live() if options.live else recorded(),
-        "progress": True,
-    }
+    store = live() if options.live else recorded()
+    how = {"n_jobs": options.jobs, "store": store, "progress": True}
     if options.table == "all":
         for option in ("data", "models", "folds", "seed"):
             if getattr(options, option):

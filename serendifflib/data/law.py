@@ -203,10 +203,3 @@ def pair_cosines(
             near += part * (themes // THEMES_PER_GENRE == genre)
         match.append(PRIMARY * near[first] + SECONDARY * near[other])
     return np.array(match) / NORM
-
-
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Scores minus the log of their summed exponentials, last axis."""
-    top = scores.max(axis=-1, keepdims=True)
-    total = np.exp(scores - top).sum(axis=-1, keepdims=True)
-    return scores - top - np.log(total)

@@ -23,6 +23,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import log_softmax
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import (
@@ -35,7 +36,6 @@ from serendifflib.data.law import (
     HumanLaw,
     Law,
     Meetings,
-    log_softmax,
     pair_cosines,
 )
 from serendifflib.data.population import (
@@ -232,7 +232,7 @@ class World(Population):
             self.secondary[1:],
             len(self.theme_names),
         )
-        return log_softmax(law.zone * zone + law.content * content)
+        return log_softmax(law.zone * zone + law.content * content, axis=-1)
 
     def _draw_labels(self, rng: np.random.Generator) -> None:
         if not isinstance(self.law, Law):

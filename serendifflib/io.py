@@ -209,11 +209,9 @@ def sha256_file(path: Path | str) -> str:
 def content_hash(*parts: Any) -> str:
     """SHA-256 over strings, bytes, numbers, JSON values and numpy arrays.
 
-    Each part is tagged with its type and length, so that no two different
-    lists of parts give the same bytes. Arrays count with dtype and shape.
-
-    Raises:
-        TypeError: an array of Python objects, whose bytes are addresses.
+    Each part is tagged with its type and length: no two different lists of
+    parts give the same bytes. Arrays count with dtype and shape; of Python
+    objects, whose bytes are addresses, they are a TypeError.
 
     >>> content_hash("ab", "c") == content_hash("a", "bc")
     False

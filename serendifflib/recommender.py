@@ -57,13 +57,7 @@ def check_request(
     candidates: torch.Tensor,
     n_items: int,
 ) -> None:
-    """Refuse what no model may be asked to score.
-
-    Args:
-        model_name: the model that was asked, for the message.
-        histories: LongTensor [B, n], left-padded with 0.
-        candidates: LongTensor [B, C].
-        n_items: N; item numbers are 1..N.
+    """Refuse what no model may be asked to score; for shapes see ``score``.
 
     Raises:
         ModelError: wrong shapes or types, an empty history, padding to the

@@ -52,19 +52,16 @@ def download(
 ) -> Path:
     """Download ``url`` to ``path`` unless it is there already.
 
-    Of two processes that ask for the same file, one fetches it and the
-    other waits.
+    Of two processes that ask for the same file, one fetches it and the other
+    waits. A ``.zip`` is also tested as an archive.
 
     Args:
         url: an https address, or http to this very machine.
-        path: the file to write; a ``.zip`` is also tested as an archive.
+        path: the file to write.
         limit: most bytes to accept.
         size: expected bytes, where they are known.
         sha256: expected checksum, where it is known.
         progress: show a progress bar.
-
-    Returns:
-        ``path``.
 
     Raises:
         DownloadError: not https, no connection, too large, or not the file
@@ -254,21 +251,11 @@ def unpack(
     limit: int,
     optional: Sequence[str] = (),
 ) -> Path:
-    """Write some members of a zip file into ``folder``.
+    """Write members of a zip file into ``folder``; those that are right stay.
 
-    Members are found by their last name, the one nearest the top, and
-    written under that name alone: no path in the archive decides where a
-    file goes.
-
-    Args:
-        archive: the zip file.
-        names: file names that must be in it, at any depth.
-        folder: where they go; files that are right already stay.
-        limit: most bytes that a member may unpack to.
-        optional: names that may be absent.
-
-    Returns:
-        ``folder``.
+    Members are found by their last name, the one nearest the top, and written
+    under that name alone: no path in the archive decides where a file goes. A
+    member unpacks to at most ``limit`` bytes; ``optional`` ones may be absent.
 
     Raises:
         DataError: no zip file, damaged, encrypted, a name missing or there

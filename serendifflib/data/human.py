@@ -147,11 +147,10 @@ def serendipity_counts(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def read_beliefs(folder: Path | str) -> pd.DataFrame:
     """What MovieLens users expect of films (Aridor et al., 2024).
 
-    The publisher's readme defines the columns. ``isSeen`` is 1 (seen,
-    ``userElicitRating`` holds the rating), 0 (not seen, ``userPredictRating``
-    holds the *expected* rating and ``userCertainty`` how sure, 1 to 5) or -1
-    (shown, no answer). What a row does not have is NaN. Assumed, for no copy
-    was at hand: empty fields or -1 stand for no value.
+    By the publisher's readme ``isSeen`` is 1 (seen, ``userElicitRating`` is
+    the rating), 0 (not seen, ``userPredictRating`` is the *expected* rating
+    and ``userCertainty`` how sure, 1 to 5) or -1 (no answer). Assumed, for no
+    copy was at hand: empty fields or -1 stand for no value, here NaN.
 
     Raises:
         DataError: a column is missing or a value is off its scale.

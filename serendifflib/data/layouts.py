@@ -44,7 +44,7 @@ class Source:
         columns: ours -> theirs; what is not there is absent.
         layout: its name.
         remarks: values that had to be read (:func:`check_rows`).
-        titles: item id -> title, so far; ``unsure``: items with two titles.
+        titles, unsure: item id -> title so far; items with two titles.
     """
 
     where: str

@@ -87,19 +87,16 @@ SCHEMA = pa.DataFrameSchema(
 def validate(
     frame: pd.DataFrame, *, where: str
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Check a table against the schema, sort it, merge duplicate rows.
-
-    Args:
-        frame: table with at least the columns of :data:`COLUMNS`.
-        where: file or source that the messages name.
+    """Check a table with :data:`COLUMNS`, sort it, merge duplicate rows.
 
     Returns:
-        The clean table (columns of :data:`COLUMNS`; strings, int64 seconds,
-        float64 rating, int8 label; sorted by user and time) and one sentence
-        for each thing that cleaning did.
+        The clean table (strings, int64 seconds, float64 rating, int8 label;
+        sorted by user and time) and one sentence for each thing that
+        cleaning did.
 
     Raises:
-        DataError: a row breaks the schema; rows are counted from 1.
+        DataError: a row breaks the schema; names ``where``, and the row,
+            counted from 1.
     """
     remarks: Counter = Counter()
     table, notes = tidy(check_rows(frame, where=where, remarks=remarks))

@@ -160,12 +160,9 @@ def convert(
 ) -> tuple[int, tuple[str, ...]]:
     """Write a file in the schema's columns, part by part.
 
-    Args:
-        path: file, or folder or archive of MovieLens.
-        out: CSV file to write.
-        layout: ``movielens`` or one of
-            :data:`~serendifflib.data.layouts.LAYOUTS`; None finds out.
-        columns: ours -> theirs, where the choice would be wrong.
+    The file, or folder or archive of MovieLens, may have the ``layout``
+    ``movielens`` or one of :data:`~serendifflib.data.layouts.LAYOUTS`; for
+    ``columns`` see :func:`~serendifflib.data.layouts.read_file`.
 
     Returns:
         How many rows were written, and the notes.

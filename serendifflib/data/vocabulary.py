@@ -79,13 +79,9 @@ def make_review(
 ) -> str:
     """Ordinary review number ``variant`` of an item's pool.
 
-    Args:
-        terms: see :func:`make_title`.
-        genre: number of the primary theme's genre.
-        variant: 0..pool - 2 praise, pool - 1 criticises, pool holds a
-            touch of surprise.
-        pool: size of the pool.
-        pick: integer >= 0 of the item that chooses forms and adjectives.
+    Variants 0..pool - 2 praise, pool - 1 criticises, pool holds a touch of
+    surprise. ``genre`` is that of the primary theme, ``pick`` an integer >= 0
+    of the item; for ``terms`` see :func:`make_title`.
     """
     kind = {pool: "touches", pool - 1: "critique"}.get(variant, "praise")
     text = _chosen(kind, pick + variant).format(

@@ -209,11 +209,9 @@ class World(Population):
     ) -> np.ndarray:
         """Log-probability of every item of a forked world by bridge, [K, N].
 
-        Args:
-            user: user number.
-            history: items before the label; None is the user's own history.
-            seen: places of the items as somebody sees them, [N]; their mean
-                squared error widens the reaches. None is the true ones.
+        ``history`` None is the user's own before the label. ``seen`` are
+        places of the items as somebody sees them, [N]: their mean squared
+        error widens the reaches.
         """
         law = self.law
         assert isinstance(law, ForkedLaw)  # of other worlds nobody asks this
@@ -338,15 +336,9 @@ class World(Population):
     ) -> np.ndarray:
         """True log-probability, up to a constant, of each item as the label.
 
-        Args:
-            user: user number.
-            items: item numbers to return; all by default.
-            which: 0 for the user's first label, 1 for the second (of worlds
-                made by :meth:`like`).
-
-        Returns:
-            float64 [N + 1] (or the shape of ``items``); padding and the
-            items of the history before the label are ``-inf``.
+        Of the user's label number ``which``, 0 or 1 (the second of worlds made
+        by :meth:`like`). float64 [N + 1], or the shape of ``items``; padding
+        and the items of the history before the label are ``-inf``.
 
         Raises:
             UnknownUserError: no such user, or no such label of the user.
@@ -364,11 +356,8 @@ class World(Population):
     def true_zone(self, user: int, cells: np.ndarray, side: int) -> np.ndarray:
         """Probability of each cell for the first label by the law, [L, L].
 
-        Args:
-            user: user number.
-            cells: grid indices of every item, padding included, in the
-                plane of the model under study, int [N + 1, 2].
-            side: L.
+        ``cells`` are grid indices of every item, padding included, in the
+        plane of the model under study, int [N + 1, 2].
         """
         scores = self.oracle_scores(user)
         chance = np.exp(scores - scores.max())
@@ -378,14 +367,11 @@ class World(Population):
         return zone / chance.sum()
 
     def zone_items(self, user: int) -> np.ndarray:
-        """Bridge that each item answers to: coverage of a list counts them.
+        """Bridge that each item answers to, to count coverage by, int64 [N + 1].
 
         The items of bridge k are the likeliest ones that together hold the
-        share :data:`ZONE_MASS` of its probability; an item of several
-        bridges belongs to the one under which it is likeliest.
-
-        Returns:
-            Bridge number 0..K-1, or -1, of every item, int64 [N + 1].
+        share :data:`ZONE_MASS` of its probability; an item of several bridges
+        belongs to the one under which it is likeliest, other items have -1.
 
         Raises:
             ConfigError: a world that is not forked.

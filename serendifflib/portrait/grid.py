@@ -128,14 +128,9 @@ def place_training(
 ) -> Placement:
     """Place training examples as if their users had never been seen.
 
-    Their own rows are left out of the counts. The space keeps the places of
-    targets for all models of the fold.
-
-    Args:
-        space: of the fold.
-        fold: whose training users the examples belong to.
-        examples: M of them.
-        items: item numbers, [M, K]; None is the targets, [M, 1].
+    Their own rows are left out of the counts. ``items`` are [M, K]; None is
+    the targets, [M, 1], whose places the space keeps for all models of the
+    fold.
     """
     kept = items is None
     if items is None:

@@ -124,18 +124,11 @@ def mean_cosine(vectors: Tensor) -> float:
 
 
 def prototypes(known: np.ndarray, count: int) -> np.ndarray:
-    """Centres of k-means that starts from the cut of Ward's tree.
+    """Centres of k-means that starts from the cut of Ward's tree, [P, d].
 
     A random start splits some themes and joins others; Ward's tree, which
     joins what is closest, seldom does. It is grown on a sample of a large
-    catalogue.
-
-    Args:
-        known: unit item vectors, float64 [N, d].
-        count: P, at most N.
-
-    Returns:
-        [P, d], not unit length; the same for the same input.
+    catalogue. ``known`` are unit item vectors, float64 [N, d], ``count`` is P.
     """
     sample = known
     if len(known) > TREE_ITEMS:
@@ -149,16 +142,11 @@ def prototypes(known: np.ndarray, count: int) -> np.ndarray:
 
 
 def shares(vectors: Tensor, count: int) -> Tensor:
-    """How much each item belongs to each prototype of the catalogue.
+    """How much each item belongs to each prototype, float64 [N + 1, P].
 
-    A softmax of cosines over 0.05. No label and no user is used.
-
-    Args:
-        vectors: unit item vectors, [N + 1, d]; rows of zeros are no items.
-        count: at most this many prototypes, and at most one per eight items.
-
-    Returns:
-        float64 [N + 1, P], rows sum to 1; what is no item has zeros.
+    A softmax of cosines over 0.05; no label and no user is used. There are at
+    most ``count`` prototypes, and at most one per eight items. Rows sum to 1;
+    what is no item, a row of zeros in ``vectors``, has zeros.
     """
     if not count:
         return vectors.new_zeros(len(vectors), 0).double()

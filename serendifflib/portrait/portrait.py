@@ -410,13 +410,9 @@ def rasterise(
 ) -> tuple[Tensor, Tensor]:
     """Dense portraits of a batch from the sparse form (App. B).
 
-    Items of one cell are averaged; those without a vector are left out.
-
-    Args:
-        items: item numbers, 0 is padding, [B, n].
-        cells: grid indices (expectedness, relevance), [B, n, 2].
-        vectors: item vectors, [N + 1, d].
-        side: L.
+    Of items [B, n], 0 is padding, in cells (expectedness, relevance)
+    [B, n, 2] those of one cell are averaged; items whose vector, [N + 1, d],
+    is zero are left out.
 
     Returns:
         portraits [B, d, L, L] and counts of items per cell [B, L, L].

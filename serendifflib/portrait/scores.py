@@ -153,7 +153,7 @@ class CoOccurrence:
         owners: scipy.sparse.csr_array | None = None,
         own: Own = None,
     ) -> np.ndarray:
-        """Log p(i | T) of some items for many histories of one user.
+        """Log p(i | T) of some items for B histories of one user, [K, B].
 
         Args:
             history: item numbers of the longest T, shape [n].
@@ -162,9 +162,6 @@ class CoOccurrence:
             items: the items i, ascending, [K]; None is all of 0..N.
             owners: rows ``items`` of :attr:`owners`, where they are at hand.
             own: see :meth:`log_catalogue`.
-
-        Returns:
-            float64, shape [K, B]; padding has -inf.
         """
         history = np.asarray(history, dtype=np.int64)
         own = None if own is None else np.unique(own)
@@ -198,16 +195,10 @@ class CoOccurrence:
         own: Own = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14).
+        """Log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14), [n].
 
-        Args:
-            history: item numbers in time order, shape [n].
-            own: see :meth:`log_catalogue`.
-            weights: first n rows of :func:`history_weights`, [n, n]; None
-                is uniform.
-
-        Returns:
-            float64, shape [n]; the first item has no past: NaN.
+        ``weights`` are the first n rows of :func:`history_weights`, [n, n];
+        None is uniform. The first item has no past: NaN.
         """
         history = np.asarray(history, dtype=np.int64)
         if weights is None:
@@ -290,15 +281,10 @@ def history_weights(
 
 
 def relevance_prefix(history: np.ndarray, vectors: Tensor) -> np.ndarray:
-    """Largest cosine of each item to the items before it (Eq. 8).
+    """Largest cosine of each item to the items before it (Eq. 8), float64 [n].
 
-    Args:
-        history: item numbers in time order, shape [n].
-        vectors: unit item vectors, shape [N + 1, d]; zeros are no vector.
-
-    Returns:
-        float64, shape [n], in [-1, 1]; NaN where the item, or everything
-        before it, has no vector.
+    Of unit item vectors [N + 1, d], where zeros are no vector; NaN where the
+    item, or everything before it, has none.
     """
     history = torch.as_tensor(np.asarray(history), dtype=torch.long)
     known = vectors[history]
@@ -339,15 +325,11 @@ def relevance_catalogue(history: np.ndarray, vectors: Tensor) -> np.ndarray:
 def largest_cosines(
     given: Tensor, lengths: Sequence[int], vectors: Tensor
 ) -> np.ndarray:
-    """Largest cosine of each vector to the first items of a history.
+    """Largest cosines of K vectors to prefixes of a history, float64 [B, K].
 
-    Args:
-        given: vectors of the history items, [n, d]; zeros are left out.
-        lengths: ascending lengths of B prefixes, each 1..n.
-        vectors: unit vectors, on the same device, [K, d].
-
-    Returns:
-        float64, [B, K]; NaN for a prefix in which nothing has a vector.
+    Of the history's vectors ``given``, [n, d], zeros are left out; ``lengths``
+    are those of the prefixes, ascending, 1..n; ``vectors`` are unit vectors on
+    the same device, [K, d]. NaN where nothing in a prefix has a vector.
     """
     real = has_vector(given)
     ends = real.cumsum(0)[torch.as_tensor(lengths) - 1].tolist()

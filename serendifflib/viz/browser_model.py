@@ -83,15 +83,11 @@ def play(
 
 
 def part_of(model: SerenDiff, items: Sequence[int]) -> SerenDiff:
-    """The same network for a part of the catalogue.
+    """The same network for the items 1..N that stay, ascending.
 
     It knows vectors and cells but no item numbers, so it can serve another
     shop. Quantiles are those of the shop's items, counts those of all
     training users.
-
-    Args:
-        model: fitted, of tokens.
-        items: item numbers 1..N that stay, ascending.
     """
     rows, space = np.array([0, *items]), model.space
     if space is None:

@@ -85,10 +85,8 @@ class Frames:
     ) -> DisplayImage:
         """A few frames as one picture, which remains where widgets vanish.
 
-        Args:
-            frames: how many, evenly spread from the first to the last; or
-                which ones.
-            columns: frames beside each other; None is all of them.
+        ``frames`` says how many, evenly spread from the first to the last, or
+        which ones; ``columns`` how many beside each other, all if None.
         """
         if isinstance(frames, int):
             frames = strip_places(len(self), frames)

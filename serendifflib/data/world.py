@@ -367,7 +367,7 @@ class World(Population):
         return zone / chance.sum()
 
     def zone_items(self, user: int) -> np.ndarray:
-        """Bridge that each item answers to, to count coverage by, int64 [N + 1].
+        """Bridge that each item answers to (coverage counts them), [N + 1].
 
         The items of bridge k are the likeliest ones that together hold the
         share :data:`ZONE_MASS` of its probability; an item of several bridges

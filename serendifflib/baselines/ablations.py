@@ -140,12 +140,13 @@ class EmbeddingDiffusion(ImageDiffusion):
 class UserEmbedding(Ablation):
     """Told a user embedding from matrix factorisation.
 
-    A user is folded in from the history alone (:meth:`~serendifflib.baselines.
-    mf.MatrixFactorization.embed`); the item factors know the rows of training
-    users, which can only help this row while training. The k factors are
-    standardised, padded to the width of the item vectors and given to the same
-    network in every cell: all that reads the portrait begins with a full
-    linear layer, so that a learned map from k to d would add nothing.
+    A user is folded in from the history alone
+    (:meth:`~serendifflib.baselines.mf.MatrixFactorization.embed`); the item
+    factors know the rows of training users, which can only help this row while
+    training. The k factors are standardised, padded to the width of the item
+    vectors and given to the same network in every cell: all that reads the
+    portrait begins with a full linear layer, so that a learned map from k to d
+    would add nothing.
 
     Args:
         mode: ``implicit`` factorises who had what; ``ratings`` the ratings, as

@@ -182,9 +182,9 @@ class SetRanker(PortraitRival):
     Attributes:
         answers: A.
         negatives: K, per example and step.
-        draw: ``uniform`` or ``cells``, see :func:`~serendifflib.baselines.
-            base.draw_negatives`; with the second the model learns what the
-            candidate lists favour, too.
+        draw: ``uniform`` or ``cells``, see
+            :func:`~serendifflib.baselines.base.draw_negatives`; with the
+            second the model learns what the candidate lists favour, too.
         per_user: next-item targets per user in pre-training.
     """
 

@@ -1,7 +1,8 @@
 """Which row is better, and how surely: tests and verdicts between rows.
 
-Everything here takes the test cases of :func:`serendifflib.experiments.
-results.case_frame`, so that two rows are compared on the same users and lists.
+Everything here takes the test cases of
+:func:`serendifflib.experiments.results.case_frame`, so that two rows are
+compared on the same users and lists.
 """
 
 from __future__ import annotations

@@ -41,9 +41,10 @@ def evaluate(
 
     Returns:
         One row per case: ``user_id`` and ``target`` (numbers), ``rank``
-        (1..C), the columns of :data:`~serendifflib.evaluation.metrics.
-        METRICS`, and with ``top`` the column ``top`` of so many items, best
-        first; among equal scores as the candidates are listed, by lot.
+        (1..C), the columns
+        :data:`~serendifflib.evaluation.metrics.METRICS`, and with ``top`` the
+        column ``top`` of so many items, best first; among equal scores as the
+        candidates are listed, by lot.
 
     Raises:
         DataError: candidates and examples do not belong together.

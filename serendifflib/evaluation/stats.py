@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -193,10 +193,7 @@ def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
         return _no_spread(mean, len(differences) - 1)
-    found = scipy_stats.ttest_rel(one, two)
-    return TTest(
-        mean, float(found.statistic), float(found.df), float(found.pvalue)
-    )
+    return _tested(mean, scipy_stats.ttest_rel(one, two))
 
 
 def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
@@ -214,10 +211,12 @@ def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     mean = float(one.mean() - two.mean())
     if np.ptp(one) == 0 and np.ptp(two) == 0:
         return _no_spread(mean, len(one) + len(two) - 2)
-    found = scipy_stats.ttest_ind(one, two)
-    return TTest(
-        mean, float(found.statistic), float(found.df), float(found.pvalue)
-    )
+    return _tested(mean, scipy_stats.ttest_ind(one, two))
+
+
+def _tested(mean: float, found: Any) -> TTest:
+    statistic, df, p = found.statistic, found.df, found.pvalue
+    return TTest(mean, float(statistic), float(df), float(p))
 
 
 def _no_spread(mean: float, df: int) -> TTest:

@@ -45,11 +45,7 @@ class MixtureNetwork(PortraitEncoder):
     """
 
     def __init__(
-        self,
-        vectors: Tensor,
-        components: int,
-        others: int = 0,
-        **options,
+        self, vectors: Tensor, components: int, others: int = 0, **options
     ):
         super().__init__(vectors, **options)
         self.components = components

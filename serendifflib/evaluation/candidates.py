@@ -27,11 +27,7 @@ from serendifflib.errors import (
 )
 from serendifflib.io import content_hash, write_bytes
 from serendifflib.portrait.fold import FoldData
-from serendifflib.portrait.portrait import (
-    PortraitSpace,
-    cell_number,
-    cell_of,
-)
+from serendifflib.portrait.portrait import PortraitSpace, cell_number, cell_of
 
 
 @dataclass(frozen=True)
@@ -62,9 +58,7 @@ class Candidates:
         """Write a compressed ``.npz`` file, whole or not at all."""
         stream = io.BytesIO()
         np.savez_compressed(
-            stream,
-            items=self.items.numpy(),
-            positive=self.positive.numpy(),
+            stream, items=self.items.numpy(), positive=self.positive.numpy()
         )
         write_bytes(path, stream.getvalue())
 

@@ -189,10 +189,7 @@ def paired_differences(
 
 
 def against_chance(
-    cases: pd.DataFrame,
-    chance: float,
-    *,
-    alpha: float = 0.05,
+    cases: pd.DataFrame, chance: float, *, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Which rows have more, or fewer, hits at 10 than drawing lots?
 
@@ -290,18 +287,12 @@ def verdict(
 
 
 def _ahead_of(
-    cases: pd.DataFrame,
-    ours: str,
-    controls: Sequence[str],
-    factor: float,
+    cases: pd.DataFrame, ours: str, controls: Sequence[str], factor: float
 ) -> pd.DataFrame:
     """Ours minus ``factor`` times each control, Holm over all controls."""
     parts = [
         paired_differences(
-            cases[cases["row"].isin((row, ours))],
-            row,
-            [ours],
-            factor=factor,
+            cases[cases["row"].isin((row, ours))], row, [ours], factor=factor
         ).rename(index={ours: row})
         for row in controls
     ]

@@ -16,19 +16,10 @@ import pandas as pd
 
 from serendifflib.errors import DataError, check_choice
 from serendifflib.evaluation.comparison import FOLD_STAR, HOLM_STAR
-from serendifflib.evaluation.paper import (
-    Column,
-    Panel,
-    PaperTable,
-    row_key,
-)
+from serendifflib.evaluation.paper import Column, Panel, PaperTable, row_key
 
 SOURCES = ("paper", "recorded", "live")
-ABSENT = {
-    "paper": "not in the paper",
-    "recorded": "not recorded",
-    "live": "",
-}
+ABSENT = {"paper": "not in the paper", "recorded": "not recorded", "live": ""}
 AS_RECORDED = "as recorded"
 MARKS_OF_PLACES = (
     "Bold: best of its column; underlined: second; brackets: 95% "
@@ -192,7 +183,7 @@ def comparison_table(
     }
     caption = [
         f"Table {paper.number} of the paper beside ours: "
-        f"{paper.title} ({panel.task}).",
+        f"{paper.title} ({panel.task})."
     ]
     if "paper" in sources:
         caption.append(f"Paper: {panel.title}; {paper.source}.")

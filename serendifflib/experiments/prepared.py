@@ -30,10 +30,7 @@ from serendifflib.evaluation.candidates import Candidates, fold_candidates
 from serendifflib.experiments import versions
 from serendifflib.io import cache_dir, content_hash, locked
 from serendifflib.model.explain import reach_of
-from serendifflib.model.serendiff import (
-    SerenDiff,
-    checkpoint_files,
-)
+from serendifflib.model.serendiff import SerenDiff, checkpoint_files
 from serendifflib.model.settings import Settings, make_settings
 from serendifflib.model.storage import FILE
 from serendifflib.portrait import encoding

@@ -17,7 +17,6 @@ from serendifflib.experiments.rows import (
     Row,
     chosen,
     control,
-    painter,
     presets,
     ranker_budget,
     ranker_rows,
@@ -32,8 +31,8 @@ CALLS = (1, 2, 5, 10, 20, 50, 100)
 SIDES = (5, 10, 20, 50, 100)
 LABELS = (500, 1000, 2000, 4000, 8000)
 PROTOTYPES = 100  # what SerenDiff sees of the catalogue, for everybody
-ANSWERS = 8  # heads, components
 SEEN = {"prototypes": PROTOTYPES}
+HEADS = SEEN | {"answers": 8}
 
 
 def controls(profile: Profile) -> tuple[Row, ...]:
@@ -50,24 +49,30 @@ def controls(profile: Profile) -> tuple[Row, ...]:
 def table2(profile: Profile) -> tuple[Row, ...]:
     """Table 2: diffusion steps T, betas as printed and rescaled."""
     rows = []
-    for rescaled in (False, True):
-        for steps in TIMESTEPS:
-            if rescaled and steps == 1000:
-                continue  # the factor is 1000 / T: nothing changes
-            # early stopping looks at one call; the T calls of the paper
-            # are made when the test cases are scored
-            recipe = {
-                "options": {"timesteps": steps, "rescale_betas": rescaled},
-                "sampling": {"sampler": "ancestral", "calls": steps},
-            }
-            name = f"{steps}-rescaled" if rescaled else str(steps)
-            label = f"{steps:,}, rescaled betas" if rescaled else f"{steps:,}"
-            rows.append(serendiff(name, label, "tuned", **recipe))
-            if steps in (5, 50):
-                # nothing but the noisy grid and the portrait to go by
-                painted = f"painter, {label}"
-                rows.append(painter(f"painter-{name}", painted, **recipe))
+    for rescaled, steps in itertools.product((False, True), TIMESTEPS):
+        if rescaled and steps == 1000:
+            continue  # the factor is 1000 / T: nothing changes
+        row = serendiff(
+            f"{steps}-rescaled" if rescaled else str(steps),
+            f"{steps:,}, rescaled betas" if rescaled else f"{steps:,}",
+            "tuned",
+            options={"timesteps": steps, "rescale_betas": rescaled},
+            # early stopping looks at one call; the T calls of the paper are
+            # made when the test cases are scored
+            sampling={"sampler": "ancestral", "calls": steps},
+        )
+        rows += [row, _painted(row)] if steps in (5, 50) else [row]
     return tuple(rows)
+
+
+def _painted(row: Row) -> Row:
+    """The same of the painter, which is ``tuned`` without its shortcut.
+
+    Where the shortcut decides, samplers and readings change nothing: the
+    painter has nothing but the noisy grid and the portrait to go by.
+    """
+    row_id, label = f"painter-{row.id}", f"painter, {row.label}"
+    return replace(row, id=row_id, label=label, name="painter")
 
 
 def calls(profile: Profile) -> tuple[Row, ...]:
@@ -81,28 +86,23 @@ def calls(profile: Profile) -> tuple[Row, ...]:
     # a multistep solver of second order needs two calls at least
     pairs += [("dpm-solver", count) for count in CALLS[1:]]
     pairs.append(("ancestral", 1000))
-    rows, painted = [], []
-    for sampler, count in pairs:
-        name = f"{sampler}-{count}" if sampler != "one-call" else sampler
-        words = f"{sampler}, {count:,} call{'s' if count > 1 else ''}"
-        how = {"sampler": sampler, "calls": count}
-        rows.append(serendiff(name, words, "tuned", sampling=how))
-        painted.append(
-            painter(f"painter-{name}", f"painter, {words}", sampling=how)
+    rows = [
+        serendiff(
+            f"{sampler}-{count}" if sampler != "one-call" else sampler,
+            f"{sampler}, {count:,} call{'s' if count > 1 else ''}",
+            "tuned",
+            sampling={"sampler": sampler, "calls": count},
         )
-    return (*rows, *painted)
+        for sampler, count in pairs
+    ]
+    return (*rows, *map(_painted, rows))
 
 
 def table3(profile: Profile) -> tuple[Row, ...]:
     """Table 3: sizes L of the portrait."""
     return tuple(
-        serendiff(
-            f"{side}x{side}",
-            f"{side}\u00d7{side}",
-            "tuned",
-            options={"side": side},
-        )
-        for side in SIDES
+        serendiff(f"{n}x{n}", f"{n}\u00d7{n}", "tuned", options={"side": n})
+        for n in SIDES
     )
 
 
@@ -127,14 +127,12 @@ def readings(profile: Profile) -> tuple[Row, ...]:
     words = "TF-IDF + SVD vectors"
     rows.append(serendiff("encoder-tfidf", words, "tuned", encoder="tfidf"))
     # the shortcut of tuned leaves little to the grid; the painter has none
-    rows += [
-        painter(
-            f"painter-{match}",
-            f"Painter, matching: {match.replace('-', ' ')}",
-            sampling={"match": match},
+    for match in ("field", "own-cell", "zone"):
+        words = f"Painter, matching: {match.replace('-', ' ')}"
+        how = {"match": match}
+        rows.append(
+            serendiff(f"painter-{match}", words, "painter", sampling=how)
         )
-        for match in ("field", "own-cell", "zone")
-    ]
     return tuple(rows)
 
 
@@ -161,31 +159,28 @@ def curve(profile: Profile) -> tuple[Row, ...]:
     for preset, steps in itertools.product(
         ("paper", "corrected", "painter", "tuned", "points"), counts
     ):
-        name, words = f"{preset}-{steps}", f"{preset}, {steps:,} steps"
         options = {
             "steps": steps,
             "patience": 0,
             "validate_every": max(steps, 1),
         }
+        row = serendiff(
+            f"{preset}-{steps}",
+            f"{preset}, {steps:,} steps",
+            preset,
+            components=narrow,
+            options=options,
+        )
         if preset == "points":  # no image, nothing to match
-            rows.append(
-                serendiff(
-                    name, words, preset, components=narrow, options=options
-                )
-            )
+            rows.append(row)
             continue
-        how = fast if preset in ("paper", "corrected") else {}
-        rows += [
-            serendiff(
-                f"{name}-{match}",
-                f"{words}, {match}",
-                preset,
-                components=narrow,
-                options=options | {"width": width, "pretrain_steps": 0},
-                sampling=how | {"match": match},
+        options = options | {"width": width, "pretrain_steps": 0}
+        for match in MATCHES:
+            how = fast if preset in ("paper", "corrected") else {}
+            how = how | {"match": match}
+            rows.append(
+                _variant(row, match, match, options=options, sampling=how)
             )
-            for match in MATCHES
-        ]
     return tuple(rows)
 
 
@@ -196,12 +191,8 @@ def _ours(profile: Profile) -> tuple[Row, ...]:
 
 def _variant(row: Row, name: str, words: str, **changes: Any) -> Row:
     """The same row with other settings, and with them in id and label."""
-    return replace(
-        row,
-        id=f"{row.id}-{name}",
-        label=f"{row.label}, {words}",
-        **changes,
-    )
+    row_id, label = f"{row.id}-{name}", f"{row.label}, {words}"
+    return replace(row, id=row_id, label=label, **changes)
 
 
 def labels(profile: Profile) -> tuple[Row, ...]:
@@ -258,21 +249,20 @@ def table4(profile: Profile) -> tuple[Row, ...]:
         name: Row(name, name, "rival", name, budget=spent)
         for name in registry.RIVALS
     }
-    # a random language model never stands in for a real one
     name = "SerenPrompt-style"
-    real, tiny = (
-        replace(
-            rivals[name],
-            options=registry.prompt_options(budget, language),
-            needs=needs,
-        )
-        for language, needs in (
-            ("packaged", "language"),
-            ("tiny", "no language"),
-        )
+    rivals[name] = replace(
+        rivals[name],
+        options=registry.prompt_options(budget, "packaged"),
+        needs="language",
     )
-    rivals[name] = real
-    label = f"{name} (tiny random LM)"
+    # a random language model never stands in for a real one
+    tiny = replace(
+        rivals[name],
+        id=TINY_PROMPT,
+        label=f"{name} (tiny random LM)",
+        options=registry.prompt_options(budget, "tiny"),
+        needs="no language",
+    )
     return (
         *rivals.values(),
         replace(TUNED, id="SerenDiff"),
@@ -280,26 +270,16 @@ def table4(profile: Profile) -> tuple[Row, ...]:
         *CONTROL_ROWS,
         *ranker_rows(profile),
         *CEILING_ROWS,
-        replace(tiny, id=TINY_PROMPT, label=label),
+        tiny,
     )
 
 
-# Id, label, ablation and its options; the last two with tuned alone.
-REPLACED: tuple[tuple[str, str, str, dict[str, str]], ...] = (
-    ("user-embedding", "User embedding", "user-embedding", {}),
-    (
-        "user-embedding-ratings",
-        "User embedding of ratings",
-        "user-embedding",
-        {"mode": "ratings"},
-    ),
-    ("user-sequence", "User sequence", "user-sequence", {}),
-    (
-        "user-sequence-grid",
-        "User sequence as a grid",
-        "user-sequence",
-        {"reading": "grid"},
-    ),
+# Ends of id and label, ablation and its options.
+USERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+    ("", "", "user-embedding", {}),
+    ("-ratings", " of ratings", "user-embedding", {"mode": "ratings"}),
+    ("", "", "user-sequence", {}),
+    ("-grid", " as a grid", "user-sequence", {"reading": "grid"}),
 )
 # what a preset takes from the profile
 SIZES = ("width", "samples", "steps", "validate_every", "valid_users",
@@ -313,20 +293,24 @@ def table5(profile: Profile) -> tuple[Row, ...]:
     from the user to the point.
     """
     rows = []
+    budget = ranker_budget(profile)
     for portrait in (
         replace(TUNED, id="user-portrait", label="User portrait"),
-        painter("painter-user-portrait", "Painter: user portrait"),
+        serendiff(
+            "painter-user-portrait", "Painter: user portrait", "painter"
+        ),
     ):
         made = make_settings(portrait.name, profile)
         same = {name: getattr(made, name) for name in SIZES}
         same["preset"] = portrait.name
         rows.append(portrait)
-        for row, label, name, options in REPLACED:
+        for end, words, name, options in USERS:
+            row = f"{name}{end}"
+            label = name.replace("-", " ").capitalize() + words
             if portrait.name == "painter":
                 if options:
                     continue
                 row, label = f"painter-{row}", f"Painter: {label.lower()}"
-            budget = ranker_budget(profile)
             told = same | options
             rows.append(Row(row, label, "rival", name, told, budget=budget))
     others = (*CONTROL_ROWS, *ranker_rows(profile), *CEILING_ROWS)
@@ -339,11 +323,8 @@ def generating(profile: Profile) -> tuple[Row, ...]:
 
     Whoever can read memberships in prototypes reads them.
     """
-    radius = control(
-        "linear-radius",
-        "Linear map + radius, memberships",
-        prototypes=PROTOTYPES,
-    )
+    words = "Linear map + radius, memberships"
+    radius = control("linear-radius", words, prototypes=PROTOTYPES)
     portrait = control("oracle-portrait", "Oracle on the portrait")
     return (
         *chosen(CONTROL_ROWS, "random", "popularity"),
@@ -375,29 +356,25 @@ def _drawn(profile: Profile) -> list[Row]:
         "validate_every": 2 * tokens.validate_every,
     }
     # the same question to whole portraits
-    whole = {
-        "aggregate": "draws",
-        "sampler": "ddim",
-        "calls": 5,
-        "samples": 16,
-    }
+    whole = dict(aggregate="draws", sampler="ddim", calls=5, samples=16)
     error = points | {"aggregate": "error"}
     mean = {"aggregate": "mean"}
     averaged = "the same draws averaged"
     return [
-        serendiff(
+        Row(
             f"{preset}-{reading}",
             f"{preset.capitalize()}, {words}",
+            "serendiff",
             preset,
-            options=options,
-            **sampling,
+            options,
+            sampling,
         )
         for preset, reading, words, options, sampling in (
             ("points", "draws", "draws", points, {}),
-            ("points", "mean", averaged, points, {"sampling": mean}),
+            ("points", "mean", averaged, points, mean),
             ("points", "error", "denoising error", error, {}),
             ("painter", "draws", "draws", whole, {}),
-            ("painter", "mean", averaged, whole, {"sampling": mean}),
+            ("painter", "mean", averaged, whole, mean),
         )
     ]
 
@@ -418,12 +395,7 @@ def _answering(profile: Profile) -> list[Row]:
             ("ranker", "Set ranker, one answer", "ranker", SEEN),
             ("mmr", "Set ranker + MMR", "mmr", SEEN),
             ("sog", "Set ranker + SOG", "sog", SEEN),
-            (
-                "ranker-heads",
-                "Set ranker, 8 answers",
-                "ranker",
-                SEEN | {"answers": ANSWERS},
-            ),
+            ("ranker-heads", "Set ranker, 8 answers", "ranker", HEADS),
             ("mixture-density", "Mixture density", "mixture-density", SEEN),
             ("explicit-mixture", "Explicit mixture", "explicit-mixture", SEEN),
         )

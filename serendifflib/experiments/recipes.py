@@ -19,10 +19,7 @@ from sklearn.decomposition import TruncatedSVD
 from serendifflib.baselines.controls import CONTROLS
 from serendifflib.baselines.modes import MODES
 from serendifflib.baselines.ranker import RERANKERS, SetRanker
-from serendifflib.baselines.registry import (
-    Budget,
-    make_model,
-)
+from serendifflib.baselines.registry import Budget, make_model
 from serendifflib.baselines.trainer import TorchRival
 from serendifflib.data.interactions import Interactions, derived_seed
 from serendifflib.data.sources import load_dataset

@@ -116,14 +116,6 @@ def serendiff(row: str, label: str, preset: str, **settings: Any) -> Row:
     return Row(row, label, "serendiff", preset, **settings)
 
 
-def painter(row: str, label: str, **settings: Any) -> Row:
-    """``tuned`` without its linear shortcut.
-
-    Where the shortcut decides, samplers and readings change nothing.
-    """
-    return serendiff(row, label, "painter", **settings)
-
-
 CONTROL_ROWS = (
     control("random", "Random"),
     control("popularity", "Popularity"),

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ class Table:
         data: the data sets that the book shows, the first by default.
         tasks: ``serendipity`` and/or ``relevance``; data without labels
             have the second alone.
-        world_users: profile name -> users of a simulated world, where the
-            table needs more than the profile has.
+        world_users: users of a simulated world, where the table needs more
+            than the profile has; 0 for the profile's.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Table:
     rows: Callable[[Profile], tuple[Row, ...]]
     data: tuple[str, ...] = WORLDS
     tasks: tuple[str, ...] = ("serendipity",)
-    world_users: dict[str, int] = field(default_factory=dict)
+    world_users: int = 0
 
 
 ONE = WORLDS[:1]
@@ -86,7 +86,7 @@ TABLES = {
             questions.labels,
             WORLDS[:2],
             # 8,000 labels are 70% of the users of a fold
-            world_users=dict.fromkeys(("smoke", "laptop", "paper"), 12_000),
+            world_users=12_000,
         ),
         Table(
             "protocol",
@@ -176,9 +176,8 @@ def make_units(
     """
     chosen = find_table(table)
     profile = profile or current_profile()
-    if profile.name in chosen.world_users:
-        users = chosen.world_users[profile.name]
-        profile = replace(profile, world_users=users)
+    if chosen.world_users:
+        profile = replace(profile, world_users=chosen.world_users)
     rows = choose_rows(chosen, profile, models)
     folds = range(profile.folds) if folds is None else folds
     for fold in folds:

@@ -72,7 +72,7 @@ def test_live_keeps_recorded_runs_alone(capsys):
 
 def test_a_failure_is_reported_at_the_end(capsys, monkeypatch):
     class Broken(controls.Popularity):
-        def learn(self, fold, generator):
+        def _learn(self, fold, generator):
             raise ModelError("Popularity: exploded")
 
     monkeypatch.setitem(controls.CONTROLS, "popularity", Broken)

@@ -90,7 +90,7 @@ def targets_and_negatives(
 
 @dataclass(eq=False, kw_only=True)
 class Control(ABC):
-    """A control says what to :meth:`learn` and how to :meth:`rate`.
+    """A control says what to ``_learn`` and how to ``_rate``.
 
     Attributes:
         grid: looks to share with other controls of the same fold.
@@ -111,15 +111,15 @@ class Control(ABC):
         self.vectors, self.pool = item_vectors(fold), fold.catalogue
         if self.needs_grid and self.grid is None:
             self.grid = Grid.of(fold)
-        self.learn(fold, generator)
+        self._learn(fold, generator)
         return self
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         """Nothing, unless a control says otherwise."""
         self.parameters = 0
 
     @abstractmethod
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C] of a checked request."""
 
     def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
@@ -131,20 +131,20 @@ class Control(ABC):
         if not self.n_items:
             raise ModelError(f"{self.name}: not fitted; call fit first")
         check_request(self.name, histories, candidates, self.n_items)
-        return check_scores(self.name, self.rate(histories, candidates))
+        return check_scores(self.name, self._rate(histories, candidates))
 
 
 class UserControl(Control):
     """A control that rates one user at a time."""
 
     @abstractmethod
-    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def _rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Scores [C] of items [C], given a history without padding."""
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Scores [B, C], user by user."""
         rows = [
-            self.rate_user(history[history > 0], items)
+            self._rate_user(history[history > 0], items)
             for history, items in zip(
                 histories.numpy(), candidates.numpy(), strict=True
             )

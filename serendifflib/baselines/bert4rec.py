@@ -96,8 +96,7 @@ class BERT4Rec(TorchRival):
     last_only: float = 0.5
     use_bias: bool = False
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`BERT4RecNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         network = BERT4RecNetwork(
             ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,

@@ -43,12 +43,11 @@ class CaseControl(Control):
             known._cases.setdefault(_key(history), []).append(case)
         return known
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Scores of each row's case."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         if self.examples is None:
             raise ModelError(f"{self.name}: call for_cases(examples) first")
         rows = [
-            self.rate_case(
+            self._rate_case(
                 self._case(row, histories[row], candidates[row]),
                 candidates[row].numpy(),
             )
@@ -57,7 +56,7 @@ class CaseControl(Control):
         return torch.from_numpy(np.array(rows))
 
     @abstractmethod
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+    def _rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         """Scores [C] for one of the known cases."""
 
     def _case(self, row: int, history: Tensor, candidates: Tensor) -> int:
@@ -80,8 +79,7 @@ class OracleCell(CaseControl):
     name = "Oracle cell"
     needs_grid = True
 
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """1 in the target's cell, else 0."""
+    def _rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         history = self.examples.histories[case].numpy()
         cells = self.grid.look(history).cells
         target = cells[int(self.examples.targets[case])]
@@ -93,12 +91,8 @@ class Oracle(CaseControl):
 
     name = "Oracle"
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Find the world behind the data.
-
-        Raises:
-            ConfigError: the data are real, or targets are not labels.
-        """
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
+        """Find the world; refuse real data, and targets without labels."""
         data = fold.interactions
         if data.world is None or fold.kind != "serendipity":
             raise ConfigError(
@@ -107,7 +101,7 @@ class Oracle(CaseControl):
             )
         self.world: World = data.world
 
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
+    def _rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         """True log-probabilities, up to a constant."""
         user = int(self.examples.users[case])
         labels = self.world.label_rows(user)
@@ -126,10 +120,9 @@ class OraclePortrait(Oracle):
     name = "Oracle on the portrait"
     needs_grid = True
 
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """Log-probabilities, up to a constant."""
+    def _rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         if not isinstance(self.world.law, ForkedLaw):
-            return super().rate_case(case, candidates)
+            return super()._rate_case(case, candidates)
         history = self.examples.histories[case].numpy()
         history = history[history > 0]
         # a position rises with expectedness, a place falls
@@ -152,13 +145,11 @@ class OracleProtocol(Oracle):
     name = "Oracle + protocol"
     needs_grid = True
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Find the world and the rows of its users."""
-        super().learn(fold, generator)
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
+        super()._learn(fold, generator)
         self.data = fold.interactions
 
-    def rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
-        """Log-posterior, up to a constant."""
+    def _rate_case(self, case: int, candidates: np.ndarray) -> np.ndarray:
         history = self.examples.histories[case].numpy()
         cells = self.grid.look(history).cells
         rows = self.data.rows(int(self.examples.users[case]))
@@ -169,4 +160,4 @@ class OracleProtocol(Oracle):
         held = np.bincount(cells[eligible], minlength=size)
         listed = np.bincount(cells[candidates], minlength=size)
         weight = held[cells[candidates]] / listed[cells[candidates]]
-        return super().rate_case(case, candidates) + np.log(weight)
+        return super()._rate_case(case, candidates) + np.log(weight)

@@ -57,12 +57,10 @@ class Random(UserControl):
 
     name = "Random"
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Draw the seed."""
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         self.seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
 
-    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """A number per item that derives from the seed and the history."""
+    def _rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         key = content_hash(self.seed, history)
         generator = torch.Generator().manual_seed(int(key[:15], 16))
         return torch.rand(self.n_items + 1, generator=generator).numpy()[items]
@@ -73,15 +71,13 @@ class Popularity(Control):
 
     name = "Popularity"
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Count."""
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         met = [np.unique(history) for history in fold.training_histories()]
         counts = np.bincount(np.concatenate(met), minlength=self.n_items + 1)
         self.counts = torch.from_numpy(counts).float()
         self.parameters = self.n_items
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Counts of the candidates."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         return self.counts[candidates]
 
 
@@ -90,8 +86,7 @@ class MeanCosine(Control):
 
     name = "Mean cosine"
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Cosines in [-1, 1]."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         mean = F.normalize(history_means(histories, self.vectors), dim=1)
         return inner(mean, candidates, self.vectors)
 
@@ -101,8 +96,7 @@ class MaxCosine(UserControl):
 
     name = "Max cosine"
 
-    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Cosines in [-1, 1]."""
+    def _rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         known = self.vectors[history]
         known = known[has_vector(known)]
         if not len(known):
@@ -116,8 +110,7 @@ class LowExpectedness(UserControl):
     name = "Low expectedness"
     needs_grid = True
 
-    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Negative log-expectedness."""
+    def _rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         return -self.grid.space.catalogue_scores(history)[0][items]
 
 
@@ -133,8 +126,7 @@ class DenseCell(UserControl):
     name = "Dense cell"
     needs_grid = True
 
-    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Shares in [0, 1]."""
+    def _rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         cells = self.grid.look(history).cells
         held = np.bincount(cells[self.pool], minlength=self.grid.side**2)
         return held[cells[items]] / len(self.pool)
@@ -159,8 +151,7 @@ class LabelCell(Control):
     name = "Label cell"
     needs_grid = True
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Count the cells of the training targets."""
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         targets = fold.train.targets.numpy()[:, None]
         placed = self.grid.place_training(fold, fold.train, targets)
         cells = self.grid.cells_of(placed).ravel()
@@ -168,8 +159,7 @@ class LabelCell(Control):
         self.log_frequency = torch.from_numpy(cell_log_frequency(counts))
         self.parameters = len(counts)
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Log-frequency of the candidates' cells."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         return self.log_frequency[self.grid.cells(histories, candidates)]
 
 
@@ -182,8 +172,7 @@ class ItemPrior(Control):
 
     name = "Item prior"
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Regress "is a training target" on the item vectors."""
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         is_target = np.isin(self.pool, fold.train.targets.numpy())
         self.prior = torch.zeros(self.n_items + 1)
         if is_target.all() or not is_target.any():
@@ -194,8 +183,7 @@ class ItemPrior(Control):
         self.prior = torch.from_numpy(model.decision_function(vectors))
         self.parameters = model.coef_.size + 1
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Log-odds of being a target."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         return self.prior[candidates]
 
 
@@ -215,12 +203,12 @@ class LinearMap(Control):
     alphas: tuple[float, ...] = ALPHAS
     prototypes: int = 0
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Fit every strength, keep the best on validation."""
-        self.learn_map(fold, Validation.of(fold))
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
+        self._learn_map(fold, Validation.of(fold))
 
-    def learn_map(self, fold: FoldData, validation: Validation | None) -> None:
-        """Choose the regression; without validation the middle strength."""
+    def _learn_map(
+        self, fold: FoldData, validation: Validation | None
+    ) -> None:
         self.points = with_memberships(self.vectors, self.prototypes)
         inputs = history_means(fold.train.histories, self.points).numpy()
         outputs = self.points[fold.train.targets].numpy().astype(np.float64)
@@ -235,8 +223,7 @@ class LinearMap(Control):
         self.chosen["alpha"], self.weights, self.left_out = kept
         self.parameters = self.weights.numel()
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Inner products with the prediction."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         return self._linear(histories, candidates)
 
     def _linear(self, histories: Tensor, candidates: Tensor) -> Tensor:
@@ -271,10 +258,10 @@ class LinearRadius(LinearMap):
     def __post_init__(self):
         check_choice("negatives", self.draw, NEGATIVES, self.name)
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         """Fit the map, then the logit; choose how the map's score enters."""
         validation = Validation.of(fold)
-        self.learn_map(fold, validation)
+        self._learn_map(fold, validation)
         self.parameters += self.grid.side**2 + 5
         items, cells, counts = self._choices(fold, generator)
         self.log_frequency = torch.from_numpy(
@@ -295,7 +282,7 @@ class LinearRadius(LinearMap):
             self.chosen["match"], self.logit = match, logit
             if validation is None:
                 return
-            value = validation.ndcg(self.rate)
+            value = validation.ndcg(self._rate)
             if value > best:
                 best, kept = value, (match, logit)
         self.chosen["match"], self.logit = kept
@@ -341,8 +328,7 @@ class LinearRadius(LinearMap):
             dim=2,
         )
 
-    def rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Utilities of the logit."""
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         features = self._features(
             histories,
             candidates,
@@ -376,8 +362,7 @@ class NearestUsers(UserControl):
     temperatures: tuple[float, ...] = (0.05, 0.1, 0.2)
     widths: tuple[float, ...] = (0.1, 0.2, np.inf)
 
-    def learn(self, fold: FoldData, generator: Generator) -> None:
-        """Keep the labelled users; choose S, tau and h."""
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         train = fold.train
         points = with_memberships(self.vectors, self.prototypes)
         self.points = F.normalize(points.float(), dim=1)
@@ -427,8 +412,7 @@ class NearestUsers(UserControl):
         )
         return cosines, torch.cdist(place, self.places[order]).square()
 
-    def rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Log-sums over the nearest users' labels."""
+    def _rate_user(self, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         option = tuple(self.chosen.values())
         known = torch.from_numpy(history)[None], torch.from_numpy(items)[None]
         return _log_sum(*self._apart(*known, int(option[0])), *option).numpy()

@@ -144,7 +144,7 @@ class DESR(TorchRival):
                 "its mixture needs inputs='text'"
             )
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """Fit PCA and mixture on training items; fresh capsules."""
         known = torch.from_numpy(fold.train_items)
         known = known[vectors[known].norm(dim=1) > 0]

@@ -170,8 +170,7 @@ class DiffRec(TorchRival):
         check_choice("label_loss", self.label_loss, known, "DiffRec")
         self.noise = LightNoise.make(STEPS, *VARIANCES)
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`DiffRecNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         return DiffRecNetwork(
             vectors, self.width, self.hidden, self.inputs, self.dropout
         )
@@ -246,8 +245,7 @@ class DiffRec(TorchRival):
                 x = c1 * estimate + c2 * x
         return (x if self.restores else total).gather(1, candidates)
 
-    def notes(self) -> tuple[str, ...]:
-        """Say when the text head, an adaptation, was used."""
+    def _notes(self) -> tuple[str, ...]:
         if self.inputs == "id":
             return ()
         return ("text input and output instead of item ids: an adaptation",)

@@ -100,8 +100,7 @@ class DreamRec(TorchRival):
             self.schedule, self.timesteps, rescale_betas=True
         )
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`DreamRecNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         guide = SequenceEncoder(
             ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,

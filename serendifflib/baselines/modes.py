@@ -78,18 +78,17 @@ class ModesRival(PortraitRival):
     log_prior = torch.zeros(())
     prototypes: int = 100
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network; also what is known of the items."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         self.shares = shares(vectors, self.prototypes).float()
         self.points = join(vectors, centred(self.shares))
-        return self.mixture(**self.encoder(fold))
+        return self._mixture(**self.encoder(fold))
 
     @abstractmethod
-    def mixture(self, **options) -> MixtureNetwork:
+    def _mixture(self, **options) -> MixtureNetwork:
         """The network with the options of its encoder."""
 
     @abstractmethod
-    def log_content(self, items: Tensor, others: Tensor) -> Tensor:
+    def _log_content(self, items: Tensor, others: Tensor) -> Tensor:
         """Log-density of items [B, C] in each component, [B, C, K].
 
         ``others``: what the network says of the components, [B, K, others].
@@ -113,7 +112,7 @@ class ModesRival(PortraitRival):
         there = log_normal(
             places[:, :, None], middle[:, None], spread[:, None]
         )
-        content = self.log_content(items, others)
+        content = self._log_content(items, others)
         return (weight[:, None] + content + there).logsumexp(dim=2)
 
     def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
@@ -154,14 +153,13 @@ class ExplicitMixture(ModesRival):
 
     name = "Explicit mixture"
 
-    def mixture(self, **options) -> MixtureNetwork:
+    def _mixture(self, **options) -> MixtureNetwork:
         """One component per prototype; what they weigh in the catalogue."""
         known = self.shares[self.shares.sum(dim=1) > 0]
         self.log_prior = known.mean(dim=0).clamp(min=1e-6).log()
         return MixtureNetwork(self.points, self.shares.shape[1], **options)
 
-    def log_content(self, items: Tensor, others: Tensor) -> Tensor:
-        """Log of each item's membership in the prototypes."""
+    def _log_content(self, items: Tensor, others: Tensor) -> Tensor:
         return self.shares.to(others)[items].clamp(min=1e-6).log()
 
 
@@ -172,12 +170,11 @@ class MixtureDensity(ModesRival):
     name = "Mixture density"
     components: int = 8
 
-    def mixture(self, **options) -> MixtureNetwork:
-        """A centre among the points and a spread per component."""
+    def _mixture(self, **options) -> MixtureNetwork:
         size = self.points.shape[1] + 1
         return MixtureNetwork(self.points, self.components, size, **options)
 
-    def log_content(self, items: Tensor, others: Tensor) -> Tensor:
+    def _log_content(self, items: Tensor, others: Tensor) -> Tensor:
         """Log of a Gaussian around each centre; ranked as it is."""
         centre, wide = others[..., :-1], others[..., -1]
         # coordinates of the size of a rival's noise: variance about one

@@ -130,8 +130,7 @@ class PURS(TorchRival):
     max_history: int = 10
     use_bias: bool = False
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`PURSNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         network = PURSNetwork(encoder, vectors, self.dropout)
         network.bias.requires_grad_(self.use_bias)

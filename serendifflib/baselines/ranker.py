@@ -199,8 +199,7 @@ class SetRanker(PortraitRival):
         super().__post_init__(grid)
         check_choice("negatives", self.draw, NEGATIVES, self.name)
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`SetRankerNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         points = with_memberships(vectors, self.prototypes)
         return SetRankerNetwork(points, self.answers, **self.encoder(fold))
 
@@ -301,10 +300,9 @@ class Reranker(SetRanker):
     trade: float = 0.0
     trades: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of the ranker; also what the gain needs to know."""
-        self.prepare(vectors)
-        return super().build(fold, vectors)
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
+        self._prepare(vectors)
+        return super()._build(fold, vectors)
 
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """How much of the ranker's score to give up."""
@@ -320,11 +318,11 @@ class Reranker(SetRanker):
         return self.pick(*known, trade)
 
     @abstractmethod
-    def prepare(self, vectors: Tensor) -> None:
+    def _prepare(self, vectors: Tensor) -> None:
         """Note what the gain needs to know of the items [N + 1, d]."""
 
     @abstractmethod
-    def begin(
+    def _begin(
         self, histories: Tensor, items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Facts of items [B, T], and the state of a list without any.
@@ -335,11 +333,11 @@ class Reranker(SetRanker):
         """
 
     @abstractmethod
-    def gain(self, known: Tensor, state: Tensor) -> Tensor:
+    def _gain(self, known: Tensor, state: Tensor) -> Tensor:
         """What each item adds to the lists, [B, T]."""
 
     @abstractmethod
-    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
+    def _add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
         """The state once items with facts ``new`` [B, D] are listed."""
 
     def pick(
@@ -357,19 +355,19 @@ class Reranker(SetRanker):
         top, places = rated.topk(length, dim=1)
         low, high = top[:, -1:], top[:, :1]
         relevance = (top - low) / (high - low).clamp(min=1e-9)
-        known, always, state = self.begin(
+        known, always, state = self._begin(
             histories, candidates.gather(1, places)
         )
         rows = torch.arange(len(rated))
         scores = rated - high - 1.0  # whoever is not picked stands behind
         free = torch.zeros_like(top)
         for step in range(length):
-            gain = always + self.gain(known, state)
+            gain = always + self._gain(known, state)
             value = (1 - trade) * relevance + trade * gain + free
             best = value.argmax(dim=1)
             scores[rows, places[rows, best]] = float(length - step)
             free[rows, best] = -torch.inf
-            state = self.add(known, state, known[rows, best])
+            state = self._add(known, state, known[rows, best])
         return scores
 
 
@@ -382,24 +380,21 @@ class MMR(Reranker):
 
     name = "Set ranker + MMR"
 
-    def prepare(self, vectors: Tensor) -> None:
-        """Unit points of the items."""
+    def _prepare(self, vectors: Tensor) -> None:
         points = with_memberships(vectors, self.prototypes)
         self.points = F.normalize(points.float(), dim=1)
 
-    def begin(
+    def _begin(
         self, histories: Tensor, items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Points; the state is the highest cosine so far, [B, T]."""
         nothing = torch.zeros(items.shape)
         return self.points[items], nothing, nothing
 
-    def gain(self, known: Tensor, state: Tensor) -> Tensor:
-        """One minus the highest cosine."""
+    def _gain(self, known: Tensor, state: Tensor) -> Tensor:
         return 1.0 - state
 
-    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
-        """Cosines with the new item, where they are higher."""
+    def _add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
         return state.maximum((known @ new[:, :, None])[:, :, 0])
 
 
@@ -417,11 +412,10 @@ class SOG(Reranker):
 
     name = "Set ranker + SOG"
 
-    def prepare(self, vectors: Tensor) -> None:
-        """Shares of the items in prototypes."""
+    def _prepare(self, vectors: Tensor) -> None:
         self.shares = shares(vectors, self.prototypes).float()
 
-    def begin(
+    def _begin(
         self, histories: Tensor, items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Shares; the state is what is listed, [B, P]."""
@@ -430,12 +424,10 @@ class SOG(Reranker):
         unmet = (known * (1.0 - met)).sum(dim=2)
         return known, unmet, torch.zeros(len(items), known.shape[2])
 
-    def gain(self, known: Tensor, state: Tensor) -> Tensor:
-        """Shares in what is not listed."""
+    def _gain(self, known: Tensor, state: Tensor) -> Tensor:
         return (known * (1.0 - state[:, None])).sum(dim=2)
 
-    def add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
-        """The larger of the listed and the new shares."""
+    def _add(self, known: Tensor, state: Tensor, new: Tensor) -> Tensor:
         return state.maximum(new)
 
 

@@ -45,8 +45,7 @@ class SASRec(TorchRival):
     def __post_init__(self):
         check_choice("loss", self.loss, LOSSES, "SASRec")
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """Causal blocks; the tied item vectors score."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         return SequenceEncoder(
             ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,

@@ -98,8 +98,7 @@ class SerenEnhance(TorchRival):
     relevance_weight: float = 0.6
     faithful_sigmoid: bool = False
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`SerenEnhanceNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         encoder = ItemEncoder(vectors, self.width, self.inputs)
         return SerenEnhanceNetwork(encoder, self.blocks, self.dropout)
 

@@ -151,8 +151,7 @@ class SerenPrompt(TorchRival):
         self.ranker.fit(fold, generator=generator)
         return super().fit(fold, generator=generator)
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`PromptNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         questions = len(QUESTIONS[self.style])
         return PromptNetwork(
             self.reader, questions, self.kind, self.tune_language
@@ -298,8 +297,7 @@ class SerenPrompt(TorchRival):
         """Whether the language model ranks for this history [n]."""
         return user_seed(history) % 10_000 < 10_000 * self.share
 
-    def notes(self) -> tuple[str, ...]:
-        """Which language model, which first stage, which users."""
+    def _notes(self) -> tuple[str, ...]:
         notes = [
             f"language model: {self.reader.name} ({self.reader.family}), "
             f"{self.kind} {self.style} prompts",

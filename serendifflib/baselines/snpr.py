@@ -126,8 +126,7 @@ class SNPR(TorchRival):
     mix: float = 0.5
     supervision: float = 0.5
 
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        """The network of :class:`SNPRNetwork`."""
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         self.counts = CoOccurrence.fit(
             fold.training_histories(), fold.interactions.n_items
         )

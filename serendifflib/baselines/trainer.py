@@ -110,7 +110,7 @@ def _seed_from(generator: Generator) -> int:
 class TorchRival(ABC):
     """What the trained rivals share: fit in stages, score, report.
 
-    A rival says how to :meth:`build` its network, which :meth:`stages` it
+    A rival says how to ``_build`` its network, which :meth:`stages` it
     trains, and how to :meth:`score_batch`.
 
     Attributes:
@@ -148,7 +148,7 @@ class TorchRival(ABC):
     chosen: dict[str, float] = field(default_factory=dict, init=False)
 
     @abstractmethod
-    def build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         """A fresh network for item vectors [N + 1, d_t]."""
 
     @abstractmethod
@@ -170,7 +170,7 @@ class TorchRival(ABC):
         self.n_items = fold.interactions.n_items
         self.chosen = {}
         with seeded(generator):
-            network = self.build(fold, item_vectors(fold))
+            network = self._build(fold, item_vectors(fold))
             self.network = network.to(self.place)
             reports = [
                 self._train(fold, stage, generator)
@@ -185,7 +185,7 @@ class TorchRival(ABC):
             stages=tuple(reports),
             seconds=time.perf_counter() - started,
             settings=self.settings(),
-            notes=self.notes() + chosen,
+            notes=self._notes() + chosen,
         )
         return self
 
@@ -289,7 +289,7 @@ class TorchRival(ABC):
         scores = torch.cat([self.score_batch(*part) for part in parts])
         return scores.float().cpu()
 
-    def notes(self) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         """Sentences for the report."""
         return ()
 

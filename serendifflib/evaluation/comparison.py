@@ -53,20 +53,15 @@ def significance(
     Raises:
         DataError: two rows were not tested on the same cases.
     """
-    by_row = _by_row(cases)
-    if ours not in by_row:
+    if ours not in set(cases["row"]):
         raise DataError(f"no cases of row {ours!r} to test")
-    pairs = {}
-    for rival in rivals:
-        if rival in by_row:
-            pair = _common_folds(by_row[ours], by_row[rival], ours, rival)
-            if pair is not None:
-                pairs[rival] = pair
+    pairs = _pairs(cases, ours, rivals)
     found = []
     for metric in metrics:
         lines = [
-            {"metric": metric, "rival": rival} | _tested(*pair, metric)
-            for rival, pair in pairs.items()
+            {"metric": metric, "rival": rival}
+            | _tested(mine[metric], theirs[metric])
+            for rival, (mine, theirs) in pairs.items()
         ]
         adjusted = stats.holm([line["p_users"] for line in lines])
         for line, p in zip(lines, adjusted, strict=True):
@@ -81,48 +76,52 @@ def significance(
     return pd.DataFrame(found, columns=columns.split())
 
 
-def _tested(
-    mine: pd.DataFrame, theirs: pd.DataFrame, metric: str
-) -> dict[str, Any]:
+def _tested(mine: pd.Series, theirs: pd.Series) -> dict[str, Any]:
     """Both tests of one metric on common cases."""
-    one, two = mine[metric], theirs[metric]
-    means = [v.groupby("fold").mean().to_numpy() for v in (one, two)]
+    means = [v.groupby("fold").mean().to_numpy() for v in (mine, theirs)]
     folds = len(means[0])
-    paired = stats.paired_t(one, two)
+    paired = stats.paired_t(mine, theirs)
     return {
         "folds": folds,
-        "users": len(one),
+        "users": len(mine),
         "difference": paired.difference,
         "p_folds": stats.two_tailed_t(*means).p if folds > 1 else math.nan,
         "p_users": paired.p,
     }
 
 
-def _by_row(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Row -> its cases by fold, user and target."""
-    return {
+def _pairs(
+    cases: pd.DataFrame, one: str, others: Sequence[str]
+) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Cases of a row and of each other one, in the folds that both have."""
+    asked = cases[cases["row"].isin([one, *others])]
+    by_row = {
         row: part.set_index(["fold", "user", "target"]).sort_index()
-        for row, part in cases.groupby("row")
+        for row, part in asked.groupby("row")
     }
-
-
-def _common_folds(
-    mine: pd.DataFrame, theirs: pd.DataFrame, ours: str, rival: str
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    folds = [
-        fold
-        for fold in mine.index.get_level_values("fold").unique()
-        if fold in theirs.index.get_level_values("fold")
-    ]
-    if not folds:
-        return None
-    mine, theirs = mine.loc[folds], theirs.loc[folds]
-    if not mine.index.equals(theirs.index):
-        raise DataError(
-            f"{ours} and {rival} were not tested on the same cases in folds "
-            f"{folds}: run both on the same data and candidates"
+    pairs = {}
+    for other in others:
+        if one not in by_row or other not in by_row:
+            continue
+        mine, theirs = by_row[one], by_row[other]
+        common = set(theirs.index.get_level_values("fold"))
+        folds = sorted(
+            common.intersection(mine.index.get_level_values("fold"))
         )
-    return mine, theirs
+        if not folds:
+            continue
+        mine, theirs = mine.loc[folds], theirs.loc[folds]
+        if not mine.index.equals(theirs.index):
+            raise DataError(
+                f"{one} and {other} were not tested on the same cases in "
+                f"folds {folds}: run both on the same data and candidates"
+            )
+        pairs[other] = mine, theirs
+    return pairs
+
+
+def _folds(cases: pd.DataFrame) -> set[int]:
+    return set(cases.index.get_level_values("fold"))
 
 
 def star_marks(tests: pd.DataFrame, row: str) -> dict[tuple[str, str], str]:
@@ -163,24 +162,21 @@ def paired_differences(
         DataError: two rows were not tested on the same cases.
     """
     columns = ["difference", "low", "high", "users", "folds", "p", "p_holm"]
-    by_row = _by_row(cases)
+    if rows is None:
+        rows = sorted(set(cases["row"]) - {baseline})
     lines = {}
-    wanted = [row for row in by_row if row != baseline]
-    for row in wanted if rows is None else rows:
-        if row not in by_row or baseline not in by_row:
+    for row, (theirs, mine) in _pairs(cases, baseline, rows).items():
+        if len(mine) < 2:
             continue
-        pair = _common_folds(by_row[row], by_row[baseline], row, baseline)
-        if pair is None or len(pair[0]) < 2:
-            continue
-        mine, theirs = pair[0]["H@10"], factor * pair[1]["H@10"]
+        ours, base = mine["H@10"], factor * theirs["H@10"]
         found = stats.bootstrap_interval(
-            mine - theirs,
+            ours - base,
             generator=torch.Generator().manual_seed(0),
-            groups=mine.index.get_level_values("user"),
+            groups=ours.index.get_level_values("user"),
         )
-        folds = mine.index.get_level_values("fold").nunique()
-        p = stats.paired_t(mine, theirs).p
-        lines[row] = (*found, len(mine), folds, p)
+        folds = ours.index.get_level_values("fold").nunique()
+        p = stats.paired_t(ours, base).p
+        lines[row] = (*found, len(ours), folds, p)
     table = pd.DataFrame.from_dict(
         lines, orient="index", columns=columns[:-1]
     ).rename_axis("row")
@@ -291,9 +287,9 @@ def _ahead_of(
 ) -> pd.DataFrame:
     """Ours minus ``factor`` times each control, Holm over all controls."""
     parts = [
-        paired_differences(
-            cases[cases["row"].isin((row, ours))], row, [ours], factor=factor
-        ).rename(index={ours: row})
+        paired_differences(cases, row, [ours], factor=factor).rename(
+            index={ours: row}
+        )
         for row in controls
     ]
     gaps = pd.concat(parts) if parts else pd.DataFrame(columns=["p"])

@@ -588,7 +588,7 @@ def test_the_portraits_oracle_by_hand_and_its_limits():
         model = OraclePortrait(grid=SeenGrid(1.0 - seen))
         model.world = world
         model.examples = Cases(torch.from_numpy(history)[None], [user])
-        return model.rate_case(0, items)
+        return model._rate_case(0, items)
 
     def chance(seen, variance):
         law = world.law

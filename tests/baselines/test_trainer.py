@@ -42,7 +42,7 @@ class Toy(TorchRival):
 
     name = "M"
 
-    def build(self, fold, vectors):
+    def _build(self, fold, vectors):
         return Point()
 
     def stages(self, fold, generator):

@@ -271,7 +271,7 @@ def test_other_sizes_are_computed_again(tiny, store):
 
 
 class Broken(controls.Popularity):
-    def learn(self, fold, generator):
+    def _learn(self, fold, generator):
         raise ModelError("Popularity: exploded")
 
 

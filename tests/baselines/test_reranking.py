@@ -75,7 +75,7 @@ def test_the_trade_is_chosen_on_validation(monkeypatch):
     )
     vectors = torch.cat([PLANE, PLANE[A : A + 1]])
     monkeypatch.setattr(  # not centred
-        MMR, "prepare", lambda self, _: setattr(self, "points", vectors)
+        MMR, "_prepare", lambda self, _: setattr(self, "points", vectors)
     )
     fold = make_fold(
         ["abE", "cdfB", "aD"], train=[0, 1], valid=[2], vectors=vectors

@@ -48,7 +48,6 @@ def download(
     limit: int,
     size: int | None = None,
     sha256: str | None = None,
-    progress: bool = True,
 ) -> Path:
     """Download ``url`` to ``path`` unless it is there already.
 
@@ -61,7 +60,6 @@ def download(
         limit: most bytes to accept.
         size: expected bytes, where they are known.
         sha256: expected checksum, where it is known.
-        progress: show a progress bar.
 
     Raises:
         DownloadError: not https, no connection, too large, or not the file
@@ -75,7 +73,7 @@ def download(
     def bring(url: str, place: str, _: object) -> None:
         os.unlink(place)  # pooch's empty file, which a kill would leave
         if size is None or _length(part) != size:
-            _fetch(session, url, part, limit, progress)
+            _fetch(session, url, part, limit)
         try:
             verify(part, size=size, sha256=sha256)
             if path.suffix == ".zip":
@@ -110,7 +108,7 @@ def _session(url: str) -> requests.Session:
 
 
 def _fetch(
-    session: requests.Session, url: str, part: Path, limit: int, progress: bool
+    session: requests.Session, url: str, part: Path, limit: int
 ) -> None:
     """Bring the rest of a file to ``part``, in several attempts."""
     for attempt in range(ATTEMPTS):
@@ -122,7 +120,7 @@ def _fetch(
             with session.get(
                 url, headers=wanted, stream=True, timeout=TIMEOUT_S
             ) as answer:
-                return _receive(answer, part, limit, progress)
+                return _receive(answer, part, limit)
         except requests.exceptions.InvalidSchema as error:
             raise DownloadError(
                 f"{url}: only https addresses are fetched: {error}"
@@ -138,9 +136,7 @@ def _fetch(
     raise DownloadError(f"{url}: cannot be fetched: {reason}{again}") from last
 
 
-def _receive(
-    answer: requests.Response, part: Path, limit: int, progress: bool
-) -> None:
+def _receive(answer: requests.Response, part: Path, limit: int) -> None:
     """Append to ``part`` what it lacks, or start it anew."""
     have, status = _length(part), answer.status_code
     place = answer.headers.get("Content-Range", "")
@@ -166,7 +162,6 @@ def _receive(
             initial=have,
             unit="B",
             unit_scale=True,
-            disable=not progress,
         ) as bar,
     ):
         for block in answer.iter_content(RECEIVED):

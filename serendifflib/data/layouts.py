@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from serendifflib.data.interactions import Interactions, period
-from serendifflib.data.reading import open_table
+from serendifflib.data.reading import Table, open_table
 from serendifflib.data.schema import check_rows, sentences, shown, tidy
 from serendifflib.errors import ConfigError, DataError, check_choice
 from serendifflib.io import atomic_path, read_json
@@ -212,7 +212,7 @@ def _no_column(where: str, column: str, header: Sequence[str]) -> DataError:
 
 
 def checked_parts(
-    path: Path | str,
+    table: Table,
     *,
     layout: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -225,9 +225,9 @@ def checked_parts(
     Raises:
         DataError: the file cannot be read, or a row breaks the schema.
     """
-    table = open_table(path)
+    where = str(table.path)
     source = columns_of(
-        table.header, where=str(path), layout=layout, columns=columns
+        table.header, where=where, layout=layout, columns=columns
     )
 
     def parts() -> Iterator[pd.DataFrame]:
@@ -237,7 +237,7 @@ def checked_parts(
                 empty = False
                 yield source.clean(part)
         if empty:
-            raise DataError(f"{path}: there are no rows below the header")
+            raise DataError(f"{where}: there are no rows below the header")
 
     return source, parts()
 
@@ -268,7 +268,8 @@ def read_file(
         DataError: the file cannot be read, or a row breaks the schema.
     """
     path = Path(path)
-    source, parts = checked_parts(path, layout=layout, columns=columns)
+    table = open_table(path)
+    source, parts = checked_parts(table, layout=layout, columns=columns)
     return gather(
         source,
         parts,
@@ -288,14 +289,12 @@ def read_frame(
 ) -> Interactions:
     """The same from a table in memory; see :func:`read_file`."""
     header = [str(column) for column in frame.columns]
-    source = columns_of(header, where=name, layout=layout, columns=columns)
-    for theirs in source.columns.values():
-        if header.count(theirs) > 1:
-            raise DataError(f"{name}: column {theirs!r} stands twice")
-    table = frame.set_axis(header, axis=1)
+    given = frame.set_axis(header, axis=1)
+    table = Table(Path(name), header, lambda those, _: iter([given[those]]))
+    source, parts = checked_parts(table, layout=layout, columns=columns)
     return gather(
         source,
-        iter([source.clean(table[list(source.columns.values())])]),
+        parts,
         name=name,
         told="Read from a table in memory.",
         texts_describe_items=texts_describe_items,

@@ -25,6 +25,7 @@ import pandas as pd
 from serendifflib.data import grouplens, human, layouts, table1
 from serendifflib.data.download import download, unpack, verify
 from serendifflib.data.interactions import Interactions
+from serendifflib.data.reading import open_table
 from serendifflib.data.schema import shown
 from serendifflib.errors import (
     ConfigError,
@@ -176,7 +177,7 @@ def convert(
     if (folder := _movielens(path, layout)) is not None:
         opened, parts = grouplens.movielens_parts(folder)
     else:
-        opened, parts = layouts.checked_parts(path, **options)
+        opened, parts = layouts.checked_parts(open_table(path), **options)
     rows = layouts.write_parts(opened, parts, out)
     notes = opened.notes()
     if opened.describes or folder is not None:

@@ -69,12 +69,10 @@ class ReviewEncoder:
     Attributes:
         cache: folder of the cached vectors; None means
             ``$SERENDIFF_CACHE/vectors``.
-        batch_size: texts per forward pass.
         progress: show a progress bar while texts are encoded.
     """
 
     cache: Path | None = None
-    batch_size: int = 64
     progress: bool = False
 
     @cached_property
@@ -109,8 +107,9 @@ class ReviewEncoder:
         """The sentence-transformers model, loaded on first use."""
         from sentence_transformers import SentenceTransformer
 
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         return SentenceTransformer(
-            str(self.model_path), local_files_only=True, device=_device()
+            str(self.model_path), local_files_only=True, device=device
         )
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -148,7 +147,7 @@ class ReviewEncoder:
     def _encoded(self, texts: list[str]) -> np.ndarray:
         return self.model.encode(
             texts,
-            batch_size=self.batch_size,
+            batch_size=64,
             normalize_embeddings=True,
             show_progress_bar=False,
         )
@@ -247,11 +246,14 @@ class TfidfEncoder:
         vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
         try:
             matrix = vectorizer.fit_transform(texts)
-        except ValueError as error:  # no word is left
-            raise _too_few(len(texts)) from error
-        components = min(dimensions, min(matrix.shape) - 1)
-        if components < 1:
-            raise _too_few(len(texts))
+            components = min(dimensions, min(matrix.shape) - 1)
+            if components < 1:
+                raise ValueError("one word")
+        except ValueError as error:
+            raise DataError(
+                f"{len(texts)} texts share too few words for TF-IDF vectors; "
+                "use the packaged sentence encoder instead"
+            ) from error
         projection = TruncatedSVD(components, random_state=seed)
         projection.fit(matrix)
         name = content_hash("tfidf", components, *texts)
@@ -264,23 +266,12 @@ class TfidfEncoder:
         return unit_rows(vectors)
 
 
-def _too_few(count: int) -> DataError:
-    return DataError(
-        f"{count} texts share too few words for TF-IDF vectors; use the "
-        "packaged sentence encoder instead"
-    )
-
-
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; zero rows stay zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(
         vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-12
     )
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Bfloat16Encoder(ReviewEncoder):

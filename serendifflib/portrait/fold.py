@@ -123,7 +123,6 @@ def plan_fold(
     reviews: str = "unlabelled",
     max_history: int = 100,
     train_per_user: int = 20,
-    seed: int = 0,
 ) -> FoldData:
     """A fold before any text is encoded; takes no time.
 
@@ -144,7 +143,6 @@ def plan_fold(
             reviewing them (MovieLens) are all used.
         max_history: the latest this many items of a history are kept.
         train_per_user: see ``kind``.
-        seed: chooses these rows.
 
     Raises:
         ConfigError: an unknown kind or rule for reviews.
@@ -162,11 +160,7 @@ def plan_fold(
     }
     trained = kind
     if kind == "next-item":
-        trained, past["per_user"], past["seed"] = (
-            "all-next",
-            train_per_user,
-            seed,
-        )
+        trained, past["per_user"] = "all-next", train_per_user
     train = make_examples(interactions, split.train_users, trained, **past)
     parts["train"] = train.subset(np.isin(train.rows, rows))
     held_out = np.concatenate([parts["valid"].rows, parts["test"].rows])

@@ -26,7 +26,7 @@ KNOWN = {"size": len(BODY), "sha256": SHA256}
 
 def get(server, path, **options):
     server.files.setdefault("/f", BODY)
-    settings = {"limit": 1 << 20, "progress": False} | options
+    settings = {"limit": 1 << 20} | options
     attempts = settings.pop("attempts", 3)
     url = server.url + settings.pop("at", "/f")
     with mock.patch.multiple(downloads, ATTEMPTS=attempts, WAIT_S=0.01):
@@ -212,7 +212,7 @@ package.__path__ = {list(serendifflib.__path__)!r}
 sys.modules["serendifflib"] = package
 from serendifflib.data.download import download
 download(sys.argv[1], sys.argv[2], limit=1 << 20,
-         size=200000, sha256=sys.argv[3], progress=False)
+         size=200000, sha256=sys.argv[3])
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from serendifflib.data import layouts
 from serendifflib.data.layouts import parse_columns, read_file
-from serendifflib.data.reading import Table
+from serendifflib.data.reading import Table, open_table
 from serendifflib.data.sources import convert, load_dataset
 from serendifflib.errors import ConfigError, DataError
 
@@ -316,7 +316,7 @@ def test_rows_are_counted_over_all_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(Table.parts, "__defaults__", (2,))
     path = tmp_path / "x.csv"
     path.write_text(CSV + "u1,i0,never,x,4,0\n" * 2)
-    _, parts = layouts.checked_parts(path)
+    _, parts = layouts.checked_parts(open_table(path))
     next(parts)
     with pytest.raises(DataError, match=r"row 3.*\(and 1 more rows\)"):
         next(parts)

@@ -74,7 +74,6 @@ def works(tiny_fold, tiny_settings, tiny_model, server, tmp_path):
             f"{server.url}/f",
             folder / "f.bin",
             limit=1 << 20,
-            progress=False,
         ),
         "unpack": lambda folder: unpack(
             archive, ["ratings.csv"], folder / "unpacked", limit=1 << 20

@@ -286,7 +286,6 @@ def job(request, jobs, server):
         download(
             f"{server.url}/f",
             folder / "f.bin",
-            progress=False,
             **known,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,14 +108,17 @@ def movielens_parts(
     """
     folder = Path(folder)
     release = release_of([path.name for path in folder.glob("*")]) or "latest"
-    ratings, films, *_ = RELEASES[release]
+    path, films = (folder / name for name in RELEASES[release][:2])
     if release == "latest":
         titles, texts = _films(folder, people=())
-        parts = open_table(folder / ratings).parts(PLAIN)
+        parts = open_table(path).parts(PLAIN)
     else:
-        titles, texts = _old_films(folder / films)
-        parts = in_parts(_old_ratings(folder / ratings), PLAIN)
-    path = folder / ratings
+        titles, texts = _described(_old_films(films), films)
+        fields = _fields(path, "\t" if release == "100k" else "::", 4)
+        rows = (
+            [user, film, time, stars] for user, film, stars, time in fields
+        )
+        parts = in_parts(rows, PLAIN)
     columns = (*COLUMNS, "title")
     source = Source(str(path), {name: name for name in columns}, "movielens")
 
@@ -138,53 +141,37 @@ def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
         source,
         parts,
         name=name or "movielens-small",
-        told=(
-            "MovieLens latest-small by GroupLens: real ratings with titles, "
-            "genres and tags. It has no serendipity labels."
-            if not name
-            else "MovieLens by GroupLens: real ratings with titles and genres."
-        ),
+        told="MovieLens by GroupLens: real ratings with titles and genres."
+        if name
+        else "MovieLens latest-small by GroupLens: real ratings with titles, "
+        "genres and tags. It has no serendipity labels.",
         texts_describe_items=True,
     )
     return dataclasses.replace(data, titles=source.titles)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a file from the time before UTF-8."""
+def _fields(path: Path, mark: str, count: int) -> Iterator[list[str]]:
+    """Fields of each line of a file from the time before UTF-8."""
     with reading(path), open(path, encoding="latin-1", newline="") as stream:
-        yield from (line.rstrip("\r\n") for line in stream)
+        for number, line in enumerate(stream, 1):
+            fields = line.rstrip("\r\n").split(mark)
+            if len(fields) != count:
+                raise DataError(
+                    f"{path}: line {number} has {len(fields)} fields, not "
+                    f"{count}"
+                )
+            yield fields
 
 
-def _old_ratings(path: Path) -> Iterator[list[str]]:
-    """Fields of ``ratings.dat`` and ``u.data``, in the order of PLAIN."""
-    mark = "\t" if path.name == "u.data" else "::"
-    for number, line in enumerate(_lines(path), 1):
-        fields = line.split(mark)
-        if len(fields) != 4:
-            raise DataError(
-                f"{path}: line {number} has {len(fields)} fields, not 4"
-            )
-        user, film, rating, seconds = fields
-        yield [user, film, seconds, rating]
-
-
-def _old_films(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Titles and texts by id from ``movies.dat`` or ``u.item``."""
-    titles, texts = {}, {}
-    for number, line in enumerate(_lines(path), 1):
-        if path.name == "u.item":
-            item, title, *rest = line.split("|")
-            flags = zip(GENRES_100K, rest[4:], strict=False)
-            genres = "|".join(genre for genre, flag in flags if flag == "1")
-        else:
-            item, title, genres = (line.split("::") + ["", ""])[:3]
-        if not title or item in titles:
-            raise DataError(
-                f"{path}: line {number} is no new film: {shown(line)}"
-            )
-        titles[item] = plain_title(title)
-        texts[item] = describe(titles[item], genres)
-    return titles, texts
+def _old_films(path: Path) -> Iterator[Sequence[str]]:
+    """Id, title and genres from ``movies.dat`` or ``u.item``."""
+    if path.name == "movies.dat":
+        yield from _fields(path, "::", 3)
+        return
+    for fields in _fields(path, "|", 6 + len(GENRES_100K)):
+        flags = zip(GENRES_100K, fields[6:], strict=True)
+        genres = "|".join(genre for genre, flag in flags if flag == "1")
+        yield *fields[:2], genres
 
 
 def read_serendipity_2018(
@@ -258,16 +245,23 @@ def _films(
         for item, tag in zip(tags["movieId"], tags["tag"], strict=True):
             if tag := " ".join(tag.lower().split()):
                 words.setdefault(item.strip(), Counter())[tag] += 1
+    films = movies.itertuples(index=False)
+    return _described(films, folder / "movies.csv", words)
+
+
+def _described(
+    films: Iterable[Sequence[str]],
+    path: Path,
+    words: Mapping[str, Counter] | None = None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Titles and texts by id from rows of id, title, genres and people."""
     titles, texts = {}, {}
-    for movie, title, genres, *names in movies.itertuples(index=False):
+    for movie, title, genres, *names in films:
         if (item := movie.strip()) in titles:
-            raise DataError(
-                f"{folder / 'movies.csv'}: film {shown(item)} stands twice"
-            )
+            raise DataError(f"{path}: film {shown(item)} stands twice")
         titles[item] = plain_title(title)
-        texts[item] = describe(
-            titles[item], genres, ". ".join(names), words.get(item)
-        )
+        tags = (words or {}).get(item)
+        texts[item] = describe(titles[item], genres, ". ".join(names), tags)
     return titles, texts
 
 

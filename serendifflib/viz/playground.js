@@ -97,32 +97,30 @@
       const wanted = row?.querySelector(`[data-do=${kind}]:enabled`);
       (wanted ?? row?.querySelector("[data-do]:enabled") ?? shelf).focus();
     };
+    const tools = {
+      up: { words: "Move up", step: -1 },
+      down: { words: "Move down", step: 1 },
+      remove: { words: "Remove", step: 0 },
+    };
+    const copy = (name) =>
+      find(`template.${name}`).content.firstElementChild.cloneNode(true);
     const showHistory = () => {
       const rows = history.map((item, n) => {
-        const title = titles[item];
-        const tool = (sign, kind, words, off, act) => {
-          const node = button(
-            sign,
-            { "data-do": kind, "aria-label": `${words} ${quoted(title)}` },
-            () => {
-              act();
-              focusOn(kind === "remove" ? n : place(item), kind);
-            },
-          );
-          node.disabled = off;
-          return node;
-        };
-        return make(
-          "li",
-          {},
-          make("span", { class: "sdp-number" }, `${n + 1}`),
-          make("span", { class: "sdp-title" }, title),
-          tool("↑", "up", "Move up", n === 0, () => move(item, -1)),
-          tool("↓", "down", "Move down", n === history.length - 1, () =>
-            move(item, 1),
-          ),
-          tool("×", "remove", "Remove", false, () => remove(item)),
-        );
+        const row = copy("sdp-item");
+        const [number, title, ...buttons] = row.children;
+        number.textContent = n + 1;
+        title.textContent = titles[item];
+        for (const one of buttons) {
+          const { words, step } = tools[one.dataset.do];
+          one.setAttribute("aria-label", `${words} ${quoted(titles[item])}`);
+          one.disabled = !(n + step in history);
+          one.addEventListener("click", () => {
+            if (step) move(item, step);
+            else remove(item);
+            focusOn(step ? place(item) : n, one.dataset.do);
+          });
+        }
+        return row;
       });
       list.replaceChildren(...rows);
     };
@@ -261,39 +259,25 @@
       const had = document.activeElement?.dataset?.best;
       const items = found ? found.order.slice(0, BEST) : [];
       best.replaceChildren(
-        ...items.map((item, n) =>
-          make(
-            "li",
-            {},
-            make("span", { class: "sdp-number" }, `${n + 1}`),
-            make(
-              "span",
-              { class: "sdp-words" },
-              button(
-                titles[item],
-                {
-                  class: "sdp-title",
-                  "aria-pressed": item === chosen,
-                  "data-best": n,
-                  title: `Explain ${quoted(titles[item])}`,
-                },
-                () => choose(item),
-              ),
-              make("span", { class: "sdp-of" }, shelfOf[item]),
-            ),
-            make(
-              "span",
-              { class: "sdp-score" },
-              make("span", { class: "sdp-hidden" }, "score "),
-              found.scores[item].toFixed(2).replace("-", "−"),
-            ),
-            button(
-              "+",
-              { "aria-label": `Add ${quoted(titles[item])}`, "data-best": -n - 1 },
-              () => add(item),
-            ),
-          ),
-        ),
+        ...items.map((item, n) => {
+          const row = copy("sdp-found");
+          const [number, words, score, plus] = row.children;
+          const [title, shelfName] = words.children;
+          number.textContent = n + 1;
+          title.textContent = titles[item];
+          title.title = `Explain ${quoted(titles[item])}`;
+          title.dataset.best = n;
+          title.setAttribute("aria-pressed", item === chosen);
+          title.addEventListener("click", () => choose(item));
+          shelfName.textContent = shelfOf[item];
+          score.lastElementChild.textContent = found.scores[item]
+            .toFixed(2)
+            .replace("-", "−");
+          plus.dataset.best = -n - 1;
+          plus.setAttribute("aria-label", `Add ${quoted(titles[item])}`);
+          plus.addEventListener("click", () => add(item));
+          return row;
+        }),
       );
       if (had !== undefined) best.querySelector(`[data-best="${had}"]`)?.focus();
       sentence.textContent =

@@ -94,8 +94,7 @@ class Comparison:
             cells.append(f"<td>{text}{mark}</td>")
         return cells
 
-    def _repr_html_(self) -> str:
-        return self.to_html()
+    _repr_html_ = to_html
 
 
 def html_table(

@@ -15,6 +15,8 @@ import pandas as pd
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from serendifflib.evaluation.stats import percentile_bounds, resample_counts
 from serendifflib.portrait.encoding import ReviewEncoder, TfidfEncoder
@@ -230,20 +232,16 @@ def held_out_aucs(space: dict[str, pd.DataFrame]) -> pd.DataFrame:
         columns = [np.log1p(rows["position"]), rows["relevance"]]
         tables[name] = np.column_stack(columns), rows["surprising"].to_numpy()
     found = []
-    for features, columns in (
-        ("position", [0]),
-        ("relevance", [1]),
-        ("both", [0, 1]),
-    ):
+    laws = {"position": [0], "relevance": [1], "both": [0, 1]}
+    for features, columns in laws.items():
         values = []
         for name, (x, y) in tables.items():
             rest = [pair for other, pair in tables.items() if other != name]
-            many = np.concatenate([pair[0] for pair in rest])[:, columns]
-            mean, width = many.mean(axis=0), many.std(axis=0)
-            law = LogisticRegression(C=np.inf, max_iter=1000).fit(
-                (many - mean) / width, np.concatenate([p[1] for p in rest])
-            )
-            said = law.decision_function((x[:, columns] - mean) / width)
+            many, judged = (np.concatenate(p) for p in zip(*rest, strict=True))
+            law = make_pipeline(
+                StandardScaler(), LogisticRegression(C=np.inf, max_iter=1000)
+            ).fit(many[:, columns], judged)
+            said = law.decision_function(x[:, columns])
             values.append(float(wins(y, -said).mean()))
             found.append((features, name, values[-1]))
         found.append((features, "all", float(np.mean(values))))

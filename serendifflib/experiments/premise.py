@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, norm, zscore
 from sklearn.linear_model import LogisticRegression
 
 from serendifflib.data.human import ASKED, TRAITS, serendipity_counts
@@ -69,7 +69,7 @@ def logit_weights(
     high`` (95%, Wald), ``p``.
     """
     names = sorted({n for c in columns for n in c.split(" * ")})
-    z = {n: _standardised(answers[n]) for n in names}
+    z = {n: zscore(answers[n].to_numpy(dtype=float)) for n in names}
     design = np.column_stack(
         [np.prod([z[n] for n in c.split(" * ")], axis=0) for c in columns]
     )
@@ -220,10 +220,8 @@ def held_out_losses(
     of free shares (one of each kind added to every cell).
     """
     n, k = np.asarray(people), np.asarray(surprised)
-    cells = np.arange(n.size).reshape(n.shape)
-    cell = np.repeat(
-        np.tile(cells.ravel(), 2), np.concatenate([k.ravel(), (n - k).ravel()])
-    )
+    answers = np.concatenate([k.ravel(), (n - k).ravel()])
+    cell = np.repeat(np.tile(np.arange(n.size), 2), answers)
     hit = np.arange(len(cell)) < k.sum()
     fold = torch.randperm(len(cell), generator=generator).numpy() % folds
     losses = {law: np.zeros(len(cell)) for law in (*LAWS, "table")}
@@ -241,11 +239,6 @@ def held_out_losses(
             of = np.clip(p.ravel()[cell[out]], TINY, 1 - TINY)
             loss[out] = -np.where(hit[out], np.log(of), np.log1p(-of))
     return losses
-
-
-def _standardised(values: pd.Series) -> np.ndarray:
-    array = values.to_numpy(dtype=float)
-    return (array - array.mean()) / array.std()
 
 
 def counts_of(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

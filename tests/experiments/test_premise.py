@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import zscore
 from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
 from serendifflib.data.human import ASKED, TRAITS
@@ -23,7 +24,7 @@ def answers(n=6000, seed=0):
     )
     for name in ("curiosity", *TRAITS):
         table[name] = random.normal(size=n)
-    z = {name: premise._standardised(table[name]) for name in table}
+    z = {name: zscore(table[name]) for name in table}
     odds = -1 + 1.5 * z["relevance"] + 0.5 * z["unexpectedness"]
     odds += 0.6 * z["unexpectedness"] * z["curiosity"]
     table["surprised"] = random.random(n) < 1 / (1 + np.exp(-odds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from serendifflib.baselines.registry import RIVALS
+from serendifflib.evaluation.tables import row_means
 from serendifflib.experiments.results import collect
 
 # What the first page calls a row, and where its records are; from chance to
@@ -35,27 +36,19 @@ def forest(data: str = "synthetic") -> pd.DataFrame:
     Columns ``label, value, low, high, n, row`` in the order of :data:`LINES`;
     rows without a record are left out.
     """
-    places = {table for table, _ in LINES.values()}
-    tables = {table: _hits(table, data) for table in places}
+    found = {
+        table: row_means(collect(table, data=data), data=data)
+        for table in {table for table, _ in LINES.values()}
+    }
     lines = []
     for label, (table, names) in LINES.items():
         wanted = names if isinstance(names, tuple) else (names,)
         for place in (table, "generating"):
-            rows = tables[place]
-            rows = rows[rows["row"].isin(wanted)]
+            rows = found[place]
+            rows = rows[rows.index.isin(wanted)]
             if len(rows):
                 best = rows.sort_values("value", ascending=False).iloc[0]
-                lines.append({**best.to_dict(), "label": label})
+                lines.append({**best, "row": best.name, "label": label})
                 break
     columns = ["label", "value", "low", "high", "n", "row"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def _hits(table: str, data: str) -> pd.DataFrame:
-    found = collect(table, data=data)
-    chosen = (
-        (found["fold"].astype(str) == "mean")
-        & (found["metric"] == "H@10")
-        & (found["task"] == "serendipity")
-    )
-    return found[chosen]

@@ -27,7 +27,8 @@ def test_the_best_rival_and_each_row_are_found(monkeypatch):
                 ("mean", "H@10", "relevance", 0.9),
             )
         ]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        frame = pd.DataFrame(rows, columns=COLUMNS).assign(label="its own")
+        return frame.assign(data=data, profile="smoke")
 
     monkeypatch.setattr(findings, "collect", collected)
     found = findings.forest("anything").set_index("label")["value"]

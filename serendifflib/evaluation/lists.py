@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import rel_entr
 from scipy.stats import wasserstein_distance_nd
 
 from serendifflib.data.law import ForkedLaw
@@ -62,9 +63,7 @@ def calibration(
     [0.0]
     """
     p, q = (_mean_shares(items, shares) for items in (histories, lists))
-    mixed = (1 - MIX) * q + MIX * p
-    ratio = np.divide(p, mixed, out=np.ones_like(p), where=p > 0)
-    return np.asarray((p * np.log(ratio)).sum(axis=1))
+    return np.asarray(rel_entr(p, (1 - MIX) * q + MIX * p).sum(axis=1))
 
 
 def _mean_shares(items: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -221,12 +220,10 @@ def compare_zones(said: np.ndarray, true: np.ndarray) -> ZoneMatch:
         zones.append(zone / total)
     said, true = zones
     smooth = (1 - FLOOR) * said + FLOOR / said.size
-    inside = true > 0
-    lost = true[inside] * np.log(true[inside] / smooth[inside])
     where = np.argwhere(np.ones(true.shape)) / np.array(true.shape)
     return ZoneMatch(
         overlap=float(np.minimum(said, true).sum()),
-        divergence=float(lost.sum()),
+        divergence=float(rel_entr(true, smooth).sum()),
         distance=float(
             wasserstein_distance_nd(where, where, said.ravel(), true.ravel())
         ),

@@ -65,7 +65,8 @@ def human_totals(name: str) -> tuple[dict[str, Any], str]:
         ConfigError: no such totals in :data:`TOTALS`.
         DataError: the data that are here are not those of the publisher.
     """
-    totals = _known(name)
+    check_choice("totals", name, TOTALS)
+    totals = TOTALS[name]
     if find_source(SOURCES[totals.data]) is not None:
         return totals.make(), f"computed on this page from {totals.data}"
     found = read_json(results_dir() / "human" / f"{name}.json")
@@ -77,7 +78,8 @@ def human_totals(name: str) -> tuple[dict[str, Any], str]:
 
 def record_totals(name: str, created: str) -> None:
     """Write totals to ``results/human``; ``created`` is the day, in ISO."""
-    totals = _known(name)
+    check_choice("totals", name, TOTALS)
+    totals = TOTALS[name]
     write_json(
         results_dir() / "human" / f"{name}.json",
         {
@@ -88,8 +90,3 @@ def record_totals(name: str, created: str) -> None:
             "totals": totals.make(),
         },
     )
-
-
-def _known(name: str) -> Totals:
-    check_choice("totals", name, TOTALS)
-    return TOTALS[name]

@@ -180,23 +180,8 @@ def comparison_table(
         "recorded": _mean_rows(recorded, data, task, "recorded"),
         "live": _mean_rows(live, data, task, "live"),
     }
-    caption = [
-        f"Table {paper.number} of the paper beside ours: "
-        f"{paper.title} ({panel.task})."
-    ]
-    if "paper" in sources:
-        caption.append(f"Paper: {panel.title}; {paper.source}.")
-    caption += _origins(frames, sources)
-    if "paper" in sources and panel.data != data:
-        caption.append(
-            f"The paper's data are {panel.data}, ours {data}: compare the "
-            "order of rows, not the values."
-        )
-    caption.append(MARKS_OF_PLACES)
-    if marks:
-        caption.append(MEANING_OF_STARS)
     return _compare(
-        " ".join(caption),
+        _caption(paper, panel, data, frames, sources, bool(marks)),
         {row.row: (row.label, row.group) for row in panel.rows},
         frames,
         columns,
@@ -204,6 +189,30 @@ def comparison_table(
         unranked,
         marks or {},
     )
+
+
+def _caption(
+    paper: PaperTable,
+    panel: Panel,
+    data: str,
+    frames: Mapping[str, pd.DataFrame],
+    sources: Sequence[str],
+    starred: bool,
+) -> str:
+    title = f"Table {paper.number} of the paper beside ours: {paper.title}"
+    parts = [f"{title} ({panel.task})."]
+    if "paper" in sources:
+        parts.append(f"Paper: {panel.title}; {paper.source}.")
+    parts += _origins(frames, sources)
+    if "paper" in sources and panel.data != data:
+        parts.append(
+            f"The paper's data are {panel.data}, ours {data}: compare the "
+            "order of rows, not the values."
+        )
+    parts.append(MARKS_OF_PLACES)
+    if starred:
+        parts.append(MEANING_OF_STARS)
+    return " ".join(parts)
 
 
 def _origins(

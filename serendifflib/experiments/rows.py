@@ -62,7 +62,7 @@ class Row:
     fold: str = "users"
     candidates: str = "cells"
     encoder: str = "sentences"
-    components: int | None = None
+    components: int | None = None  # 0 is no default: records say it
     labels: int = 0
     budget: Mapping[str, Any] | None = None
     needs: str = ""

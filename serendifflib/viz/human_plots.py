@@ -84,20 +84,6 @@ def plot_laws(
     return figure
 
 
-def plot_answers(correlation: pd.DataFrame) -> Axes:
-    """Lower triangle of the answers' correlations (rows, columns: names)."""
-    ax = new_figure(6.4, 4.2)[1][0, 0]
-    words = {name: name.replace("_", " ") for name in correlation}
-    correlation = correlation.rename(index=words, columns=words)
-    colours = sns.diverging_palette(30, 245, s=60, l=75, as_cmap=True)
-    hidden = np.triu(np.ones_like(correlation, dtype=bool))[1:, :-1]
-    scale = {"vmin": -1, "vmax": 1, "cmap": colours, "square": False}
-    shown = correlation.iloc[1:, :-1]
-    heat_map(ax, shown, mask=hidden, annot=True, fmt=".2f", **scale)
-    ax.tick_params(axis="x", labelrotation=90)
-    return ax
-
-
 def plot_reader(
     familiar: Sequence[float], surprising: Sequence[int | None], *, ylabel: str
 ) -> Axes:

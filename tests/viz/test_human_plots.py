@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from taobao import TAOBAO_PEOPLE, TAOBAO_SURPRISED
 
@@ -35,13 +34,6 @@ def test_laws_are_drawn_beside_each_other():
         one.collections[0].get_offsets(), np.c_[p.ravel(), p.ravel()]
     )
     assert two.collections[0].get_offsets()[:, 0].max() < 0.5
-
-
-def test_only_the_lower_triangle_is_shown():
-    names = ["a", "b", "c"]
-    table = pd.DataFrame(np.full((3, 3), 0.5), names, names)
-    ax = human_plots.plot_answers(table)
-    assert len(ax.texts) == 3
 
 
 def test_a_reader_and_what_was_said():

@@ -153,16 +153,8 @@ def plan_fold(
     check_choice("kind", kind, KINDS)
     check_choice("reviews", reviews, REVIEWS)
     rows = training_rows_of(interactions, split)
-    past: dict = {"max_history": max_history}
-    parts = {
-        "valid": make_examples(interactions, split.valid_users, kind, **past),
-        "test": make_examples(interactions, split.test_users, kind, **past),
-    }
-    trained = kind
-    if kind == "next-item":
-        trained, past["per_user"] = "all-next", train_per_user
-    train = make_examples(interactions, split.train_users, trained, **past)
-    parts["train"] = train.subset(np.isin(train.rows, rows))
+    parts = _parts(interactions, split, kind, max_history, train_per_user)
+    parts["train"] = parts["train"].subset(np.isin(parts["train"].rows, rows))
     held_out = np.concatenate([parts["valid"].rows, parts["test"].rows])
     allowed = allowed_reviews(interactions, held_out, reviews)
     _check_texts(interactions, allowed)
@@ -183,13 +175,38 @@ def plan_fold(
         dropped={part: len(parts[part]) - len(kept[part]) for part in kept},
         **kept,
     )
-    for part in ("train", "test") if len(split.test_users) else ("train",):
-        if not len(kept[part]):
-            raise DataError(
-                f"{interactions.name}, {split.name}: no {kind} target in its "
-                f"{part} users: {_why_nothing(plan, part)}"
-            )
+    _check_parts(plan)
     return plan
+
+
+def _parts(
+    interactions: Interactions,
+    split: Split,
+    kind: str,
+    max_history: int,
+    train_per_user: int,
+) -> dict[str, Examples]:
+    """The examples of all parts, whether their target has a text or not."""
+    past: dict = {"max_history": max_history}
+    parts = {
+        "valid": make_examples(interactions, split.valid_users, kind, **past),
+        "test": make_examples(interactions, split.test_users, kind, **past),
+    }
+    if kind == "next-item":
+        kind, past["per_user"] = "all-next", train_per_user
+    users = split.train_users
+    return parts | {"train": make_examples(interactions, users, kind, **past)}
+
+
+def _check_parts(plan: FoldData) -> None:
+    """Refuse a fold without a target to train or test on, and say why."""
+    asked = ("train", "test") if len(plan.split.test_users) else ("train",)
+    for part in asked:
+        if not len(getattr(plan, part)):
+            raise DataError(
+                f"{plan.interactions.name}, {plan.split.name}: no {plan.kind} "
+                f"target in its {part} users: {_why_nothing(plan, part)}"
+            )
 
 
 def _check_texts(interactions: Interactions, allowed: np.ndarray) -> None:

@@ -1,9 +1,9 @@
 """Fetch one file over https: resumed, limited, verified, whole or absent.
 
-pooch puts the file in its place. Its bytes arrive in ``NAME.part`` beside
-it, where a download that broke off goes on the next time; the file takes its
-name only after size and SHA-256 (or, for an archive, the checksum of each
-member) are right.
+The bytes arrive in ``NAME.part``, where a download that broke off goes on the
+next time; the file takes its name only after size and SHA-256 (or, for an
+archive, the checksum of each member) are right. Not by pooch: its temporary
+files stay behind when a process is killed, and start anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pooch
 import requests
 from tqdm.auto import tqdm
 
@@ -38,7 +37,6 @@ REASONS = {  # shorter than requests says it; the first that fits
     requests.exceptions.ChunkedEncodingError: "the connection broke off",
     requests.ConnectionError: "there is no connection",
 }
-pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
 
 
 def download(
@@ -70,8 +68,10 @@ def download(
     session = _session(url)
     part = path.with_name(path.name + ".part")
 
-    def bring(url: str, place: str, _: object) -> None:
-        os.unlink(place)  # pooch's empty file, which a kill would leave
+    with writing(path), locked(path):
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
         if size is None or _length(part) != size:
             _fetch(session, url, part, limit)
         try:
@@ -85,10 +85,7 @@ def download(
             ) from error
         with open(part, "rb+") as stream:
             os.fsync(stream.fileno())
-        os.replace(part, place)
-
-    with writing(path), locked(path):
-        pooch.retrieve(url, None, path.name, path.parent, downloader=bring)
+        os.replace(part, path)
     return path
 
 

@@ -239,7 +239,7 @@ def kill_once_it_runs(server, path, share, before):
 
 
 @pytest.mark.parametrize(
-    "kills", [2, pytest.param(20, marks=pytest.mark.slow)]
+    "kills", [2, pytest.param(10, marks=pytest.mark.slow)]
 )
 def test_killed_downloads_end_in_the_same_file(server, tmp_path, kills):
     server.files["/f"] = BODY

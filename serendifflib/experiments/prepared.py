@@ -253,7 +253,7 @@ def _key_of_model(
         # shown by a loaded model, though no number depends on them
         [data.name, data.source, dict(sorted(data.titles.items()))],
         fold.raw_vectors.numpy(),
-        fold.split.train_users,
+        fold.training_rows,
         fold.train.histories.numpy(),
         fold.train.targets.numpy(),
         fold.valid.histories.numpy(),

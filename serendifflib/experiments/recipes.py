@@ -40,6 +40,7 @@ from serendifflib.io import cache_dir
 from serendifflib.portrait.encoding import TfidfEncoder, unit_rows
 from serendifflib.portrait.fold import FoldData, prepare_fold
 from serendifflib.portrait.grid import Grid
+from serendifflib.portrait.portrait import PortraitSpace
 from serendifflib.profiles import Profile
 from serendifflib.recommender import Recommender
 
@@ -80,6 +81,7 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
             TASKS[task],
             unit.profile,
             length,
+            row.counted,
         )
         bench = _changed(bench, row, length)
         if on_gpu:
@@ -138,11 +140,13 @@ def _open(
     kind: str,
     profile: Profile,
     n_candidates: int,
+    counted: str,
 ) -> tuple[PreparedFold, Grid, ListMeasures]:
     """The bench, a grid and measures for it, made once per process.
 
     Fold, candidates and world do not follow the unit's seed: other seeds
-    train other models on the very same cases.
+    train other models on the very same cases. Nor do candidates and measures
+    follow what is counted for expectedness.
     """
     bench = open_bench(
         load(source, profile),
@@ -151,7 +155,17 @@ def _open(
         profile=profile,
         n_candidates=n_candidates,
     )
-    return bench, Grid(bench.space), ListMeasures.of(bench.fold)
+    measures = ListMeasures.of(bench.fold)
+    if counted != bench.fold.counted:
+        bench = recounted(bench, counted)
+    return bench, Grid(bench.space), measures
+
+
+def recounted(bench: PreparedFold, counted: str) -> PreparedFold:
+    """The same cases and candidates; other rows count for expectedness."""
+    fold = replace(bench.fold, counted=counted)
+    space = PortraitSpace.fit(fold, bins="catalogue")
+    return replace(bench, fold=fold, space=space)
 
 
 def _changed(bench: PreparedFold, row: Row, length: int) -> PreparedFold:

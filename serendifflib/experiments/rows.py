@@ -11,6 +11,7 @@ from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import ForkedLaw
 from serendifflib.errors import check_choice
+from serendifflib.portrait.fold import COUNTED
 from serendifflib.profiles import Profile
 
 TASKS = {"serendipity": "serendipity", "relevance": "next-item"}
@@ -48,6 +49,7 @@ class Row:
             item vectors; candidates stay those of the first.
         components: principal directions that are kept of them; 0 is all.
         labels: how many labelled training targets to keep; 0 is all.
+        counted: rows that count for expectedness, ``all`` or ``unlabelled``.
         budget: of the ranker and the rivals.
         needs: one of :data:`NEEDS`, what must be there to compute it.
         tasks: what it can be judged on.
@@ -64,6 +66,7 @@ class Row:
     encoder: str = "sentences"
     components: int | None = None  # 0 is no default: records say it
     labels: int = 0
+    counted: str = "all"
     budget: Mapping[str, Any] | None = None
     needs: str = ""
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -74,6 +77,7 @@ class Row:
             ("fold", self.fold, ("users", "temporal")),
             ("candidates", self.candidates, CANDIDATES),
             ("encoder", self.encoder, ("sentences", "tfidf")),
+            ("counted", self.counted, COUNTED),
         ):
             check_choice(what, value, known)
 
@@ -84,7 +88,9 @@ class Row:
         alone as long as it has its default.
         """
         always = ("model", "name", "options", "sampling")
-        others = "fold candidates encoder components labels budget".split()
+        others = (
+            "fold candidates encoder components labels counted budget"
+        ).split()
         plain = Row("", "", self.model, self.name)
         said = [n for n in others if getattr(self, n) != getattr(plain, n)]
         return {name: getattr(self, name) for name in (*always, *said)}

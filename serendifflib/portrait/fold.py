@@ -30,6 +30,7 @@ from serendifflib.portrait.items import mean_vectors
 KINDS = ("serendipity", "next-item")
 PER_USER = 5  # next-item targets per user in pre-training
 REVIEWS = ("unlabelled", "train", "all")
+COUNTED = ("all", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class FoldData:
         allowed: rows whose texts may enter item vectors, bool, [R].
         dropped: examples of each part that were left out because their
             target is a missing item.
+        counted: which training rows count for expectedness and popularity:
+            ``all``, or those that are ``unlabelled``: what surprised people
+            is then no sign of what they meet anyway.
         store: portrait spaces that models of this fold share.
     """
 
@@ -63,6 +67,7 @@ class FoldData:
     train_items: np.ndarray
     allowed: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     dropped: Mapping[str, int] = field(default_factory=dict)
+    counted: str = "all"
     store: dict = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -70,13 +75,18 @@ class FoldData:
     @cached_property
     def training_rows(self) -> np.ndarray:
         """Rows that training may use for co-occurrence and popularity."""
-        return training_rows_of(self.interactions, self.split)
+        check_choice("counted", self.counted, COUNTED)
+        rows = training_rows_of(self.interactions, self.split)
+        if self.counted == "all":
+            return rows
+        labels = self.interactions.frame["label"].to_numpy()
+        return rows[labels[rows] != 1]
 
     @cached_property
     def training_items(self) -> Mapping[int, np.ndarray]:
         """User number -> item numbers of the training rows, in time order.
 
-        Label-1 rows are among them; users without any row are left out.
+        Users without any row are left out.
         """
         rows = self.training_rows
         users = self.interactions.user_index[rows]

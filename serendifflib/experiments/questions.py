@@ -340,6 +340,24 @@ def generating(profile: Profile) -> tuple[Row, ...]:
     )
 
 
+def counts(profile: Profile) -> tuple[Row, ...]:
+    """Do labelled rows count for expectedness? Some rows, both ways.
+
+    Where they do, what surprised many people of a kind looks like something
+    that this kind of people meets anyway.
+    """
+    rows = chosen(
+        generating(profile),
+        *("linear-radius", "nearest-users", "ranker", "ranker-heads"),
+        *("explicit-mixture", "tokens", "oracle-portrait"),
+    )
+    without = (
+        _variant(row, "unlabelled", "labels not counted", counted="unlabelled")
+        for row in rows
+    )
+    return (*without, *rows, *chosen(CEILING_ROWS, "oracle"))
+
+
 def _drawn(profile: Profile) -> list[Row]:
     """SerenDiff with draws; one network of each preset, read in two ways."""
     tokens = make_settings("tokens", profile)

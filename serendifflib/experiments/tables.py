@@ -13,8 +13,8 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from serendifflib.experiments.versions import parts_of
 from serendifflib.io import content_hash
 from serendifflib.model.settings import Settings, make_settings
 from serendifflib.portrait import encoding
-from serendifflib.profiles import Profile, current_profile
+from serendifflib.profiles import PROFILES, Profile, current_profile
 
 N_CANDIDATES = 1000
 WORLDS = ("synthetic", "synthetic-weak", "synthetic-null")
+MANY = {"world_users": 12_000}
 FORKED = (
     "synthetic-forked",
     *(f"synthetic-forked-{bridges}" for bridges in (1, 2, 6)),
@@ -49,8 +50,8 @@ class Table:
         data: the data sets that the book shows, the first by default.
         tasks: ``serendipity`` and/or ``relevance``; data without labels
             have the second alone.
-        world_users: users of a simulated world, where the table needs more
-            than the profile has; 0 for the profile's.
+        sizes: profile name -> sizes that the table needs instead of those
+            of the profile.
     """
 
     id: str
@@ -58,7 +59,7 @@ class Table:
     rows: Callable[[Profile], tuple[Row, ...]]
     data: tuple[str, ...] = WORLDS
     tasks: tuple[str, ...] = ("serendipity",)
-    world_users: int = 0
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 ONE = WORLDS[:1]
@@ -86,7 +87,7 @@ TABLES = {
             questions.labels,
             WORLDS[:2],
             # 8,000 labels are 70% of the users of a fold
-            world_users=12_000,
+            sizes=dict.fromkeys(PROFILES, MANY),
         ),
         Table(
             "protocol",
@@ -113,6 +114,18 @@ TABLES = {
             "When does generating help?",
             questions.generating,
             (*FORKED, *WORLDS, "synthetic-human", "synthetic-human-null"),
+        ),
+        Table(
+            "counts",
+            "Does a surprise make its item expected?",
+            questions.counts,
+            ("synthetic-forked",),
+            # labels enough for the places of 24 genres
+            sizes={
+                "smoke": MANY | {"test_users": 1_000, "steps": 600},
+                "laptop": MANY,
+                "paper": MANY,
+            },
         ),
     )
 }
@@ -176,8 +189,7 @@ def make_units(
     """
     chosen = find_table(table)
     profile = profile or current_profile()
-    if chosen.world_users:
-        profile = replace(profile, world_users=chosen.world_users)
+    profile = replace(profile, **chosen.sizes.get(profile.name, {}))
     rows = choose_rows(chosen, profile, models)
     folds = range(profile.folds) if folds is None else folds
     for fold in folds:

@@ -210,7 +210,8 @@ def test_the_painter_is_that_of_the_chapters():
 
 
 def test_enough_users_for_the_labels():
-    training = experiments.TABLES["labels"].world_users * 4 // 5 * 7 // 8
+    sizes = experiments.TABLES["labels"].sizes["smoke"]
+    training = sizes["world_users"] * 4 // 5 * 7 // 8
     assert training >= max(questions.LABELS)
 
 

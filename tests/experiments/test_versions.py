@@ -185,9 +185,11 @@ def test_results_change_with_their_version_alone(cases, name):
     version, compute = computers(cases)[name]
     recorded = json.loads(FILE.read_text())[name]
     assert version == recorded["version"], f"write {FILE.name} anew"
-    # other processors round otherwise
+    # other processors round otherwise, and items that nearly tie then change
+    # places: a step of 1 / 200 each, where positions are summed
+    abs_error = 2e-2 if name == "portrait" else 1e-3
     assert compute() == pytest.approx(
-        recorded["numbers"], rel=1e-3, abs=1e-3
+        recorded["numbers"], rel=1e-3, abs=abs_error
     ), f"{name}: results changed, its declared version did not"
 
 

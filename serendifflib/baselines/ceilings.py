@@ -112,9 +112,10 @@ class Oracle(CaseControl):
 class OraclePortrait(Oracle):
     """The law of a forked world, with places as the portrait shows them.
 
-    The law measures expectedness in the rows of everybody, a portrait in those
-    of its training users: no model can see more than this. Where the law has
-    no places it is the oracle.
+    The law measures expectedness in the ordinary rows of everybody, a portrait
+    in the rows of its training users, labelled ones among them unless the fold
+    leaves them out. A model may find more: which items were labels before
+    tells something too. Where the law has no places it is the oracle.
     """
 
     name = "Oracle on the portrait"

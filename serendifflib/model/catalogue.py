@@ -22,8 +22,8 @@ class Catalogue:
         items: item ids, sorted, [N]; item number j is ``items[j - 1]``.
         titles: title (or id) of each item, [N].
         histories: item numbers of each user in time order.
-        counted: how many of the first items of each history are in the
-            co-occurrence counts, [U]: all of a training user (up to the
+        counted: which of them are in the co-occurrence counts, bool, all
+            histories in a row: those of the training users (up to the
             cutoff of a split by time), none of the others.
     """
 
@@ -57,16 +57,17 @@ class Catalogue:
             histories=np.split(
                 interactions.item_index, interactions.row_start[1:-1]
             ),
-            counted=np.bincount(
-                interactions.user_index[training_rows],
-                minlength=interactions.n_users,
+            counted=np.isin(
+                np.arange(len(interactions.item_index)), training_rows
             ),
         )
 
     @property
     def is_training(self) -> np.ndarray:
         """Users with rows in the co-occurrence counts, bool, [U]."""
-        return self.counted > 0
+        lengths = [len(history) for history in self.histories]
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        return np.isin(np.arange(len(lengths)), owner[self.counted])
 
     def part(self, items: Sequence[int]) -> Catalogue:
         """Some items, by ascending numbers; nothing of any user."""
@@ -129,7 +130,9 @@ class Catalogue:
         if items is None:
             number = self.user_number(user)
             history = self.histories[number]
-            counted = history[: self.counted[number]]
+            start = sum(len(h) for h in self.histories[:number])
+            known = self.counted[start : start + len(history)]
+            counted = history[known]
             return str(user), history, counted if len(counted) else None
         history = self.item_numbers(items)
         if not len(history):

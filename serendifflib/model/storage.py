@@ -28,7 +28,7 @@ from serendifflib.portrait.scores import CoOccurrence
 if TYPE_CHECKING:
     from serendifflib.model.serendiff import SerenDiff
 
-MODEL_VERSION = 3  # 3: one file; presets of several kinds
+MODEL_VERSION = 4  # 4: which rows are counted, one by one
 FILE = "model.safetensors"
 
 
@@ -133,7 +133,8 @@ def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
     )
     n_items = len(vectors) - 1
     if not (
-        len(lengths) == len(catalogue.users) == len(catalogue.counted)
+        len(lengths) == len(catalogue.users)
+        and len(items) == len(catalogue.counted)
         and n_items == len(catalogue.items) == len(catalogue.titles)
         and bool(((items >= 1) & (items <= n_items)).all())
     ):

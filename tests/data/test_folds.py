@@ -1,5 +1,7 @@
 """Folds over users, examples without a future, vectors without a leak."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from serendifflib.data.splits import (
 )
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.portrait.fold import allowed_reviews, prepare_fold
+from serendifflib.portrait.portrait import PortraitSpace
 
 WORLD = st.lists(
     st.tuples(
@@ -283,6 +286,22 @@ def test_labelled_reviews_enter_no_vector(labelled, encoder):
     assert vectors[b].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
     assert vectors[c].tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
     assert not vectors[[0, d, e]].any()
+
+
+def test_labelled_rows_need_not_count(labelled, encoder):
+    fold = prepare_fold(labelled, small_split([0], [1], [2]), encoder=encoder)
+    a, b, c, _, e = range(1, 6)
+    assert fold.training_items[0].tolist() == [a, b, c, e]
+    other = replace(fold, counted="unlabelled")
+    assert other.training_rows.tolist() == [0, 2]
+    assert other.training_items[0].tolist() == [a, c]
+    counts = PortraitSpace.fit(other).co_occurrence
+    assert counts.users_of.tolist() == [0, 1, 0, 1, 0, 0]
+    # targets and vectors are as before
+    assert other.train is fold.train
+    wrong = replace(fold, counted="labelled")
+    with pytest.raises(ConfigError, match="unknown counted 'labelled'"):
+        _ = wrong.training_rows
 
 
 def test_the_three_rules_for_reviews(labelled):

@@ -209,6 +209,28 @@ def test_the_painter_is_that_of_the_chapters():
     assert (one.condition, one.steps) == ("film", 2 * TINY.steps)
 
 
+def test_counts_has_each_row_with_and_without_labelled_rows():
+    rows = experiments.TABLES["counts"].rows(PROFILES["smoke"])
+    counted = {row.id: row.counted for row in rows}
+    without = {row for row in counted if row.endswith("-unlabelled")}
+    assert {counted[row] for row in without} == {"unlabelled"}
+    others = {row.removesuffix("-unlabelled") for row in without}
+    assert set(counted) - without == others | {"oracle"}
+    assert {counted[row] for row in others} == {"all"}
+
+
+def test_cases_do_not_follow_what_is_counted(tiny):
+    asked = ("synthetic", 0, "serendipity", TINY, 100)
+    plain, grid, _ = recipes._open(*asked, "all")
+    bench, other, _ = recipes._open(*asked, "unlabelled")
+    assert bench.test_candidates.checksum == plain.test_candidates.checksum
+    assert bench.test.targets.tolist() == plain.test.targets.tolist()
+    assert other.space is bench.space is not grid.space
+    labels = int((tiny.frame["label"] == 1)[plain.fold.training_rows].sum())
+    counts = [b.space.co_occurrence.users_of.sum() for b in (plain, bench)]
+    assert labels and counts[0] - counts[1] == labels
+
+
 def test_enough_users_for_the_labels():
     sizes = experiments.TABLES["labels"].sizes["smoke"]
     training = sizes["world_users"] * 4 // 5 * 7 // 8

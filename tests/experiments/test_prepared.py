@@ -201,21 +201,24 @@ def test_other_data_or_code_is_another_model(bench, trainings, monkeypatch):
     fewer = replace(bench.fold, train=bench.fold.train.subset(slice(0, 20)))
     fit(replace(bench, fold=fewer))
     assert len(trainings) == 3
+    recounted = replace(bench.fold, counted="unlabelled")
+    fit(replace(bench, fold=recounted))
+    assert len(trainings) == 4
     monkeypatch.setitem(versions.PARTS, "portrait", 99)
     fit(bench)
-    assert len(trainings) == 4
+    assert len(trainings) == 5
     others = {**versions.libraries(), "torch": "99.0"}
     monkeypatch.setattr(versions, "libraries", lambda: others)
     fit(bench)
-    assert len(trainings) == 5
+    assert len(trainings) == 6
     monkeypatch.setitem(versions.ROWS, "tuned", 99)
     fit(bench)
-    assert len(trainings) == 6
+    assert len(trainings) == 7
     # a title is shown by a loaded model
     titles = {**bench.data.titles, bench.data.items[0]: "Renamed"}
     fold = replace(bench.fold, interactions=replace(bench.data, titles=titles))
     fit(replace(bench, fold=fold))
-    assert len(trainings) == 7
+    assert len(trainings) == 8
 
 
 def same_weights(path, good):

@@ -42,8 +42,17 @@ def test_it_remembers_ids_titles_and_histories(catalogue, data):
 
 
 def test_counted_rows_are_those_in_the_counts(catalogue):
-    assert catalogue.counted.tolist() == [2, 1, 0]
+    assert catalogue.counted.tolist() == [True] * 3 + [False] * 3
     assert catalogue.is_training.tolist() == [True, True, False]
+    assert catalogue.reader("9", None)[2].tolist() == [2]
+    assert catalogue.reader("a b", None)[2] is None
+
+
+def test_a_row_in_the_middle_need_not_be_counted(data):
+    catalogue = Catalogue.from_interactions(data, np.array([0, 2, 4]))
+    _, history, counted = catalogue.reader("9", None)
+    assert history.tolist() == [2, 3, 4]
+    assert counted.tolist() == [2, 4]
 
 
 def test_every_id_is_found(catalogue):

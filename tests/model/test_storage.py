@@ -201,7 +201,7 @@ def test_a_header_that_is_none_is_refused(copy, header):
 
 def test_another_version_is_refused_with_both_numbers(copy):
     resign(copy, lambda header: header.update(version=99))
-    with pytest.raises(CheckpointError, match="version 99 .* reads version 3"):
+    with pytest.raises(CheckpointError, match="version 99 .* reads version 4"):
         load(copy)
 
 

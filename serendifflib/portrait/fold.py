@@ -183,7 +183,9 @@ def plan_fold(
         train_items=np.unique(interactions.item_index[rows]),
         allowed=allowed,
         dropped={part: len(parts[part]) - len(kept[part]) for part in kept},
-        **kept,
+        train=kept["train"],
+        valid=kept["valid"],
+        test=kept["test"],
     )
     _check_parts(plan)
     return plan

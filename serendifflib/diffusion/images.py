@@ -248,8 +248,7 @@ class ImageDiffusion(Diffusion):
     ) -> Tensor:
         """Generate serendipity portraits from noise (Eq. 6, Figure 4).
 
-        The noise of a user derives from the history and the seed: order and
-        batch size change the result by rounding alone.
+        Order and batch size of users change the result by rounding alone.
 
         Args:
             network: trained.

@@ -134,23 +134,19 @@ def plan_fold(
     max_history: int = 100,
     train_per_user: int = 20,
 ) -> FoldData:
-    """A fold before any text is encoded; takes no time.
-
-    Its item vectors are empty.
+    """A fold before any text is encoded, with empty item vectors.
 
     Args:
         interactions: the data.
         split: the users of the fold.
         kind: ``"serendipity"`` or ``"next-item"``; None takes the first
-            where the data have labels. For next items, validation and test
-            take each user's last liked item and training takes up to
-            ``train_per_user`` rows of each user.
+            where the data have labels. Of next items, validation and test
+            take each user's last liked one, training ``train_per_user``.
         reviews: which reviews make an item's vector. ``"unlabelled"``: those
             that are nobody's label-1 review and no held-out target's;
             ``"train"``: all but held-out targets'; ``"all"``: every review,
-            a leak, for the review that made the label is inside the vector
-            of the item to be found. Texts that describe items instead of
-            reviewing them (MovieLens) are all used.
+            a leak, for the item to be found has in its vector what made the
+            label. Texts that describe items (MovieLens) are all used.
         max_history: the latest this many items of a history are kept.
         train_per_user: see ``kind``.
 

@@ -235,7 +235,7 @@ sys.exit(main(["recommend", "--data", "my.csv", "--user", "u03"]))
 def test_ctrl_c_in_a_short_training(tmp_path):
     """One line; what was done is kept, and the same command goes on."""
     write_reviews(tmp_path / "my.csv")
-    search = [*sys.path, str(TESTS)]
+    search = [str(TESTS), *sys.path]
     process = subprocess.Popen(
         [sys.executable, "-c", TRAINING, "100000"],
         cwd=tmp_path,

@@ -121,11 +121,8 @@ TABLES = {
             questions.counts,
             ("synthetic-forked",),
             # labels enough for the places of 24 genres
-            sizes={
-                "smoke": MANY | {"test_users": 1_000, "steps": 600},
-                "laptop": MANY,
-                "paper": MANY,
-            },
+            sizes=dict.fromkeys(PROFILES, MANY)
+            | {"smoke": MANY | {"test_users": 1_000, "steps": 600}},
         ),
     )
 }

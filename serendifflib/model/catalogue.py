@@ -22,9 +22,9 @@ class Catalogue:
         items: item ids, sorted, [N]; item number j is ``items[j - 1]``.
         titles: title (or id) of each item, [N].
         histories: item numbers of each user in time order.
-        counted: which of them are in the co-occurrence counts, bool, all
-            histories in a row: those of the training users (up to the
-            cutoff of a split by time), none of the others.
+        counted: which of them are in the co-occurrence counts, a mask of
+            each history: those of the training users (up to the cutoff of
+            a split by time), none of the others.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Catalogue:
     items: list[str]
     titles: list[str]
     histories: list[np.ndarray]
-    counted: np.ndarray
+    counted: list[np.ndarray]
 
     @classmethod
     def from_interactions(
@@ -57,17 +57,18 @@ class Catalogue:
             histories=np.split(
                 interactions.item_index, interactions.row_start[1:-1]
             ),
-            counted=np.isin(
-                np.arange(len(interactions.item_index)), training_rows
+            counted=np.split(
+                np.isin(
+                    np.arange(len(interactions.item_index)), training_rows
+                ),
+                interactions.row_start[1:-1],
             ),
         )
 
     @property
     def is_training(self) -> np.ndarray:
         """Users with rows in the co-occurrence counts, bool, [U]."""
-        lengths = [len(history) for history in self.histories]
-        owner = np.repeat(np.arange(len(lengths)), lengths)
-        return np.isin(np.arange(len(lengths)), owner[self.counted])
+        return np.array([mask.any() for mask in self.counted], dtype=bool)
 
     def part(self, items: Sequence[int]) -> Catalogue:
         """Some items, by ascending numbers; nothing of any user."""
@@ -77,7 +78,7 @@ class Catalogue:
             items=[self.items[item - 1] for item in items],
             titles=[self.title(item) for item in items],
             histories=[],
-            counted=self.counted[:0],
+            counted=[],
         )
 
     def title(self, item: int) -> str:
@@ -130,9 +131,7 @@ class Catalogue:
         if items is None:
             number = self.user_number(user)
             history = self.histories[number]
-            start = sum(len(h) for h in self.histories[:number])
-            known = self.counted[start : start + len(history)]
-            counted = history[known]
+            counted = history[self.counted[number]]
             return str(user), history, counted if len(counted) else None
         history = self.item_numbers(items)
         if not len(history):

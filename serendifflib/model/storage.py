@@ -49,7 +49,7 @@ def save_model(model: SerenDiff, folder: Path) -> None:
         "matrix_indices": _tensor(space.co_occurrence.matrix.indices),
         "history_lengths": _tensor(lengths),
         "history_items": _tensor(np.concatenate(catalogue.histories)),
-        "counted": _tensor(catalogue.counted),
+        "counted": _tensor(np.concatenate(catalogue.counted)),
     }
     for name, value in model.network.state_dict().items():
         tensors[f"network.{name}"] = value
@@ -124,17 +124,20 @@ def _fill(model: SerenDiff, header: dict, tensors: dict) -> None:
         relevance_map=QuantileMap(tensors["relevance_reference"].numpy()),
     )
     lengths, items = tensors["history_lengths"], tensors["history_items"]
-    if int(lengths.sum()) != len(items) or bool((lengths < 0).any()):
+    counted = tensors["counted"].bool()
+    if not int(lengths.sum()) == len(items) == len(counted) or bool(
+        (lengths < 0).any()
+    ):
         raise ValueError("its histories have other lengths than their items")
+    ends = np.cumsum(lengths.numpy())[:-1]
     catalogue = Catalogue(
         **header["catalogue"],
-        histories=np.split(items.numpy(), np.cumsum(lengths.numpy())[:-1]),
-        counted=tensors["counted"].numpy(),
+        histories=np.split(items.numpy(), ends),
+        counted=np.split(counted.numpy(), ends),
     )
     n_items = len(vectors) - 1
     if not (
         len(lengths) == len(catalogue.users)
-        and len(items) == len(catalogue.counted)
         and n_items == len(catalogue.items) == len(catalogue.titles)
         and bool(((items >= 1) & (items <= n_items)).all())
     ):

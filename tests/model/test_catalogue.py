@@ -42,7 +42,11 @@ def test_it_remembers_ids_titles_and_histories(catalogue, data):
 
 
 def test_counted_rows_are_those_in_the_counts(catalogue):
-    assert catalogue.counted.tolist() == [True] * 3 + [False] * 3
+    assert [mask.tolist() for mask in catalogue.counted] == [
+        [True, True],
+        [True, False, False],
+        [False],
+    ]
     assert catalogue.is_training.tolist() == [True, True, False]
     assert catalogue.reader("9", None)[2].tolist() == [2]
     assert catalogue.reader("a b", None)[2] is None

@@ -633,7 +633,7 @@ def test_a_history_of_one_item_works(tiny_fold, tiny_model):
     catalogue = replace(
         tiny_model.catalogue,
         histories=[h[:1] for h in tiny_model.catalogue.histories],
-        counted=np.zeros(60, dtype=bool),
+        counted=[np.zeros(1, dtype=bool)] * 60,
     )
     model = SerenDiff.__new__(SerenDiff)
     model.__dict__.update(tiny_model.__dict__, catalogue=catalogue)

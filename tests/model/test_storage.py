@@ -71,7 +71,8 @@ def test_a_loaded_model_is_the_same_model(saved, tiny_model, tiny_fold):
         tiny_model.name,
     )
     np.testing.assert_array_equal(
-        model.catalogue.counted, tiny_model.catalogue.counted
+        np.concatenate(model.catalogue.counted),
+        np.concatenate(tiny_model.catalogue.counted),
     )
     assert not model.network.training
 

@@ -118,7 +118,8 @@ class FoldData:
             min_history=2,
         )
         known = ~np.isin(found.targets.numpy(), self.missing_items)
-        return found.subset(known & np.isin(found.rows, self.training_rows))
+        allowed = training_rows_of(self.interactions, self.split)
+        return found.subset(known & np.isin(found.rows, allowed))
 
     def training_histories(self) -> list[np.ndarray]:
         """The sequences of :attr:`training_items`, without the users."""

@@ -229,6 +229,10 @@ def test_cases_do_not_follow_what_is_counted(tiny):
     labels = int((tiny.frame["label"] == 1)[plain.fold.training_rows].sum())
     counts = [b.space.co_occurrence.users_of.sum() for b in (plain, bench)]
     assert labels and counts[0] - counts[1] == labels
+    # a surprise is no meeting, but still an item that was taken next
+    next_rows = [b.fold.next_items(99).rows for b in (plain, bench)]
+    assert (tiny.frame["label"].to_numpy()[next_rows[0]] == 1).any()
+    assert next_rows[0].tolist() == next_rows[1].tolist()
 
 
 def test_enough_users_for_the_labels():

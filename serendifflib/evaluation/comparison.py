@@ -104,10 +104,7 @@ def _pairs(
         if one not in by_row or other not in by_row:
             continue
         mine, theirs = by_row[one], by_row[other]
-        common = set(theirs.index.get_level_values("fold"))
-        folds = sorted(
-            common.intersection(mine.index.get_level_values("fold"))
-        )
+        folds = sorted(_folds(mine) & _folds(theirs))
         if not folds:
             continue
         mine, theirs = mine.loc[folds], theirs.loc[folds]

@@ -26,7 +26,6 @@ EXAMPLES = """examples:
   python -m serendifflib data list
   python -m serendifflib data fetch movielens-small
   python -m serendifflib data check my_reviews.csv
-  python -m serendifflib data convert amazon-2018 Books.json.gz books.csv
   python -m serendifflib recommend --data synthetic --user u00007 -k 5
   python -m serendifflib recommend --data my_reviews.csv --user anna -k 10
   python -m serendifflib recommend --data my_reviews.csv --items b1,b2
@@ -41,19 +40,12 @@ Local copies of data sets are found below $SERENDIFF_DATA. Sizes come from
 """
 
 
-COLUMNS = {"help": "of a file, e.g. user_id=reviewerID,label=y"}
 DESCRIBE = "the texts of a file are descriptions, not reviews"
 PROFILE = {"choices": list(PROFILES)}
 OF_A_FILE: dict[str, dict] = {
     "--layout": {"help": "of a file; found out if left out"},
-    "--columns": COLUMNS,
+    "--columns": {"help": "of a file, e.g. user_id=reviewerID,label=y"},
     "--texts-describe-items": {"action": "store_true", "help": DESCRIBE},
-}
-CONVERT = {
-    "layout": {"metavar": "SOURCE"},
-    "file": {"metavar": "FILE"},
-    "out": {"metavar": "OUT.csv", "type": Path},
-    "--columns": COLUMNS,
 }
 WHO = {
     "--user": {"help": "user id"},
@@ -161,12 +153,6 @@ def _parser() -> argparse.ArgumentParser:
     _add(actions, "fetch", _data_fetch, "download and verify", {"id": {}})
     about = "verify, count, say whether it can be fitted"
     _add(actions, "check", _data_check, about, {"id": {}} | OF_A_FILE)
-    convert = "write a file in our columns, part by part"
-    _add(actions, "convert", _data_convert, convert, CONVERT).description = (
-        "SOURCE is auto, movielens, or one of the layouts of "
-        "serendifflib.data.layouts: amazon-2014, amazon-2018, amazon-2023, "
-        "goodreads, goodreads-library, yelp, serendiff."
-    )
     about = "fit on a data set and recommend to one reader, or to all"
     one = _add(commands, "recommend", _recommend, about, RECOMMEND)
     one.description = (
@@ -232,30 +218,29 @@ def _data_check(options) -> None:
         raise DataError(f"cannot be fitted: {reason}")
 
 
-def _data_convert(options) -> None:
-    from serendifflib.data.layouts import parse_columns
-    from serendifflib.data.sources import convert
-
-    rows, notes = convert(
-        options.file,
-        options.out,
-        layout=None if options.layout == "auto" else options.layout,
-        columns=parse_columns(options.columns or ""),
-    )
-    print_notes(notes)
-    print(harmless(f"{rows:,} rows: {options.out}"))
-
-
 def _file_options(options) -> dict[str, object]:
     """What was said about a file, for ``load_dataset``."""
-    from serendifflib.data.layouts import parse_columns
-
     said = {
         "layout": options.layout,
-        "columns": parse_columns(options.columns or ""),
+        "columns": _columns(options.columns or ""),
         "texts_describe_items": options.texts_describe_items,
     }
     return {name: value for name, value in said.items() if value}
+
+
+def _columns(text: str) -> dict[str, str]:
+    """The option ``--columns user_id=reviewerID,...`` as a mapping.
+
+    >>> _columns("user_id=who, item_id=what")
+    {'user_id': 'who', 'item_id': 'what'}
+    """
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for ours, mark, theirs in pairs:
+        if not (mark and ours.strip() and theirs.strip()):
+            raise ConfigError(
+                f"--columns {text!r}: write user_id=reviewerID,item_id=asin"
+            )
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 def _recommend(options) -> None:

@@ -141,21 +141,19 @@ def test_data_check_says_what_can_be_fitted(cli):
     assert "the user's rows all have the same time" in cli.err
 
 
-def test_data_convert(cli):
+def test_a_file_with_other_columns(cli):
     header = ("who", "what", "when", "text", "stars", "luck")
     path = cli.write(reviews(), header)
-    options = (
-        "--columns",
-        "user_id=who,item_id=what,timestamp=when,label=luck",
-    )
-    assert cli("data", "convert", "auto", path, "out.csv", *options) == 0
-    assert "note: Columns" in cli.out and "96 rows: out.csv" in cli.out
-    assert cli("data", "check", "out.csv") == 0
-    assert "12 of 12" in cli.out
-    line = cli.refused("data", "convert", "yelp", path, "no.csv")
+    pairs = "user_id=who,item_id=what,timestamp=when,label=luck"
+    options = ("--columns", pairs)
+    assert cli("data", "check", path, *options) == 0
+    assert "note: Columns" in cli.out and "12 of 12" in cli.out
+    line = cli.refused("data", "check", path, "--layout", "yelp")
     assert "column 'user_id' is missing" in line
-    line = cli.refused("data", "convert", "nope", path, "no.csv")
+    line = cli.refused("data", "check", path, "--layout", "nope")
     assert "unknown layout 'nope'" in line
+    line = cli.refused("data", "check", path, "--columns", "user_id")
+    assert "write user_id=reviewerID" in line
     assert cli.recommend("u03", path, 3, *options) == 0
 
 
@@ -496,13 +494,13 @@ BAD_BYTES = {
     "utf-16": (",".join(COLUMNS).encode("utf-16"), "not UTF-8"),
     "open quote": (
         ",".join(COLUMNS).encode() + b'\nu,i,1,"cut',
-        "never closes",
+        "EOF inside string",
     ),
     "cut character": (
         ",".join(COLUMNS).encode() + b"\nu,i,1,\xf0\x9f",
         "cut short",
     ),
-    "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00", "is a PNG picture"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8"),
 }
 
 

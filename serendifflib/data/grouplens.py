@@ -6,24 +6,24 @@ genres, people and tags, the same in all rows of the film.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from serendifflib.data.interactions import COLUMNS, Interactions
-from serendifflib.data.layouts import Source, gather
-from serendifflib.data.reading import (
-    in_parts,
-    open_table,
-    read_columns,
-    reading,
+from serendifflib.data.interactions import Interactions
+from serendifflib.data.layouts import warnings_of, without_labels
+from serendifflib.data.reading import read_columns, reading
+from serendifflib.data.schema import (
+    check_rows,
+    row_error,
+    shown,
+    tidy,
+    validate,
 )
-from serendifflib.data.schema import check_rows, row_error, shown, tidy
 from serendifflib.errors import DataError, check_choice
 
 LABEL_COLUMNS = tuple(
@@ -98,86 +98,82 @@ def release_of(names: Container[str]) -> str | None:
     return None
 
 
-def movielens_parts(
-    folder: Path | str,
-) -> tuple[Source, Iterator[pd.DataFrame]]:
-    """MovieLens of any age as checked parts: 100k, 1M, 10M, or a newer one.
+def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
+    """Read MovieLens of any age: 100k, 1M, 10M, or a newer one.
+
+    Without a ``name`` it is taken for the small release.
 
     Raises:
         DataError: a file is missing or breaks its format.
     """
     folder = Path(folder)
     release = release_of([path.name for path in folder.glob("*")]) or "latest"
-    path, films = (folder / name for name in RELEASES[release][:2])
+    path, films = (folder / file for file in RELEASES[release][:2])
     if release == "latest":
         titles, texts = _films(folder, people=())
-        parts = open_table(path).parts(PLAIN)
+        ratings = read_columns(path, PLAIN)
     else:
         titles, texts = _described(_old_films(films), films)
-        fields = _fields(path, "\t" if release == "100k" else "::", 4)
-        rows = (
-            [user, film, time, stars] for user, film, stars, time in fields
+        ratings = _old_ratings(path)
+    rows = _table(ratings, texts, path)
+    frame, notes = validate(rows, where=str(path))
+    told = "MovieLens by GroupLens: real ratings with titles and genres."
+    if not name:
+        told = (
+            "MovieLens latest-small by GroupLens: real ratings with titles, "
+            "genres and tags. It has no serendipity labels."
         )
-        parts = in_parts(rows, PLAIN)
-    columns = (*COLUMNS, "title")
-    source = Source(str(path), {name: name for name in columns}, "movielens")
-
-    def checked() -> Iterator[pd.DataFrame]:
-        for part in parts:
-            table = _table(part, texts, path)
-            table["title"] = table["item_id"].map(titles)
-            yield source.clean(table)
-
-    return source, checked()
-
-
-def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
-    """Read MovieLens; see :func:`movielens_parts`.
-
-    Without a ``name`` it is taken for the small release.
-    """
-    source, parts = movielens_parts(folder)
-    data = gather(
-        source,
-        parts,
+    return Interactions(
         name=name or "movielens-small",
-        told="MovieLens by GroupLens: real ratings with titles and genres."
-        if name
-        else "MovieLens latest-small by GroupLens: real ratings with titles, "
-        "genres and tags. It has no serendipity labels.",
+        frame=frame,
+        source=told,
+        has_labels=False,
+        titles=titles,
+        notes=(*warnings_of(frame), *notes, *without_labels(frame)),
         texts_describe_items=True,
     )
-    return dataclasses.replace(data, titles=source.titles)
 
 
-def _fields(path: Path, mark: str, count: int) -> Iterator[list[str]]:
-    """Fields of each line of a file from the time before UTF-8."""
-    with reading(path), open(path, encoding="latin-1", newline="") as stream:
+# These files are from the time before UTF-8.
+def _old_ratings(path: Path) -> pd.DataFrame:
+    """Lines such as ``1::7::5::978300760``, or with tabs in ``u.data``."""
+    is_new = path.suffix == ".dat"
+    mark, places = (":", range(0, 7, 2)) if is_new else ("\t", range(4))
+    with reading(path):
+        rows = pd.read_csv(
+            path,
+            sep=mark,
+            usecols=places,
+            header=None,
+            dtype=object,
+            na_filter=False,
+            encoding="latin-1",
+        )
+    return rows.set_axis(["userId", "movieId", "rating", "timestamp"], axis=1)
+
+
+def _old_films(path: Path) -> Iterator[Sequence[str]]:
+    """Id, title and genres from ``movies.dat`` or ``u.item``."""
+    is_new = path.name == "movies.dat"
+    mark, count = ("::", 3) if is_new else ("|", 6 + len(GENRES_100K))
+    with reading(path), open(path, encoding="latin-1") as stream:
         for number, line in enumerate(stream, 1):
-            fields = line.rstrip("\r\n").split(mark)
+            fields = line.rstrip("\n").split(mark)
             if len(fields) != count:
                 raise DataError(
                     f"{path}: line {number} has {len(fields)} fields, not "
                     f"{count}"
                 )
-            yield fields
-
-
-def _old_films(path: Path) -> Iterator[Sequence[str]]:
-    """Id, title and genres from ``movies.dat`` or ``u.item``."""
-    if path.name == "movies.dat":
-        yield from _fields(path, "::", 3)
-        return
-    for fields in _fields(path, "|", 6 + len(GENRES_100K)):
-        flags = zip(GENRES_100K, fields[6:], strict=True)
-        genres = "|".join(genre for genre, flag in flags if flag == "1")
-        yield *fields[:2], genres
+            if not is_new:
+                flags = zip(GENRES_100K, fields[6:], strict=True)
+                fields[2] = "|".join(name for name, on in flags if on == "1")
+            yield fields[:3]
 
 
 def read_serendipity_2018(
-    folder: Path | str, *, label_column: str = "any", users: str = "answered"
+    folder: Path | str, *, label_column: str = "any"
 ) -> Interactions:
-    """Read Serendipity 2018: ratings of users, some with survey answers.
+    """Read Serendipity 2018: the users of a survey, and their ratings.
 
     A row of ``answers.csv`` has label 1 where the chosen definition of
     serendipity holds. Rows of ``training.csv`` have label 0: nobody asked.
@@ -187,15 +183,12 @@ def read_serendipity_2018(
             perhaps ``tags.csv``.
         label_column: one of :data:`LABEL_COLUMNS` (strict or motivational;
             relevant, find, implicit, recommend), or ``"any"`` of them.
-        users: ``"answered"`` keeps the users of the survey; ``"all"`` keeps
-            every user, ten million rows.
 
     Raises:
-        ConfigError: an option has an unknown value.
+        ConfigError: an unknown label column.
         DataError: a file is missing or breaks its format.
     """
     check_choice("label_column", label_column, ("any", *LABEL_COLUMNS))
-    check_choice("users", users, ("answered", "all"))
     folder = Path(folder)
     path = folder / "answers.csv"
     chosen = LABEL_COLUMNS if label_column == "any" else (label_column,)
@@ -208,14 +201,12 @@ def read_serendipity_2018(
     asked["label"] = holds.astype(int)
     tables = [check_rows(asked, where=str(path))]
     path = folder / "training.csv"
-    for part in open_table(path).parts(PLAIN):  # it has 10 million rows
-        if users == "answered":
-            part = part[
-                part["userId"].str.strip().isin(answers["userId"].str.strip())
-            ]
-        if len(part):
-            past = _table(part, texts, path)
-            tables.append(check_rows(past, where=str(path)))
+    past = read_columns(path, PLAIN)  # ten million rows
+    answered = answers["userId"].str.strip()
+    past = past[past["userId"].str.strip().isin(answered)]
+    if len(past):
+        past = _table(past, texts, path)
+        tables.append(check_rows(past, where=str(path)))
     frame, notes = tidy(pd.concat(tables, ignore_index=True))
     if silent := int((~said).sum()):
         what = f"{silent:,} answers say nothing about {label_column}"
@@ -252,7 +243,7 @@ def _films(
 def _described(
     films: Iterable[Sequence[str]],
     path: Path,
-    words: Mapping[str, Counter] | None = None,
+    words: dict[str, Counter] | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Titles and texts by id from rows of id, title, genres and people."""
     titles, texts = {}, {}

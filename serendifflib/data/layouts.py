@@ -10,8 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +19,7 @@ from serendifflib.data.interactions import Interactions, period
 from serendifflib.data.reading import Table, open_table
 from serendifflib.data.schema import check_rows, sentences, shown, tidy
 from serendifflib.errors import ConfigError, DataError, check_choice
-from serendifflib.io import atomic_path, read_json
+from serendifflib.io import read_json
 
 NEEDED = ("user_id", "item_id", "timestamp")
 OPTIONAL = ("review", "rating", "label", "title")
@@ -35,113 +34,80 @@ LAYOUTS: dict[str, dict[str, str]] = _KNOWN["layouts"]
 LIKELY: dict[str, str] = _KNOWN["likely"]
 
 
-@dataclass
-class Source:
-    """A file, its columns in ours, and what was noticed on the way.
-
-    Attributes:
-        where: file or table that the messages name.
-        columns: ours -> theirs; what is not there is absent.
-        layout: its name.
-        remarks: values that had to be read (:func:`check_rows`).
-        titles, unsure: item id -> title so far; items with two titles.
-    """
-
-    where: str
-    columns: dict[str, str]
-    layout: str
-    remarks: Counter = field(default_factory=Counter)
-    titles: dict[str, str] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
-
-    @property
-    def describes(self) -> bool:
-        """Whether titles stand in for reviews, which are not there."""
-        return "review" not in self.columns and "title" in self.columns
-
-    def clean(self, part: pd.DataFrame) -> pd.DataFrame:
-        """One part of the file in the schema's columns, checked."""
-        ours = pd.DataFrame(
-            {our: part[their] for our, their in self.columns.items()}
-        )
-        if self.layout == "goodreads-library":
-            ours = self._read_books(ours)
-        if self.describes:
-            ours["review"] = ours["title"]
-        for column, value in (("review", ""), ("rating", ""), ("label", 0)):
-            if column not in ours:
-                ours[column] = value
-        clean = check_rows(ours, where=self.where, remarks=self.remarks)
-        if "title" in self.columns:
-            self._learn_titles(clean["item_id"], ours["title"])
-        return clean
-
-    def _read_books(self, library: pd.DataFrame) -> pd.DataFrame:
-        """The books of one reader's library that were begun."""
-        library = library.assign(user_id="reader")
-        if "shelf" in library:
-            wanted = library.pop("shelf") == "to-read"
-            self.remarks["to read"] += int(wanted.sum())
-            library = library[~wanted]
-        if "title" in library:
-            library["review"] = library["review"].where(
-                library["review"].str.strip() != "", library["title"]
-            )
-        return library
-
-    def _learn_titles(self, items: pd.Series, titles: pd.Series) -> None:
-        pairs = pd.DataFrame({"item": items, "title": titles}).dropna()
-        pairs = pairs.drop_duplicates()
-        for item, title in zip(pairs["item"], pairs["title"], strict=True):
-            if (title := " ".join(str(title).split())) and (
-                self.titles.setdefault(item, title) != title
-            ):
-                self.unsure.add(item)
-
-    def titles_of_items(self) -> dict[str, str]:
-        """The titles; none where they must be headlines of reviews."""
-        n_items, n_titles = len(self.titles), len(set(self.titles.values()))
-        if 10 * len(self.unsure) > n_items or 2 * n_titles <= n_items > 1:
-            return {}
-        return self.titles
-
-    def notes(self) -> tuple[str, ...]:
-        """How the columns were read, and what was read in them."""
-        others = ", ".join(
-            f"{our} from {shown(their)}"
-            for our, their in self.columns.items()
-            if our != their
-        )
-        notes = [f"Columns ({self.layout}): {others}."] if others else []
-        for column in ("rating", "label"):
-            if column not in self.columns:
-                notes.append(f"There is no column for {column}.")
-        if self.describes:
-            notes.append(
-                "There are no reviews; the title is the text of an item."
-            )
-        if "title" in self.columns and not self.titles_of_items():
-            notes.append(
-                f"Column {shown(self.columns['title'])} does not hold the "
-                "titles of the items: it was not used."
-            )
-        return (*notes, *sentences(self.remarks))
-
-
-def columns_of(
-    header: Sequence[str],
+def read_table(
+    what: Path | str | pd.DataFrame,
     *,
-    where: str,
     layout: str | None = None,
     columns: Mapping[str, str] | None = None,
-) -> Source:
-    """Which column of a file is which of ours; see :func:`read_file`.
+    texts_describe_items: bool = False,
+    name: str | None = None,
+) -> Interactions:
+    """Read a file or a table of interactions.
+
+    Args:
+        what: a CSV, TSV, JSON lines or Parquet file, plain or packed (gzip,
+            bzip2, xz, zip), or a table in memory.
+        layout: one of :data:`LAYOUTS`; None finds out.
+        columns: ours -> theirs, where the choice would be wrong.
+        texts_describe_items: the texts describe items; they are no reviews.
+        name: data id of the result; the file's name if None.
+
+    Returns:
+        Validated, sorted interactions; without any label 1 they can still
+        be used for next items.
 
     Raises:
         ConfigError: an unknown layout, or a column that is not ours.
-        DataError: a column that is needed is not there.
+        DataError: the file cannot be read, or a row breaks the schema.
     """
-    chosen = dict(columns or {})
+    if isinstance(what, pd.DataFrame):
+        header = [str(column) for column in what.columns]
+        given = what.set_axis(header, axis=1)
+        table = Table(Path("table"), header, lambda those: given[those])
+        told = "Read from a table in memory."
+    else:
+        table = open_table(what)
+        told = f"Read from the file {table.path.name}."
+    where = str(table.path)
+    chosen, layout = _choose(table.header, where, layout, dict(columns or {}))
+    rows = table.read(list(chosen.values()))
+    rows = pd.DataFrame({our: rows[their] for our, their in chosen.items()})
+    remarks: Counter = Counter()
+    if layout == "goodreads-library":
+        rows = _begun_books(rows, remarks)
+    describes = "review" not in rows and "title" in rows
+    if describes:
+        rows["review"] = rows["title"]
+    for column, value in (("review", ""), ("rating", ""), ("label", 0)):
+        if column not in rows:
+            rows[column] = value
+    checked = check_rows(rows, where=where, remarks=remarks)
+    titles = _titles(checked["item_id"], rows.get("title"))
+    frame, cleaned = tidy(checked)
+    return Interactions(
+        name=name or table.path.name,
+        frame=frame,
+        source=told,
+        has_labels=bool((frame["label"] == 1).any()),
+        titles=titles,
+        notes=(
+            *warnings_of(frame),
+            *_choices(chosen, layout, describes, bool(titles)),
+            *sentences(remarks),
+            *cleaned,
+            *without_labels(frame),
+        ),
+        texts_describe_items=texts_describe_items or describes,
+    )
+
+
+def _choose(
+    header: Sequence[str],
+    where: str,
+    layout: str | None,
+    chosen: dict[str, str],
+) -> tuple[dict[str, str], str]:
+    """Which column of a file is which of ours, and by which layout."""
     for ours, theirs in chosen.items():
         if ours not in (*NEEDED, *OPTIONAL):
             raise ConfigError(
@@ -157,14 +123,21 @@ def columns_of(
         needed = [known[c] for c in (*NEEDED, "review") if c in known]
         lacking = [column for column in needed if column not in header]
         if not lacking:
-            there = {our: c for our, c in known.items() if c in header}
+            found = {our: c for our, c in known.items() if c in header}
             break
         if layout:
             raise _no_column(where, lacking[0], header)
     else:
-        there, name = _likely(header, chosen, where), "by their names"
-    _check_spelling(there, header, where)
-    return Source(where, there, name)
+        found, name = _likely(header, chosen, where), "by their names"
+    free = [column for column in header if column not in found.values()]
+    for ours in ("review", "rating", "label"):
+        close = difflib.get_close_matches(ours, free, n=1, cutoff=0.8)
+        if ours not in found and close:
+            raise DataError(
+                f"{where}: column {ours!r} is missing; is it {close[0]!r}? "
+                f"Say so by columns (--columns {ours}={close[0]})"
+            )
+    return found, name
 
 
 def _likely(
@@ -189,20 +162,6 @@ def _likely(
     return found
 
 
-def _check_spelling(
-    found: dict[str, str], header: Sequence[str], where: str
-) -> None:
-    """Refuse a column that is not there, but one that is nearly called so."""
-    free = [name for name in header if name not in found.values()]
-    for ours in ("review", "rating", "label"):
-        close = difflib.get_close_matches(ours, free, n=1, cutoff=0.8)
-        if ours not in found and close:
-            raise DataError(
-                f"{where}: column {ours!r} is missing; is it {close[0]!r}? "
-                f"Say so by columns (--columns {ours}={close[0]})"
-            )
-
-
 def _no_column(where: str, column: str, header: Sequence[str]) -> DataError:
     listed = ", ".join(shown(title) for title in header[:12])
     return DataError(
@@ -211,123 +170,57 @@ def _no_column(where: str, column: str, header: Sequence[str]) -> DataError:
     )
 
 
-def checked_parts(
-    table: Table,
-    *,
-    layout: str | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> tuple[Source, Iterator[pd.DataFrame]]:
-    """A file as checked tables, part by part in file order.
-
-    Returns:
-        The source, which knows more with every part, and the parts.
-
-    Raises:
-        DataError: the file cannot be read, or a row breaks the schema.
-    """
-    where = str(table.path)
-    source = columns_of(
-        table.header, where=where, layout=layout, columns=columns
-    )
-
-    def parts() -> Iterator[pd.DataFrame]:
-        empty = True
-        for part in table.parts(list(source.columns.values())):
-            if len(part):
-                empty = False
-                yield source.clean(part)
-        if empty:
-            raise DataError(f"{where}: there are no rows below the header")
-
-    return source, parts()
-
-
-def read_file(
-    path: Path | str,
-    *,
-    layout: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    texts_describe_items: bool = False,
-    name: str | None = None,
-) -> Interactions:
-    """Read a file of interactions: CSV, TSV, JSON lines or Parquet.
-
-    Args:
-        path: the file; it may be packed (gzip, bzip2, xz, zip).
-        layout: one of :data:`LAYOUTS`; None finds out.
-        columns: ours -> theirs, where the choice would be wrong.
-        texts_describe_items: the texts describe items; they are no reviews.
-        name: data id of the result; the file's name if None.
-
-    Returns:
-        Validated, sorted interactions; without any label 1 they can still
-        be used for next items.
-
-    Raises:
-        ConfigError: see :func:`columns_of`.
-        DataError: the file cannot be read, or a row breaks the schema.
-    """
-    path = Path(path)
-    table = open_table(path)
-    source, parts = checked_parts(table, layout=layout, columns=columns)
-    return gather(
-        source,
-        parts,
-        name=name or path.name,
-        told=f"Read from the file {path.name}.",
-        texts_describe_items=texts_describe_items,
-    )
-
-
-def read_frame(
-    frame: pd.DataFrame,
-    *,
-    layout: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    texts_describe_items: bool = False,
-    name: str = "table",
-) -> Interactions:
-    """The same from a table in memory; see :func:`read_file`."""
-    header = [str(column) for column in frame.columns]
-    given = frame.set_axis(header, axis=1)
-    table = Table(Path(name), header, lambda those, _: iter([given[those]]))
-    source, parts = checked_parts(table, layout=layout, columns=columns)
-    return gather(
-        source,
-        parts,
-        name=name,
-        told="Read from a table in memory.",
-        texts_describe_items=texts_describe_items,
-    )
-
-
-def gather(
-    source: Source,
-    parts: Iterable[pd.DataFrame],
-    *,
-    name: str,
-    told: str,
-    texts_describe_items: bool,
-) -> Interactions:
-    """All parts as one table of interactions, with notes and warnings."""
-    frame, cleaned = tidy(pd.concat(list(parts), ignore_index=True))
-    notes = (*warnings_of(frame), *source.notes(), *cleaned)
-    has_labels = bool((frame["label"] == 1).any())
-    if not has_labels:
-        notes = (
-            *notes,
-            "No row has label 1, so there are no serendipity targets: models "
-            "are trained and judged on next items.",
+def _begun_books(library: pd.DataFrame, remarks: Counter) -> pd.DataFrame:
+    """The books of one reader's library that were begun."""
+    library = library.assign(user_id="reader")
+    if "shelf" in library:
+        wanted = library.pop("shelf") == "to-read"
+        remarks["to read"] += int(wanted.sum())
+        library = library[~wanted]
+    if "title" in library:
+        library["review"] = library["review"].where(
+            library["review"].str.strip() != "", library["title"]
         )
-    return Interactions(
-        name=name,
-        frame=frame,
-        source=told,
-        has_labels=has_labels,
-        titles=source.titles_of_items(),
-        notes=notes,
-        texts_describe_items=texts_describe_items or source.describes,
+    return library
+
+
+def _titles(items: pd.Series, titles: pd.Series | None) -> dict[str, str]:
+    """Titles by item id; none where they must be headlines of reviews."""
+    if titles is None:
+        return {}
+    pairs = pd.DataFrame(
+        {"item": items.to_numpy(), "title": titles.to_numpy()}
+    ).dropna()
+    pairs["title"] = pairs["title"].astype(str).str.split().str.join(" ")
+    pairs = pairs[pairs["title"] != ""].drop_duplicates()
+    unsure = int((pairs["item"].value_counts() > 1).sum())
+    firsts = pairs.drop_duplicates("item").set_index("item")["title"]
+    if 10 * unsure > len(firsts) or 2 * firsts.nunique() <= len(firsts) > 1:
+        return {}
+    return firsts.to_dict()
+
+
+def _choices(
+    chosen: dict[str, str], layout: str, describes: bool, titled: bool
+) -> list[str]:
+    """How the columns were read, in sentences."""
+    others = ", ".join(
+        f"{our} from {shown(their)}"
+        for our, their in chosen.items()
+        if our != their
     )
+    notes = [f"Columns ({layout}): {others}."] if others else []
+    for column in ("rating", "label"):
+        if column not in chosen:
+            notes.append(f"There is no column for {column}.")
+    if describes:
+        notes.append("There are no reviews; the title is the text of an item.")
+    if "title" in chosen and not titled:
+        notes.append(
+            f"Column {shown(chosen['title'])} does not hold the titles of the "
+            "items: it was not used."
+        )
+    return notes
 
 
 def warnings_of(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -347,36 +240,11 @@ def warnings_of(frame: pd.DataFrame) -> tuple[str, ...]:
     return ()
 
 
-def write_parts(
-    source: Source, parts: Iterable[pd.DataFrame], out: Path | str
-) -> int:
-    """Write checked parts in the schema's columns; returns how many rows."""
-    written = 0
-    with (
-        atomic_path(out) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as stream,
-    ):
-        for part in parts:
-            if "title" in source.columns:
-                part["title"] = part["item_id"].map(source.titles)
-            part.to_csv(stream, header=not written, index=False)
-            written += len(part)
-    return written
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """The option ``--columns user_id=reviewerID,...`` as a mapping.
-
-    Raises:
-        ConfigError: a part without an equals sign.
-
-    >>> parse_columns("user_id=who, item_id=what")
-    {'user_id': 'who', 'item_id': 'what'}
-    """
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    for ours, mark, theirs in pairs:
-        if not (mark and ours.strip() and theirs.strip()):
-            raise ConfigError(
-                f"--columns {text!r}: write user_id=reviewerID,item_id=asin"
-            )
-    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+def without_labels(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What it means that no row has label 1, if none has."""
+    if (frame["label"] == 1).any():
+        return ()
+    return (
+        "No row has label 1, so there are no serendipity targets: models "
+        "are trained and judged on next items.",
+    )

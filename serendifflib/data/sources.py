@@ -1,4 +1,4 @@
-"""Data sets by id, file or table: find, fetch, load, convert, check them.
+"""Data sets by id, file or table: find, fetch, load, check them.
 
 Of the data sets of the world outside ``$SERENDIFF_DATA`` comes first, then
 earlier downloads in the cache, then the publisher. What has a published size
@@ -25,7 +25,6 @@ import pandas as pd
 from serendifflib.data import grouplens, human, layouts, table1
 from serendifflib.data.download import download, unpack, verify
 from serendifflib.data.interactions import Interactions
-from serendifflib.data.reading import open_table
 from serendifflib.data.schema import shown
 from serendifflib.errors import (
     ConfigError,
@@ -49,7 +48,6 @@ class Source:
         id: the data id.
         what: one line about it.
         url: https address of one file.
-        env: name of the environment variable that replaces ``url``.
         file: name of that file, ``.csv`` or ``.zip``.
         places: where a copy may lie below ``$SERENDIFF_DATA``: the file, or
             the folder with the unpacked ``members``.
@@ -66,7 +64,6 @@ class Source:
     id: str
     what: str
     url: str
-    env: str
     file: str
     places: Sequence[str]
     limit: int
@@ -77,6 +74,11 @@ class Source:
     optional: Sequence[str] = ()
     licence: str = ""
     n_users: int | None = None
+
+    @property
+    def env(self) -> str:
+        """The environment variable that replaces :attr:`url`."""
+        return "SERENDIFF_URL_" + self.id.upper().replace("-", "_")
 
     @property
     def address(self) -> str:
@@ -112,10 +114,9 @@ def load_dataset(
         profile: sizes of a simulated world; the current profile if None.
         **options: ``n_users``, ``n_items`` and other arguments of
             :class:`~serendifflib.data.world.World` for a simulated world;
-            ``label_column`` and ``users`` for ``serendipity-2018``;
-            ``layout``, ``columns``, ``texts_describe_items`` and ``name``
-            for a file or a table
-            (:func:`~serendifflib.data.layouts.read_file`).
+            ``label_column`` for ``serendipity-2018``; ``layout``,
+            ``columns``, ``texts_describe_items`` and ``name`` for a file or
+            a table (:func:`~serendifflib.data.layouts.read_table`).
 
     Raises:
         UnknownDatasetError: neither an id nor a file.
@@ -124,7 +125,7 @@ def load_dataset(
         DownloadError: the data are not here and cannot be downloaded.
     """
     if isinstance(what, pd.DataFrame):
-        read = _taking(options, "a table", layouts.read_frame)
+        read = _taking(options, "a table", layouts.read_table)
         return _warned(read(what, **options))
     name = str(what)
     if name in WORLDS:
@@ -135,9 +136,10 @@ def load_dataset(
             f"serendifflib.data.sources.load_survey({name!r}) reads it"
         )
     if name in SOURCES:
-        return load_source(SOURCES[name], **options)
+        read = _taking(options, name, _READERS[name])
+        return read(source_path(name), **options)
     path = user_path(name)
-    read = _taking(options, name, layouts.read_file)
+    read = _taking(options, name, layouts.read_table)
     if (folder := _movielens(path, options.get("layout"))) is not None:
         name = str(options.get("name") or path.name)
         return grouplens.read_movielens(folder, name=name)
@@ -150,42 +152,6 @@ def _warned(data: Interactions) -> Interactions:
         if note.startswith("Warning: "):
             warnings.warn(f"{data.name}: {note[9:]}", stacklevel=3)
     return data
-
-
-def convert(
-    path: Path | str,
-    out: Path | str,
-    *,
-    layout: str | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> tuple[int, tuple[str, ...]]:
-    """Write a file in the schema's columns, part by part.
-
-    The file, or folder or archive of MovieLens, may have the ``layout``
-    ``movielens`` or one of :data:`~serendifflib.data.layouts.LAYOUTS`; for
-    ``columns`` see :func:`~serendifflib.data.layouts.read_file`.
-
-    Returns:
-        How many rows were written, and the notes.
-
-    Raises:
-        ConfigError, DataError: see :func:`load_dataset`.
-        CacheError: ``out`` cannot be written.
-    """
-    path = user_path(str(path))
-    options = {"layout": layout, "columns": columns}
-    if (folder := _movielens(path, layout)) is not None:
-        opened, parts = grouplens.movielens_parts(folder)
-    else:
-        opened, parts = layouts.checked_parts(open_table(path), **options)
-    rows = layouts.write_parts(opened, parts, out)
-    notes = opened.notes()
-    if opened.describes or folder is not None:
-        notes += (
-            "The texts describe items: read the result with "
-            "texts_describe_items=True (--texts-describe-items).",
-        )
-    return rows, notes
 
 
 def _movielens(path: Path, layout: object) -> Path | None:
@@ -207,12 +173,6 @@ def _movielens(path: Path, layout: object) -> Path | None:
         f"{path}: is no folder or zip archive with the files of MovieLens, "
         "e.g. ratings.csv and movies.csv"
     )
-
-
-def load_source(source: Source, **options: object) -> Interactions:
-    """Find or download a data set and read it; see :func:`load_dataset`."""
-    read = _taking(options, source.id, _READERS[source.id])
-    return read(_readable(source), **options)
 
 
 def load_survey(name: str) -> pd.DataFrame:
@@ -361,7 +321,7 @@ def source_path(name: str) -> Path:
 
 
 def _read_serenlens(path: Path, *, data_id: str) -> Interactions:
-    data = layouts.read_file(path, layout="serendiff", name=data_id)
+    data = layouts.read_table(path, layout="serendiff", name=data_id)
     differing = table1.differences(data, data_id)
     part = "book" if data_id.endswith("books") else "film"
     return dataclasses.replace(

@@ -226,10 +226,9 @@ def test_milliseconds_become_seconds(serendipity):
     assert seconds.between(1_490_000_000, 1_490_000_007).all()
 
 
-def test_users_of_the_survey_or_all(serendipity):
+def test_users_of_the_survey_alone(serendipity):
     folder, _ = serendipity
     assert read_serendipity_2018(folder).n_users == 12
-    assert read_serendipity_2018(folder, users="all").n_users == 32
 
 
 def test_film_texts_have_people_and_genres(serendipity):
@@ -257,7 +256,7 @@ def test_marks_milliseconds_and_half_answered_forms(tmp_path):
     }
     for name, (header, *rows) in tables.items():
         write(tmp_path / name, header, rows, encoding="utf-8-sig")
-    data = read_serendipity_2018(tmp_path, users="all")
+    data = read_serendipity_2018(tmp_path)
     found = data.frame.set_index("user_id")
     # of user 5's two rows about one film the earlier stays
     assert found["timestamp"].to_dict() == {
@@ -274,8 +273,6 @@ def test_bad_options_are_refused(serendipity):
     folder, _ = serendipity
     with pytest.raises(ConfigError, match="s_ser_rel, s_ser_find"):
         read_serendipity_2018(folder, label_column="s_ser")
-    with pytest.raises(ConfigError, match="answered, all"):
-        read_serendipity_2018(folder, users="some")
 
 
 def test_bad_rows_name_their_own_file(serendipity):

@@ -21,7 +21,6 @@ from serendifflib.data.sources import (
     find_source,
     list_datasets,
     load_dataset,
-    load_source,
 )
 from serendifflib.errors import (
     ConfigError,
@@ -35,6 +34,10 @@ REVIEWS = [
     ("u1", "i2", 2, "a lucky find", 5, 1),
     ("u2", "i1", 3, "bad", 1, 0),
 ]
+
+
+def load_source(entry):
+    return sources._READERS[entry.id](sources._readable(entry))
 
 
 def csv_bytes(header, rows):

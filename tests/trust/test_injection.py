@@ -24,7 +24,7 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
 from serendifflib import terminal
-from serendifflib.data.layouts import read_file
+from serendifflib.data.layouts import read_table
 from serendifflib.data.splits import user_folds
 from serendifflib.evaluation import tables
 from serendifflib.model.serendiff import SerenDiff
@@ -76,7 +76,7 @@ def fold(tmp_path_factory, word_encoder):
                         int(when == 7),
                     ]
                 )
-    data = read_file(path)
+    data = read_table(path)
     titles = {item: f"title {item}" for item in data.items}
     data = replace(data, titles=titles)
     split = user_folds(data, 3, seed=0)[0]

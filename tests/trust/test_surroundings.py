@@ -80,8 +80,6 @@ def locked(tmp_path):
         ("data check locked/my.csv", {}),
         ("data check locked", {}),
         ("data fetch locked/my.csv", {}),
-        ("data convert auto my.csv locked/out.csv", {}),
-        ("data convert auto locked/my.csv out.csv", {}),
         ("recommend --data locked/my.csv --user u03", {}),
         ("recommend --data my.csv --user u03 --out locked/x.csv", {}),
         ("recommend --data my.csv --user u03 --picture locked/x.png", {}),

@@ -168,13 +168,8 @@ def _parser() -> argparse.ArgumentParser:
         "up-to-date record are skipped: the same command goes on where it "
         "was stopped."
     )
-    _add(
-        commands,
-        "trace",
-        _trace,
-        "where a number of the book comes from",
-        TRACE,
-    )
+    about = "where a number of the book comes from"
+    _add(commands, "trace", _trace, about, TRACE)
     return parser
 
 
@@ -248,6 +243,7 @@ def _recommend(options) -> None:
 
     matplotlib.use("Agg")
     from serendifflib.experiments.prepared import fit_on_all
+    from serendifflib.io import atomic_path
 
     profile, picture = _check_options(options)
     data = _load(options, profile)
@@ -279,7 +275,8 @@ def _recommend(options) -> None:
         _write_table(table, options.out)
     best = model.explain(**who, item=table["item"].iloc[0])
     print(f"\n{harmless(best.text)}")
-    _save_picture(best, picture)
+    with atomic_path(picture) as temporary:
+        best.plot().figure.savefig(temporary, format="png", dpi=150)
     print(f"portrait: {picture}")
 
 
@@ -359,14 +356,6 @@ def _check_writable(option: str, path: Path) -> None:
         raise ConfigError(
             f"{option} {path}: {parent} is no folder that can be written"
         )
-
-
-def _save_picture(explanation, path: Path) -> None:
-    from serendifflib.io import atomic_path
-
-    with atomic_path(path) as temporary:
-        figure = explanation.plot().figure
-        figure.savefig(temporary, format="png", dpi=150)
 
 
 def _run(options) -> int:

@@ -62,7 +62,6 @@ def download(
     Raises:
         DownloadError: not https, no connection, too large, or not the file
             that was expected (what arrived is removed then).
-        CacheError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
     session = _session(url)
@@ -186,11 +185,7 @@ def _length(path: Path) -> int:
 def verify(
     path: Path | str, *, size: int | None = None, sha256: str | None = None
 ) -> None:
-    """Compare a file with the size and the checksum it should have.
-
-    Raises:
-        DataError: one of them differs, or the file cannot be read.
-    """
+    """Compare a file with the size and the checksum it should have."""
     path = Path(path)
     try:
         found = path.stat().st_size
@@ -250,9 +245,8 @@ def unpack(
     member unpacks to at most ``limit`` bytes; ``optional`` ones may be absent.
 
     Raises:
-        DataError: no zip file, damaged, encrypted, a name missing or there
-            twice, or a member above the limit.
-        CacheError: the folder cannot be written.
+        DataError: damaged, encrypted, a name missing or there twice, or a
+            member above the limit.
     """
     archive, folder = Path(archive), Path(folder)
     with _whole(archive):

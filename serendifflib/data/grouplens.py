@@ -46,8 +46,6 @@ def plain_title(title: str) -> str:
 
     >>> plain_title("American President, The (1995)")
     'The American President (1995)'
-    >>> plain_title("Enfer, L' (1994)")
-    "L'Enfer (1994)"
     """
     found = _TRAILING_ARTICLE.match(title.strip())
     if not found:
@@ -102,9 +100,6 @@ def read_movielens(folder: Path | str, *, name: str = "") -> Interactions:
     """Read MovieLens of any age: 100k, 1M, 10M, or a newer one.
 
     Without a ``name`` it is taken for the small release.
-
-    Raises:
-        DataError: a file is missing or breaks its format.
     """
     folder = Path(folder)
     release = release_of([path.name for path in folder.glob("*")]) or "latest"
@@ -175,18 +170,13 @@ def read_serendipity_2018(
 ) -> Interactions:
     """Read Serendipity 2018: the users of a survey, and their ratings.
 
-    A row of ``answers.csv`` has label 1 where the chosen definition of
-    serendipity holds. Rows of ``training.csv`` have label 0: nobody asked.
-
-    Args:
-        folder: with ``answers.csv``, ``training.csv``, ``movies.csv`` and
-            perhaps ``tags.csv``.
-        label_column: one of :data:`LABEL_COLUMNS` (strict or motivational;
-            relevant, find, implicit, recommend), or ``"any"`` of them.
+    A row of ``answers.csv`` has label 1 where ``label_column``, one of
+    :data:`LABEL_COLUMNS` (strict or motivational; relevant, find, implicit,
+    recommend) or ``"any"`` of them, holds. Rows of ``training.csv`` have
+    label 0: nobody asked.
 
     Raises:
-        ConfigError: an unknown label column.
-        DataError: a file is missing or breaks its format.
+        ConfigError, DataError: an unknown column; a file breaks its format.
     """
     check_choice("label_column", label_column, ("any", *LABEL_COLUMNS))
     folder = Path(folder)

@@ -111,9 +111,6 @@ def read_taobao(path: Path | str) -> pd.DataFrame:
         as numbers, 1 "strongly disagree" to 5 (7 for ``p1`` to ``p10``).
         Added: ``surprised`` (serendipity 4 or 5), ``curiosity`` (mean of
         ``c1`` to ``c10``) and the five traits of :data:`TRAITS`.
-
-    Raises:
-        DataError: a column is missing or an answer is off its scale.
     """
     raw = read_columns(path, tuple(_COLUMNS)).rename(columns=_COLUMNS)
     answers = _typed(raw, TAOBAO, path)
@@ -129,10 +126,9 @@ def read_taobao(path: Path | str) -> pd.DataFrame:
 
 
 def serendipity_counts(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """People and surprised people by relevance and unexpectedness.
+    """People and surprised people, by relevance and unexpectedness 1..5.
 
-    Two int arrays [5, 5], row = relevance 1..5, column = unexpectedness 1..5:
-    all that the book stores of the answers.
+    Two int arrays [5, 5]: all that the book stores of the answers.
     """
     people, surprised = np.zeros((2, 5, 5), dtype=int)
     place = (
@@ -151,9 +147,6 @@ def read_beliefs(folder: Path | str) -> pd.DataFrame:
     the rating), 0 (not seen, ``userPredictRating`` is the *expected* rating
     and ``userCertainty`` how sure, 1 to 5) or -1 (no answer). Assumed, for no
     copy was at hand: empty fields or -1 stand for no value, here NaN.
-
-    Raises:
-        DataError: a column is missing or a value is off its scale.
     """
     path = Path(folder) / "belief_data.csv"
     raw = read_columns(path, tuple(BELIEFS.columns))
@@ -170,9 +163,6 @@ def read_personality(folder: Path | str) -> pd.DataFrame:
     ``all`` with the condition ``default``) and said, from 1 to 5, whether
     the list ``is_personalized`` and how much they would ``enjoy_watching``
     it. Films come without titles, so there are no item vectors.
-
-    Raises:
-        DataError: a column is missing or a value is off its scale.
     """
     path = Path(folder) / "personality-data.csv"
     raw = read_columns(path, tuple(PERSONALITY.columns))
@@ -219,10 +209,9 @@ def read_judgements(folder: Path | str) -> pd.DataFrame:
     files are ``User 1.txt`` to ``User 4.txt`` (or ``User1.txt``).
 
     Returns:
-        Columns ``user_id``, ``position`` (0, 1, ... in reading order),
-        ``item_id``, ``title``, ``topics``, ``summary``, ``surprising``
-        (1, 0, or NaN where no decision can be read), ``written`` (what
-        stood there).
+        Columns ``user_id``, ``position`` (0, 1, ...), ``item_id``, ``title``,
+        ``topics``, ``summary``, ``surprising`` (1, 0, or NaN where no decision
+        can be read), ``written`` (what stood there).
 
     Raises:
         DataError: a file is missing, a book has no id or title, or the
@@ -235,10 +224,8 @@ def read_judgements(folder: Path | str) -> pd.DataFrame:
 def verdict(written: str) -> float:
     """A decision as 1 (surprising), 0 (not surprising) or NaN.
 
-    >>> verdict("Not Surprising (the topic of 12)"), verdict("surprising ")
-    (0.0, 1.0)
-    >>> verdict("Not surprising surprising"), verdict("0, 1, 5")
-    (nan, nan)
+    >>> verdict("Not Surprising (the topic of 12)"), verdict("0, 1, 5")
+    (0.0, nan)
     """
     found = {not no for no in _VERDICT.findall(written)}
     return float(found.pop()) if len(found) == 1 else float("nan")
@@ -279,11 +266,7 @@ def read_goodreads_surprise(folder: Path | str) -> Interactions:
     """The four readers as interactions; label 1 is "surprising".
 
     The second of a row counts the books, and nothing is rated. A book
-    without a decision has label 0, as rows that nobody judged elsewhere;
-    :func:`read_judgements` tells the two apart.
-
-    Raises:
-        DataError: see :func:`read_judgements`.
+    without a decision has label 0; :func:`read_judgements` tells them apart.
     """
     books = read_judgements(folder)
     silent = books[books["surprising"].isna()]

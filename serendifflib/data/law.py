@@ -102,8 +102,8 @@ class HumanLaw:
     def logits(self, dots: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Log-weights of all items for one user, float64 [N].
 
-        ``dots`` are products of the items with the user's mean, in any unit,
-        ``places`` those of :meth:`Meetings.places`, both [N].
+        From products of the items with the user's mean, in any unit, and
+        :meth:`Meetings.places`, both [N].
         """
         rank = (rankdata(dots) - 0.5) / len(dots)
         # uniform numbers have the deviation 1 / sqrt(12)
@@ -119,14 +119,11 @@ AnyLaw = Law | ForkedLaw | HumanLaw
 def draw_bridges(
     rng: np.random.Generator, n_genres: int, n_bridges: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bridges of every theme: all themes of a genre share them.
+    """First and second theme of every theme's bridges, int64 [n_themes, K].
 
     The genres stand in a random circle; bridge k of a genre takes its themes
     from those 2 k + 1 and 2 k + 2 steps on, so that all 2 K genres differ
     and K bridges are the first K of more.
-
-    Returns:
-        Two int64 arrays [n_themes, K]: the first and the second theme.
     """
     circle = np.argsort(rng.random(n_genres), kind="stable")
     place = np.argsort(circle)

@@ -52,10 +52,6 @@ def read_table(
         texts_describe_items: the texts describe items; they are no reviews.
         name: data id of the result; the file's name if None.
 
-    Returns:
-        Validated, sorted interactions; without any label 1 they can still
-        be used for next items.
-
     Raises:
         ConfigError: an unknown layout, or a column that is not ours.
         DataError: the file cannot be read, or a row breaks the schema.

@@ -82,12 +82,8 @@ class Table:
 def open_table(path: Path | str) -> Table:
     """Find out what a file is and which columns it has.
 
-    Args:
-        path: a CSV, TSV, JSON lines or Parquet file, plain or packed (gzip,
-            bzip2, xz, or a zip archive of one file).
-
-    Raises:
-        DataError: no regular file, damaged, or something else.
+    A CSV, TSV, JSON lines or Parquet file, plain or packed (gzip, bzip2, xz,
+    or a zip archive of one file); else a DataError.
     """
     path = Path(path)
     with reading(path):

@@ -90,13 +90,11 @@ def validate(
     """Check a table with :data:`COLUMNS`, sort it, merge duplicate rows.
 
     Returns:
-        The clean table (strings, int64 seconds, float64 rating, int8 label;
-        sorted by user and time) and one sentence for each thing that
-        cleaning did.
+        The clean table (strings, int64 seconds, float64 rating, int8 label)
+        and one sentence for each thing that cleaning did.
 
     Raises:
-        DataError: a row breaks the schema; names ``where``, and the row,
-            counted from 1.
+        DataError: a row breaks the schema; names it, counted from 1.
     """
     remarks: Counter = Counter()
     table, notes = tidy(check_rows(frame, where=where, remarks=remarks))
@@ -117,12 +115,8 @@ def check_rows(
 ) -> pd.DataFrame:
     """Check a table and type its columns as :func:`validate` does, unsorted.
 
-    Rows are named by the index plus one where it holds whole numbers, as after
-    a selection of rows; ``remarks`` counts values that had to be read
-    (:data:`REMARKS`).
-
-    Raises:
-        DataError: a row breaks the schema.
+    Rows are named by the index plus one where it holds whole numbers;
+    ``remarks`` counts values that had to be read (:data:`REMARKS`).
     """
     if len(frame) == 0:
         raise DataError(f"{where}: there are no rows below the header")
@@ -152,11 +146,7 @@ def check_rows(
 def row_error(
     where: str, values: pd.Series, bad: np.ndarray, problem: str
 ) -> DataError:
-    """One line about the first bad value of a column, and how many there are.
-
-    ``values`` is the column as it was read, its index counts rows from 0;
-    ``bad`` says which of them are, bool [R].
-    """
+    """One line about the first ``bad`` value, bool [R], and their number."""
     first, count = int(np.argmax(bad)), int(np.sum(bad))
     more = f" (and {count - 1:,} more rows)" if count > 1 else ""
     return DataError(
@@ -215,11 +205,7 @@ def _reviews(values: pd.Series) -> np.ndarray:
 def read_numbers(
     values: pd.Series, where: str, problem: str, may_miss: bool = False
 ) -> np.ndarray:
-    """Finite numbers, float64, [R]; NaN for what may be missing.
-
-    Raises:
-        DataError: a value that is no finite number, or is missing.
-    """
+    """Finite numbers, float64, [R]; NaN for what may be missing."""
     found = pd.to_numeric(values, errors="coerce").astype("float64")
     bad = ~np.isfinite(found.to_numpy())
     if bad.any():
@@ -303,11 +289,7 @@ def check_schema(
     original: pd.DataFrame,
     where: str,
 ) -> None:
-    """Run a pandera schema on typed columns.
-
-    Raises:
-        DataError: the first row that breaks it, as ``original`` has it.
-    """
+    """Run a pandera schema on typed columns; an error names ``original``."""
     try:
         schema.validate(table, lazy=True)
     except pa.errors.SchemaErrors as errors:
@@ -325,10 +307,7 @@ def check_schema(
 
 
 def tidy(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Sort by user, time and order of input; merge repeated pairs.
-
-    Takes what :func:`check_rows` returned; returns as :func:`validate`.
-    """
+    """Sort by user, time and order of input; merge repeated pairs."""
     remarks: Counter = Counter()
     users = pd.factorize(table["user_id"], sort=True)[0]
     # stable: ties keep the file's order

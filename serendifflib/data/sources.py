@@ -112,11 +112,9 @@ def load_dataset(
             (:mod:`serendifflib.data.layouts`).
         seed: seed of a simulated world.
         profile: sizes of a simulated world; the current profile if None.
-        **options: ``n_users``, ``n_items`` and other arguments of
-            :class:`~serendifflib.data.world.World` for a simulated world;
-            ``label_column`` for ``serendipity-2018``; ``layout``,
-            ``columns``, ``texts_describe_items`` and ``name`` for a file or
-            a table (:func:`~serendifflib.data.layouts.read_table`).
+        **options: of :class:`~serendifflib.data.world.World`, of a file or
+            table (:func:`~serendifflib.data.layouts.read_table`), or
+            ``label_column`` for ``serendipity-2018``.
 
     Raises:
         UnknownDatasetError: neither an id nor a file.
@@ -179,10 +177,6 @@ def load_survey(name: str) -> pd.DataFrame:
     """Find or download one of :data:`SURVEYS`; a row per answer.
 
     The readers in :mod:`serendifflib.data.human` tell the columns.
-
-    Raises:
-        UnknownDatasetError: no such survey.
-        DataError, DownloadError: see :func:`load_dataset`.
     """
     if name not in SURVEYS:
         raise UnknownDatasetError(
@@ -263,8 +257,7 @@ def fetch_source(source: Source) -> Path:
 
     Raises:
         DataError: the copy that is here differs from size or checksum.
-        DownloadError: there is none and it cannot be downloaded; the message
-            says where to put it by hand.
+        DownloadError: there is none, and where to put it by hand.
     """
     known = {"size": source.size, "sha256": source.sha256}
     if (path := find_source(source)) is not None:
@@ -350,10 +343,7 @@ SURVEYS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 
 def fetch(name: str) -> Path | None:
-    """Bring a data set here: its verified file or folder.
-
-    None for a simulated world, which needs no file.
-    """
+    """Bring a data set here: its verified file or folder; None for a world."""
     if name in WORLDS:
         return None
     if name in SOURCES:
@@ -374,8 +364,7 @@ def check(
         where nothing is), ``ok``; and the data, unless they are a survey.
 
     Raises:
-        DataError: the data are not here, or broken; see also
-            :func:`load_dataset`.
+        DataError: the data are not here, or broken.
     """
     name = str(name_or_path)
     rows: list[tuple[str, object, object]] = []

@@ -28,10 +28,9 @@ class Split:
 
     Attributes:
         name: e.g. ``"fold 1 of 5"`` or ``"temporal"``.
-        train_users, valid_users, test_users: sorted user numbers, int64,
-            disjoint.
-        cutoff: for a split by time, the moment (seconds) from which on no
-            row is used for training; None for a split by users alone.
+        train_users, valid_users, test_users: sorted numbers, disjoint.
+        cutoff: for a split by time, the moment (seconds) from which on no row
+            is used for training.
     """
 
     name: str
@@ -46,9 +45,9 @@ class Examples:
     """Cases of (history -> target), one row each.
 
     Attributes:
-        users: user numbers, int64, shape [M].
-        histories: item numbers, LongTensor [M, n], padded on the left with
-            0, in time order; all strictly earlier than the target.
+        users: user numbers, int64, [M].
+        histories: item numbers in time order, LongTensor [M, n], padded on the
+            left with 0; all strictly earlier than the target.
         targets: item numbers, LongTensor [M].
         rows: row of the target in the table of interactions, int64 [M].
     """
@@ -81,8 +80,7 @@ def user_folds(
     Of the others :data:`VALID_SHARE`, one at least, tunes; the rest train.
 
     Raises:
-        ConfigError: fewer than two folds.
-        DataError: fewer users than folds.
+        ConfigError, DataError: fewer than two folds, or than users.
     """
     if n_folds < 2:
         raise ConfigError(f"n_folds is {n_folds}: choose at least 2")
@@ -111,10 +109,9 @@ def user_folds(
 def temporal_split(interactions: Interactions) -> Split:
     """Split users by the time of their target: the latest are tested.
 
-    A user's target is the last row with label 1, or the last row where there
-    is none. Training stops at ``cutoff``, the time of the earliest held-out
-    target, so no model sees what had not happened yet. (Item vectors follow
-    the rule for reviews of :func:`prepare_fold` alone.)
+    A target is the last row with label 1, or the last row. Training stops at
+    ``cutoff``, the time of the earliest held-out target. (Item vectors follow
+    the rule for reviews of :func:`plan_fold` alone.)
 
     Raises:
         DataError: fewer than three users.
@@ -179,7 +176,7 @@ def make_examples(
     """Targets of some users, each with the history strictly before it.
 
     Rows that share the target's timestamp are not history: nobody knows
-    which came first.
+    which came first. Examples come in the order of users and time.
 
     Args:
         interactions: the data.
@@ -188,14 +185,9 @@ def make_examples(
             user's last row that has no label 1 and a rating of at least 4;
             ``"all-next"``: every row.
         max_history: the latest this many items are kept.
-        per_user: at most this many targets of a user, chosen by ``seed``
-            and the user's id, so that other users change nothing.
+        per_user: at most this many targets of a user, by a draw of their own.
         min_history: targets with fewer earlier rows are left out (>= 1).
         seed: for ``per_user``.
-
-    Returns:
-        Examples in the order of users and time; ``n`` is the longest history
-        there is (at most ``max_history``, at least 1).
 
     Raises:
         ConfigError: an unknown kind or a number below 1.

@@ -15,8 +15,8 @@ PER_USER = "Labels per labelled user"
 def paper_table1() -> pd.DataFrame:
     """Table 1 as the paper prints it.
 
-    One row per line of the table, indexed by a short name, with columns
-    ``group``, ``label``, ``unit`` and one per data id.
+    A row per line, indexed by a short name; columns ``group``, ``label``,
+    ``unit`` and one per data id.
 
     Raises:
         DataError: installed without the project's ``results/`` folder.
@@ -35,11 +35,7 @@ def paper_table1() -> pd.DataFrame:
 
 
 def counts(interactions: Interactions) -> dict[str, int]:
-    """The lines of Table 1 that the rows of a data set determine.
-
-    Those about tasks and reviews judged as ordinary tell how labels were made;
-    a label 0 does not tell whether anybody judged.
-    """
+    """The lines of Table 1 that the rows of a data set determine."""
     labelled = interactions.frame[interactions.frame["label"] == 1]
     return {
         "reviews_serendipity": len(labelled),
@@ -53,8 +49,6 @@ def counts(interactions: Interactions) -> dict[str, int]:
 def gini(counts: np.ndarray) -> float:
     """How unevenly counts are spread: 0 evenly, near 1 all in one place.
 
-    ``2 sum_i i x_i / (n sum_i x_i) - (n + 1) / n`` for rising x_i.
-
     >>> gini(np.array([2, 2, 2, 2])), gini(np.array([0, 4, 0, 0]))
     (0.0, 0.75)
     """
@@ -67,8 +61,7 @@ def gini(counts: np.ndarray) -> float:
 def shape(interactions: Interactions) -> dict[str, float]:
     """How long histories are, how skewed, and how much people share.
 
-    ``Items with one reader`` is a share of all items; the labels per labelled
-    user are missing where nobody has one.
+    The labels per labelled user are missing where nobody has one.
     """
     lengths = np.diff(interactions.row_start)
     readers = np.bincount(interactions.item_index)[1:]
@@ -105,9 +98,7 @@ def paper_shape(paper: pd.DataFrame) -> pd.DataFrame:
 def statistics(interactions: Interactions) -> pd.DataFrame:
     """Table 1 recomputed for any data set, beside the paper's two columns.
 
-    Columns ``group``, ``statistic``, ``recomputed`` (missing where rows
-    cannot tell), ``SerenLens-Books`` and ``SerenLens-Movies`` (missing
-    in the last rows, which the paper does not have).
+    Missing are what rows cannot tell, and what the paper does not have.
     """
     paper = paper_table1()
     found = pd.Series(counts(interactions), dtype="Float64")
@@ -134,10 +125,9 @@ def statistics(interactions: Interactions) -> pd.DataFrame:
 
 
 def differences(interactions: Interactions, data_id: str) -> list[str]:
-    """Lines of Table 1 in which a data set differs from the paper's counts.
+    """Lines of Table 1 in which a data set differs, a sentence each.
 
-    One sentence each, for the column ``data_id``; none where the paper's
-    table is not installed.
+    None where the paper's table is not installed.
     """
     try:
         paper = paper_table1()

@@ -80,8 +80,7 @@ def make_review(
     """Ordinary review number ``variant`` of an item's pool.
 
     Variants 0..pool - 2 praise, pool - 1 criticises, pool holds a touch of
-    surprise. ``genre`` is that of the primary theme, ``pick`` an integer >= 0
-    of the item; for ``terms`` see :func:`make_title`.
+    surprise. ``genre`` is that of the primary theme, ``pick`` is >= 0.
     """
     kind = {pool: "touches", pool - 1: "critique"}.get(variant, "praise")
     text = _chosen(kind, pick + variant).format(

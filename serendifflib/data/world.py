@@ -129,10 +129,7 @@ class World(Population):
 
     @classmethod
     def like(cls, which: str, *, seed: int = 0) -> World:
-        """World with the strong law and the sizes of Table 1.
-
-        ``which`` is ``"serenlens-books"`` or ``"serenlens-movies"``.
-        """
+        """World in the sizes of a data set of Table 1, named as there."""
         check_choice("sizes", which, SIZES, "world")
         return cls(
             "strong",
@@ -210,8 +207,8 @@ class World(Population):
         """Log-probability of every item of a forked world by bridge, [K, N].
 
         ``history`` None is the user's own before the label. ``seen`` are
-        places of the items as somebody sees them, [N]: their mean squared
-        error widens the reaches.
+        places as somebody sees them, [N]: their mean squared error widens
+        the reaches.
         """
         law = self.law
         assert isinstance(law, ForkedLaw)  # of other worlds nobody asks this
@@ -278,11 +275,7 @@ class World(Population):
     def _separate(
         self, rng: np.random.Generator, rows: np.ndarray, tail: np.ndarray
     ) -> None:
-        """Where a label item comes again later, swap that later row.
-
-        The partner is a row after its own user's last label, so that no
-        history of a label changes and every item keeps its count.
-        """
+        """Swap a later row that repeats a label item with one after all."""
         for row in rows:
             user, item = self.row_user[row], self.row_item[row]
             later = np.arange(row + 1, self.row_start[user + 1])
@@ -336,9 +329,8 @@ class World(Population):
     ) -> np.ndarray:
         """True log-probability, up to a constant, of each item as the label.
 
-        Of the user's label number ``which``, 0 or 1 (the second of worlds made
-        by :meth:`like`). float64 [N + 1], or the shape of ``items``; padding
-        and the items of the history before the label are ``-inf``.
+        Of the user's label number ``which``, 0 or 1; float64 [N + 1], or the
+        shape of ``items``; padding and the history before it are ``-inf``.
 
         Raises:
             UnknownUserError: no such user, or no such label of the user.
@@ -398,9 +390,6 @@ class World(Population):
 
         Candidates are the label and ``n_candidates - 1`` random items that
         the user never met; ties are broken at random.
-
-        Raises:
-            ConfigError: a user has too few items left for the candidates.
         """
         rng = stream(0, 99)
         everything = np.arange(1, self.n_items + 1)

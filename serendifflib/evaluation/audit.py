@@ -40,10 +40,7 @@ def ndcg_bounds(hits: Mapping[int, float], k: int) -> Bounds:
         H_1 + \frac{H_5 - H_1}{\log_2 3} + \frac{H_{10} - H_5}{\log_2 7}
 
     Both sides are linear, so the bounds hold for means over folds as well.
-
-    Raises:
-        ConfigError: ``hits`` (cut-off -> hit ratio) lacks the cut-off ``k``.
-        DataError: a hit ratio outside [0, 1] or falling with k.
+    ``hits`` maps cut-offs, k among them, to hit ratios.
 
     >>> low, high = ndcg_bounds({1: 0.0981, 5: 0.3049}, k=5)
     >>> round(low, 3), round(high, 3)
@@ -71,9 +68,8 @@ def check_ndcg(
 ) -> tuple[Bounds, str]:
     """Compare a printed NDCG with the range that printed hit ratios allow.
 
-    Returns:
-        The range, widest where all hit ratios are moved by half of their last
-        digit, and ``"possible"``, ``"too high"`` or ``"too low"``.
+    The range is the widest where all hit ratios are moved by half of their
+    last digit; the verdict is ``"possible"``, ``"too high"`` or ``"too low"``.
     """
     down = {cut: max(rate - HALF_RATE, 0.0) for cut, rate in hits.items()}
     up = {cut: min(rate + HALF_RATE, 1.0) for cut, rate in hits.items()}
@@ -108,10 +104,9 @@ def _verdict(allowed: Bounds, reported: float, half: float) -> str:
 def audit_ndcg(paper: PaperTable) -> pd.DataFrame:
     """Check every NDCG of a table of the paper (its Tables 4 and 5).
 
-    Returns:
-        Three lines per printed row: ``task, data, row, metric`` (N@5, N@10,
-        "N@10 - N@5"), ``low, high, reported, verdict`` (:func:`check_ndcg`),
-        and ``above_hit_ratio``: the NDCG exceeds even the hit ratio.
+    Three lines per printed row: ``task, data, row, metric`` (N@5, N@10,
+    "N@10 - N@5"), ``low, high, reported, verdict`` (:func:`check_ndcg`), and
+    ``above_hit_ratio``: the NDCG exceeds even the hit ratio.
     """
     found = []
     for where, values in _rows(paper):
@@ -170,10 +165,6 @@ def multiples_of(
     The ``rounding`` is ``"nearest"``, ``"down"`` (cut off) or ``"either"``, to
     so many ``decimals`` of the rate as a fraction.
 
-    Raises:
-        ConfigError: n below 1, or an unknown rounding.
-        DataError: the rate lies outside [0, 1].
-
     >>> fits, hits, chance = multiples_of(0.3359)
     >>> fits, hits, round(chance, 4)
     (True, 86, 0.0385)
@@ -200,10 +191,9 @@ def multiples_of(
 def audit_multiples(paper: PaperTable, n: int = 256) -> pd.DataFrame:
     """Which rows of a table have hit ratios that are multiples of 1/n.
 
-    Returns:
-        One row per printed row: ``task, data, row, hits`` (of each hit ratio,
-        or None), ``fits`` (all do), ``chance`` (that unrelated rates all fit)
-        and ``standard_error`` of the last hit ratio at n cases.
+    One row per printed row: ``task, data, row, hits`` (of each hit ratio, or
+    None), ``fits`` (all do), ``chance`` (that unrelated rates all fit) and
+    ``standard_error`` of the last hit ratio at n cases.
     """
     names = [name for name in paper.columns if name.startswith("H@")]
     found = []
@@ -226,10 +216,8 @@ def scan_denominators(
 ) -> pd.DataFrame:
     """Try many n: does one that was chosen after a look stand out?
 
-    Returns:
-        One row per panel and n: ``task, data, n, rows`` (printed),
-        ``fitting, expected`` (by chance), ``p``: the chance that so many or
-        more of unrelated rows fit.
+    One row per panel and n: ``task, data, n, rows`` (printed), ``fitting,
+    expected`` (by chance), ``p``: the chance that so many or more fit.
     """
     tables = [audit_multiples(paper, n).assign(n=n) for n in denominators]
     found = (

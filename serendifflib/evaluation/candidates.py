@@ -64,11 +64,7 @@ class Candidates:
 
     @classmethod
     def load(cls, path: Path | str) -> Candidates:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            CheckpointError: there is no such file, or it is damaged.
-        """
+        """Read a file that :meth:`save` wrote, or a CheckpointError."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 lists = (stored[name] for name in ("items", "positive"))
@@ -107,8 +103,7 @@ def draw_candidates(
         examples: the examples, M of them.
         n_candidates: C, the positive included.
         side: cells per axis, L.
-        exclude: for example m, item numbers that must not be drawn: all the
-            user's own items (past and future) and the missing items.
+        exclude: for example m, item numbers that must not be drawn.
         seed: of all lists.
         user_ids: id of every user number; without it the number is the id.
 
@@ -150,8 +145,8 @@ def fold_candidates(
 ) -> Candidates:
     """Candidates of a fold's ``"test"`` or ``"valid"`` examples.
 
-    Items are spread over the grid of each user's ``space``. Left out are all
-    items of that user and the missing items. See :func:`draw_candidates`.
+    Spread over the grid of each user's ``space``, without the items of that
+    user and the missing items. See :func:`draw_candidates`.
     """
     examples = {"valid": fold.valid, "test": fold.test}[part]
     data = fold.interactions

@@ -122,9 +122,9 @@ def _folds(cases: pd.DataFrame) -> set[int]:
 
 
 def star_marks(tests: pd.DataFrame, row: str) -> dict[tuple[str, str], str]:
-    """Signs of a row by (row, metric), from :func:`significance`.
+    """Signs by (row, metric), from :func:`significance`.
 
-    They are ``*`` (the paper's rule), ``†`` (Holm over users), both or none.
+    ``*`` (the paper's rule), ``†`` (Holm over users), both or none.
     """
     marks = {}
     for metric, part in tests.groupby("metric", sort=False):
@@ -154,9 +154,6 @@ def paired_differences(
         Index: row; ``difference`` (mean over cases), ``low, high`` (95%, users
         resampled; NaN for one), ``users`` (cases), ``folds, p`` (paired t),
         ``p_holm`` (over the rows returned).
-
-    Raises:
-        DataError: two rows were not tested on the same cases.
     """
     columns = ["difference", "low", "high", "users", "folds", "p", "p_holm"]
     if rows is None:
@@ -188,11 +185,8 @@ def against_chance(
 
     Takes a ``case_frame``, and the ``chance`` of a hit by lot, 10 / C. If no
     row knows anything, any of the m rows leaves its interval with probability
-    ``alpha`` (Bonferroni: alpha / m each).
-
-    Returns:
-        Index: row; ``hits, n, value, low, high`` (between which the hit
-        ratio of a lot lies), ``p`` (two-sided, exact), ``p_holm, inside``.
+    ``alpha`` (Bonferroni: alpha / m each). Index: row; ``hits, n, value, low,
+    high`` (of a lot), ``p`` (two-sided, exact), ``p_holm, inside``.
     """
     hits = cases.groupby("row", sort=False)["H@10"]
     table = hits.agg(hits="sum", n="size").round().astype(int)
@@ -215,8 +209,7 @@ def against_chance(
 def rank_agreement(values: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau-b between the orders that protocols give the models.
 
-    Rows of ``values`` are models, columns protocols; NaN is not measured. The
-    square frame over the columns is NaN where fewer than two are common.
+    Rows of ``values`` are models, columns protocols; NaN is not measured.
     """
     return values.astype(float).corr(method="kendall", min_periods=2)
 
@@ -244,11 +237,10 @@ def verdict(
 ) -> str:
     """One sentence: how a row compares with *all* of its controls.
 
-    Each control, ``factor`` times, is compared user by user; Holm's correction
-    is over all of them. A control without a record is named as missing, never
-    dropped in silence: leaving out the strongest one would flatter us. Takes
-    the ``case_frame`` of one table, data set, profile and task, and ``names``
-    by row.
+    Each control, ``factor`` times, is compared user by user, with Holm's
+    correction over all of them. One without a record is named as missing,
+    never dropped in silence: leaving out the strongest would flatter us.
+    ``names`` are by row.
     """
     names = names or {}
 

@@ -33,8 +33,8 @@ def zone_coverage(
 ) -> np.ndarray:
     """Share of a user's zones that have an item in the list, in [0, 1].
 
-    ``zones`` [M, N + 1] hold the zone of every item for each user, or -1, as
-    :meth:`serendifflib.data.world.World.zone_items` says.
+    ``zones`` [M, N + 1] hold the zone of every item for each user, or -1
+    (:meth:`serendifflib.data.world.World.zone_items`).
 
     >>> zones = np.array([[-1, 0, 0, 1, -1]])  # items 1 and 2 share a zone
     >>> zone_coverage(np.array([[1, 2, 4]]), zones, n_zones=2).tolist()
@@ -55,8 +55,7 @@ def calibration(
     .. math:: \sum_g p(g) \log \frac{p(g)}{0.99\, q(g) + 0.01\, p(g)},
 
     with p(g) and q(g) the mean shares of history [M, n] and list in group g,
-    by the ``shares`` [N + 1, G] of every item (rows sum to 1, or to 0 for
-    padding). Zero is calibrated; whoever leaves the usual is far from zero.
+    by the ``shares`` [N + 1, G] of every item. Zero is calibrated.
 
     >>> shares = np.array([[0, 0], [1, 0], [0, 1]])
     >>> calibration(np.array([[1, 2]]), np.array([[1, 2]]), shares).tolist()
@@ -97,9 +96,6 @@ def novelty(lists: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray:
 
     with n_i of U training users having item i (``counts``, [N + 1]); nobody
     counts as one, as in RecTools.
-
-    Raises:
-        DataError: an item has more users than there are.
 
     >>> novelty(np.array([[1, 2]]), np.array([0, 4, 1]), n_users=4).tolist()
     [1.0]
@@ -153,10 +149,7 @@ class ListMeasures:
     def per_case(
         self, lists: np.ndarray, examples: Examples
     ) -> dict[str, np.ndarray]:
-        """All measures of the lists [M, k] of M cases, each float64 [M].
-
-        ``zones`` is among them in worlds with bridges alone.
-        """
+        """All measures of the lists [M, k] of M cases, each float64 [M]."""
         histories = examples.histories.numpy()
         found = {
             "calibration": calibration(histories, lists, self.shares),
@@ -198,9 +191,6 @@ def compare_zones(said: np.ndarray, true: np.ndarray) -> ZoneMatch:
 
     ``said`` is a model's (``SerenDiff.zone``), ``true`` the world's
     (``World.true_zone``): probabilities of the cells of the plane.
-
-    Raises:
-        ConfigError: other shapes, negative numbers, or nothing at all.
 
     >>> found = compare_zones([[1, 1], [1, 1]], [[1, 0], [0, 0]])
     >>> found.overlap, round(found.distance, 4)  # (1/2 + 1/2 + 0.7071) / 4

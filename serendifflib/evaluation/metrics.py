@@ -80,8 +80,7 @@ def ranks(
     """Rank of the positive in each case, int64 [M] on the CPU.
 
     Ties are broken at random, so that a constant scorer hits the top k with
-    chance k / C. Counting them as wins would give it H@1 = 100%. For the
-    arguments and errors see :func:`rank_counts`.
+    chance k / C. Counting them as wins would give it H@1 = 100%.
 
     >>> scores = torch.tensor([[0.2, 0.9, 0.5], [0.2, 0.9, 0.5]])
     >>> ranks(scores, torch.tensor([1, 0]), generator=torch.Generator())
@@ -95,8 +94,7 @@ def ranks(
 def hit_ratio(ranks: Tensor, k: int) -> Tensor:
     """Hit ratio per case, ``H@k = [rank <= k]``: float64 [M], 0 or 1.
 
-    Its mean is the share of cases whose positive stands in the top k
-    (Section 5.2, :math:`H_{seren}@k`). Ranks [M] start at 1.
+    Its mean is the paper's :math:`H_{seren}@k` (Section 5.2).
 
     >>> hit_ratio([1, 4, 6], k=5).tolist()
     [1.0, 1.0, 0.0]
@@ -107,8 +105,7 @@ def hit_ratio(ranks: Tensor, k: int) -> Tensor:
 def ndcg(ranks: Tensor, k: int) -> Tensor:
     """NDCG per case with a single positive (Eq. 12), float64 [M] in [0, 1].
 
-    With one positive the ideal DCG is 1 and the formula becomes
-    ``N@k = [rank <= k] / log2(rank + 1)``. Ranks [M] start at 1.
+    The ideal DCG is 1, so ``N@k = [rank <= k] / log2(rank + 1)``.
 
     >>> ndcg([1, 3, 6], k=5).tolist()
     [1.0, 0.5, 0.0]
@@ -129,9 +126,6 @@ def ndcg_at_k(gains: Tensor, k: int) -> Tensor:
     and :math:`g^*` the same values in descending order. (By descending model
     score, as the text says, every ranking would be its own ideal.) The result
     is float64 [M] or a scalar, 0 where nothing has a gain.
-
-    Raises:
-        DataError: a gain is negative or NaN.
 
     >>> float(ndcg_at_k([0, 0, 1, 0], k=3))
     0.5
@@ -156,10 +150,7 @@ def case_metrics(ranks: Tensor) -> dict[str, Tensor]:
 
 
 def summary(ranks: Tensor) -> dict[str, float]:
-    """Means of the five metrics over the cases.
-
-    Raises:
-        DataError: there is no case at all.
+    """Means of the five metrics over the cases; a DataError without any.
 
     >>> summary([1, 3])
     {'H@1': 0.5, 'H@5': 1.0, 'H@10': 1.0, 'N@5': 0.75, 'N@10': 0.75}

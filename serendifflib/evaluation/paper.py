@@ -84,11 +84,7 @@ class PaperTable:
     panels: tuple[Panel, ...]
 
     def panel(self, task: str | None = None, data: str | None = None) -> Panel:
-        """The panel of a task and a data set; None means the first.
-
-        Raises:
-            ConfigError: the table has no such panel.
-        """
+        """The panel of a task and a data set; None means the first."""
         for panel in self.panels:
             if task in (None, panel.task) and data in (None, panel.data):
                 return panel
@@ -117,11 +113,7 @@ class PaperTable:
 
 
 def load_paper_table(number: int) -> PaperTable:
-    """Read one of the paper's Tables 2 to 6 (1: ``data.table1``).
-
-    Raises:
-        ConfigError: there is no such table.
-    """
+    """Read one of the paper's Tables 2 to 6 (1: ``data.table1``)."""
     path = project_root() / "results" / "paper" / f"table{number}.json"
     if number not in range(2, 7) or not path.is_file():
         raise ConfigError(f"no table {number} at {path}: choose 2 to 6")

@@ -43,8 +43,7 @@ def evaluate(
         One row per case: ``user_id`` and ``target`` (numbers), ``rank``
         (1..C), the columns
         :data:`~serendifflib.evaluation.metrics.METRICS`, and with ``top`` the
-        column ``top`` of so many items, best first; among equal scores as the
-        candidates are listed, by lot.
+        column ``top`` of so many items, best first.
 
     Raises:
         DataError: candidates and examples do not belong together.

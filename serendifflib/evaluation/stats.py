@@ -37,11 +37,7 @@ class TTest(NamedTuple):
 def resample_counts(
     users: int, *, n: int = 2000, generator: torch.Generator
 ) -> np.ndarray:
-    """How often each of U users is drawn in each of ``n`` resamples.
-
-    Returns:
-        float64 [n, U]; every row sums to U.
-    """
+    """How often each of U users is drawn in ``n`` resamples, float [n, U]."""
     drawn = torch.randint(users, (n, users), generator=generator).numpy()
     flat = (drawn + np.arange(n)[:, None] * users).ravel()
     counts = np.bincount(flat, minlength=n * users)
@@ -59,9 +55,6 @@ def bootstrap_means(
 
     ``values`` [M] are one number per case, ``groups`` [M] the user of each;
     all cases of a user are drawn together. Without, each is a user.
-
-    Raises:
-        DataError: no value, or a NaN among them.
     """
     cases = _finite(values, "values")
     number = group_numbers(groups, len(cases))
@@ -93,10 +86,6 @@ def bootstrap_interval(
     Raises:
         DataError: no value, or a NaN among them.
         ConfigError: ``level`` outside (0, 1) or ``n`` below 1.
-
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> bootstrap_interval([0.0, 1.0] * 50, generator=generator).value
-    0.5
     """
     _check_level(level)
     if n < 1:
@@ -141,9 +130,6 @@ def chance_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
     The probability is known, the hits are not. At least the share ``level`` of
     all draws lies inside: whoever does not knows something, or was lucky.
 
-    Raises:
-        DataError: no case, or a probability outside (0, 1).
-
     >>> tuple(round(float(x), 3) for x in chance_interval(600, 0.01))
     (0.01, 0.003, 0.018)
     """
@@ -159,14 +145,7 @@ def chance_interval(n: int, chance: float, *, level: float = 0.95) -> Interval:
 
 
 def chance_p(hits: int, n: int, chance: float) -> float:
-    """Two-sided p-value of ``hits`` among ``n`` lots: twice the exact tail.
-
-    Raises:
-        DataError: ``hits`` outside 0..n.
-
-    >>> round(chance_p(2, 2, 0.5), 3)
-    0.5
-    """
+    """Two-sided p-value of ``hits`` among ``n`` lots: twice the exact tail."""
     if n < 1 or not 0 <= hits <= n:
         raise DataError(f"{hits} hits in {n} cases: expected 0 <= hits <= n")
     lots = scipy_stats.binom(n, chance)
@@ -177,9 +156,6 @@ def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     """Two-tailed paired t-test of two [M], the same users or folds.
 
     Equal pairs give p = 1, a constant difference p = 0.
-
-    Raises:
-        DataError: different lengths, fewer than two pairs, or a NaN.
     """
     one, two = _finite(ours, "ours"), _finite(theirs, "theirs")
     if len(one) != len(two):
@@ -201,9 +177,6 @@ def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
 
     The paper says "two-tailed t-test" and no more; over its five folds this is
     the plain reading.
-
-    Raises:
-        DataError: fewer than two values on a side, or a NaN.
     """
     one, two = _finite(ours, "ours"), _finite(theirs, "theirs")
     if min(len(one), len(two)) < 2:
@@ -230,9 +203,6 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
     Sorted p-values are multiplied by m, m-1, ..., 1, made non-decreasing
     and cut at 1; below alpha, the chance of any false discovery is below it.
-
-    Raises:
-        DataError: a value outside [0, 1] or NaN.
 
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
@@ -264,11 +234,7 @@ def stars(
 
 
 def group_numbers(groups: ArrayLike | None, cases: int) -> np.ndarray:
-    """Number 0.. of the group of each of M cases; None: each its own.
-
-    Raises:
-        DataError: not one group per case.
-    """
+    """Number 0.. of the group of each of M cases; None: each its own."""
     if groups is None:
         return np.arange(cases)
     number = np.unique(np.asarray(groups), return_inverse=True)[1]

@@ -403,8 +403,7 @@ def own_table(
     """A table of ours alone: recorded | live, with intervals.
 
     ``rows`` (id -> label) gives the order; other rows of the frames follow.
-    Without ``live`` there is one column. For the rest see
-    :func:`comparison_table`.
+    Without ``live`` there is one column. See :func:`comparison_table`.
     """
     sources = ("recorded",) if live is None else ("recorded", "live")
     frames = {}
@@ -439,13 +438,8 @@ def row_means(
 
     Takes ``collect`` (or None); ``rows`` (id -> label) gives the order, None
     takes all as they come. A ``metric`` is e.g. "H@10" or "inference_seconds".
-
-    Returns:
-        Index: row id; columns ``label, value, low, high, n, folds,
-        profile``. Rows without a record are missing, not NaN.
-
-    Raises:
-        DataError: two values for one row.
+    The index is the row id, the columns ``label, value, low, high, n, folds,
+    profile``. Rows without a record are missing, not NaN.
     """
     columns = ["label", "value", "low", "high", "n", "folds", "profile"]
     if frame is None or frame.empty:

@@ -243,7 +243,6 @@ def _recommend(options) -> None:
 
     matplotlib.use("Agg")
     from serendifflib.experiments.prepared import fit_on_all
-    from serendifflib.io import atomic_path
 
     profile, picture = _check_options(options)
     data = _load(options, profile)
@@ -275,8 +274,7 @@ def _recommend(options) -> None:
         _write_table(table, options.out)
     best = model.explain(**who, item=table["item"].iloc[0])
     print(f"\n{harmless(best.text)}")
-    with atomic_path(picture) as temporary:
-        best.plot().figure.savefig(temporary, format="png", dpi=150)
+    _save_picture(best, picture)
     print(f"portrait: {picture}")
 
 
@@ -356,6 +354,14 @@ def _check_writable(option: str, path: Path) -> None:
         raise ConfigError(
             f"{option} {path}: {parent} is no folder that can be written"
         )
+
+
+def _save_picture(explanation, path: Path) -> None:
+    from serendifflib.io import atomic_path
+
+    with atomic_path(path) as temporary:
+        figure = explanation.plot().figure
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 def _run(options) -> int:

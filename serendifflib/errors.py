@@ -13,11 +13,7 @@ class SerenDiffError(Exception):
 
 
 class DataError(SerenDiffError):
-    """An input file or table breaks the schema.
-
-    The message names the file, the row (1-based line of the table, header
-    not counted) and the column wherever they are known.
-    """
+    """An input file or table breaks the schema; names file, row and column."""
 
 
 class UnknownDatasetError(SerenDiffError):
@@ -55,16 +51,9 @@ class ModelError(SerenDiffError):
 def check_choice(
     what: str, value: object, known: Collection[str], who: str = ""
 ) -> None:
-    """Refuse a value that is none of the ``known`` ones.
+    """Refuse a value that is none of the ``known`` ones by a ConfigError.
 
-    Args:
-        what: the option's name, for the message.
-        value: what was given.
-        known: what could have been given.
-        who: whose option it is.
-
-    Raises:
-        ConfigError: it is none of these.
+    ``what`` is the option's name and ``who`` its owner, for the message.
     """
     if value not in known:
         raise ConfigError(

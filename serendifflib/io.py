@@ -164,12 +164,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: it holds no JSON, or is nested beyond all reason.
-        OSError: it cannot be read.
-    """
+    """Read a JSON file; a ValueError where it holds none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -186,8 +181,7 @@ def content_hash(*parts: Any) -> str:
     """SHA-256 over strings, bytes, numbers, JSON values and numpy arrays.
 
     Each part is tagged with its type and length: no two different lists of
-    parts give the same bytes. Arrays count with dtype and shape; of Python
-    objects, whose bytes are addresses, they are a TypeError.
+    parts give the same bytes. Arrays count with dtype and shape.
 
     >>> content_hash("ab", "c") == content_hash("a", "bc")
     False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from serendifflib.errors import check_choice
 
@@ -40,53 +42,12 @@ class Profile:
     valid_candidates: int = 1_000
 
 
-PROFILES = {
-    "smoke": Profile(
-        name="smoke",
-        world_users=2_000,
-        world_items=2_000,
-        steps=150,
-        pretrain_steps=0,
-        batch_size=64,
-        width=32,
-        folds=1,
-        test_users=200,
-        samples=1,
-        valid_candidates=300,
-    ),
-    "laptop": Profile(
-        name="laptop",
-        world_users=3_000,
-        world_items=4_000,
-        steps=1_200,
-        pretrain_steps=1_200,
-        batch_size=64,
-        width=64,
-        folds=5,
-        test_users=0,
-        samples=4,
-    ),
-    "paper": Profile(
-        name="paper",
-        world_users=10_000,
-        world_items=10_000,
-        steps=20_000,
-        pretrain_steps=20_000,
-        batch_size=128,
-        width=384,
-        folds=5,
-        test_users=0,
-        samples=8,
-    ),
-}
+_SIZES = json.loads(Path(__file__).with_name("profiles.json").read_text())
+PROFILES = {name: Profile(name, **sizes) for name, sizes in _SIZES.items()}
 
 
 def current_profile(name: str | None = None) -> Profile:
-    """The profile called ``name``, else ``$SERENDIFF_PROFILE``, else smoke.
-
-    Raises:
-        ConfigError: no profile has that name.
-    """
+    """The profile called ``name``, else ``$SERENDIFF_PROFILE``, else smoke."""
     chosen = name or os.environ.get("SERENDIFF_PROFILE") or "smoke"
     check_choice("profile", chosen, PROFILES)
     return PROFILES[chosen]

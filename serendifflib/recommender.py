@@ -36,17 +36,11 @@ class Recommender(Protocol):
     def score(
         self, histories: torch.Tensor, candidates: torch.Tensor
     ) -> torch.Tensor:
-        """Scores of ``candidates``; higher is better.
+        """Scores of ``candidates``, FloatTensor [B, C]; higher is better.
 
         Args:
             histories: LongTensor [B, n], left-padded with 0.
             candidates: LongTensor [B, C], item numbers 1..N.
-
-        Returns:
-            FloatTensor [B, C].
-
-        Raises:
-            ModelError: see :func:`check_request` and :func:`check_scores`.
         """
         ...
 
@@ -57,12 +51,10 @@ def check_request(
     candidates: torch.Tensor,
     n_items: int,
 ) -> None:
-    """Refuse what no model may be asked to score; for shapes see ``score``.
+    """Refuse what no model may be asked to score, by a ModelError.
 
-    Raises:
-        ModelError: wrong shapes or types, an empty history, padding to the
-            right of an item, or a padding id or unknown item among the
-            candidates or in a history.
+    Wrong shapes or types, an empty history, padding to the right of an item, a
+    padding id or unknown item; for shapes see ``score``.
     """
     for what, ids in (("histories", histories), ("candidates", candidates)):
         if ids.dim() != 2 or ids.is_floating_point():
@@ -100,11 +92,7 @@ def _refuse(model_name: str, bad: torch.Tensor, message: str) -> None:
 
 
 def check_scores(model_name: str, scores: torch.Tensor) -> torch.Tensor:
-    """Return ``scores`` [B, C] unless one of them is not a number.
-
-    Raises:
-        ModelError: NaN among the scores; they could not be ranked.
-    """
+    """Return ``scores`` [B, C] unless one is NaN: it could not be ranked."""
     _refuse(
         model_name,
         torch.isnan(scores),

@@ -31,12 +31,6 @@ TIMEOUT_S = 30.0  # longest silence of the server
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 BUSY = (429, 500, 502, 503, 504)  # statuses that may pass
 BEYOND = 416  # no bytes lie beyond those that are here
-REASONS = {  # shorter than requests says it; the first that fits
-    requests.Timeout: "the server is silent",
-    requests.exceptions.SSLError: "its certificate is not accepted",
-    requests.exceptions.ChunkedEncodingError: "the connection broke off",
-    requests.ConnectionError: "there is no connection",
-}
 
 
 def download(
@@ -76,7 +70,10 @@ def download(
         try:
             verify(part, size=size, sha256=sha256)
             if path.suffix == ".zip":
-                _test_archive(part)
+                with _whole(part), zipfile.ZipFile(part) as archive:
+                    bad = archive.testzip()
+                if bad is not None:
+                    raise DataError(f"{path}: member {bad!r} is damaged")
         except DataError as error:
             part.unlink()
             raise DownloadError(
@@ -122,13 +119,10 @@ def _fetch(
                 f"{url}: only https addresses are fetched: {error}"
             ) from error
         except requests.RequestException as error:
-            last, reason = error, " ".join(str(error).split())
-            for kind, words in REASONS.items():
-                if isinstance(error, kind):
-                    reason = words
-                    break
+            last = error
     kept = _length(part)
     again = f"; {kept:,} bytes are kept, try again to go on" if kept else ""
+    reason = " ".join(str(last).split())
     raise DownloadError(f"{url}: cannot be fetched: {reason}{again}") from last
 
 
@@ -222,14 +216,6 @@ def _whole(archive: Path) -> Iterator[None]:
         raise DataError(f"{archive}: no whole zip file: {error}") from error
 
 
-def _test_archive(path: Path) -> None:
-    """Check every member's checksum."""
-    with _whole(path), zipfile.ZipFile(path) as archive:
-        bad = archive.testzip()
-    if bad is not None:
-        raise DataError(f"{path}: the member {bad!r} is damaged")
-
-
 def unpack(
     archive: Path | str,
     names: Sequence[str],
@@ -266,13 +252,15 @@ def unpack(
             return folder  # without a lock: it may be read-only
         with locked(folder):
             for name, info in members.items():
-                with atomic_path(folder / name) as path:
-                    with open(path, "wb") as stream:
-                        stream.writelines(_unpacked(archive, stored, info))
+                with (
+                    atomic_path(folder / name) as path,
+                    open(path, "wb") as stream,
+                ):
+                    stream.writelines(_blocks(archive, stored, info))
     return folder
 
 
-def _unpacked(
+def _blocks(
     archive: Path, stored: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Iterator[bytes]:
     """Bytes of a member; what is wrong with it is no fault of the disk."""

@@ -130,9 +130,14 @@ def check_rows(
         "item_id": _ids(original["item_id"], where, remarks),
         "timestamp": _seconds(original["timestamp"], where, remarks),
         "review": _reviews(original["review"]),
-        "rating": _ratings(original["rating"], where, remarks),
+        "rating": read_numbers(
+            original["rating"], where, "is not a number", may_miss=True
+        ),
         "label": _labels(original["label"], where),
     }
+    zeros = clean["rating"] == 0
+    remarks["zeros"] += int(zeros.sum())
+    clean["rating"][zeros] = np.nan
     table = pd.DataFrame(
         {
             column: pd.Series(values, index=frame.index, dtype=values.dtype)
@@ -163,12 +168,6 @@ def shown(value: object) -> str:
     """
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _is_missing(values: pd.Series) -> np.ndarray:
-    """Which values say nothing, bool, [R]."""
-    words = values.astype(str).str.strip().str.lower()
-    return (values.isna() | words.isin(MISSING)).to_numpy()
 
 
 def _ids(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
@@ -209,8 +208,9 @@ def read_numbers(
     found = pd.to_numeric(values, errors="coerce").astype("float64")
     bad = ~np.isfinite(found.to_numpy())
     if bad.any():
+        words = values[bad].astype(str).str.strip().str.lower()
         missing = bad.copy()
-        missing[bad] = _is_missing(values[bad])
+        missing[bad] = values[bad].isna() | words.isin(MISSING)
         if (bad & ~missing).any():
             raise row_error(where, values, bad & ~missing, problem)
         if not may_miss:
@@ -264,14 +264,6 @@ def _dates(values: pd.Series) -> pd.Series:
         if left.empty:
             break
     return pd.concat(parts)
-
-
-def _ratings(values: pd.Series, where: str, remarks: Counter) -> np.ndarray:
-    """Ratings, float64, [R]; NaN where nobody rated."""
-    numbers = read_numbers(values, where, "is not a number", may_miss=True)
-    remarks["zeros"] += int((numbers == 0).sum())
-    numbers[numbers == 0] = np.nan
-    return numbers
 
 
 def _labels(values: pd.Series, where: str) -> np.ndarray:

@@ -122,10 +122,7 @@ def load_dataset(
         DataError: a file breaks the schema or differs from its checksum.
         DownloadError: the data are not here and cannot be downloaded.
     """
-    if isinstance(what, pd.DataFrame):
-        read = _taking(options, "a table", layouts.read_table)
-        return _warned(read(what, **options))
-    name = str(what)
+    name = "a table" if isinstance(what, pd.DataFrame) else str(what)
     if name in WORLDS:
         return _load_world(name, seed, profile, options)
     if name in SURVEYS:
@@ -136,19 +133,16 @@ def load_dataset(
     if name in SOURCES:
         read = _taking(options, name, _READERS[name])
         return read(source_path(name), **options)
-    path = user_path(name)
     read = _taking(options, name, layouts.read_table)
-    if (folder := _movielens(path, options.get("layout"))) is not None:
-        name = str(options.get("name") or path.name)
-        return grouplens.read_movielens(folder, name=name)
-    return _warned(read(path, **options))
-
-
-def _warned(data: Interactions) -> Interactions:
-    """Say at once what is probably wrong; it stands in the notes too."""
+    if not isinstance(what, pd.DataFrame):
+        what = user_path(name)
+        if (folder := _movielens(what, options.get("layout"))) is not None:
+            name = str(options.get("name") or what.name)
+            return grouplens.read_movielens(folder, name=name)
+    data = read(what, **options)
     for note in data.notes:
         if note.startswith("Warning: "):
-            warnings.warn(f"{data.name}: {note[9:]}", stacklevel=3)
+            warnings.warn(f"{data.name}: {note[9:]}", stacklevel=2)
     return data
 
 
@@ -315,15 +309,12 @@ def source_path(name: str) -> Path:
 
 def _read_serenlens(path: Path, *, data_id: str) -> Interactions:
     data = layouts.read_table(path, layout="serendiff", name=data_id)
-    differing = table1.differences(data, data_id)
     part = "book" if data_id.endswith("books") else "film"
-    return dataclasses.replace(
-        data,
-        source=f"SerenLens (Fu et al., 2023): {part} reviews from Amazon "
-        "with serendipity labels by crowd workers.",
-        notes=data.notes
-        + tuple(f"Not as in Table 1: {line}." for line in differing),
+    source = (
+        f"SerenLens (Fu et al., 2023): {part} reviews from Amazon with "
+        "serendipity labels by crowd workers."
     )
+    return dataclasses.replace(data, source=source)
 
 
 _READERS: dict[str, Callable[..., Interactions]] = {

@@ -200,43 +200,25 @@ def make_examples(
     ):
         if value < 1:
             raise ConfigError(f"{name} is {value}: choose at least 1")
-    user_index = interactions.user_index
-    tie_start = _tie_starts(interactions)
-    chosen = np.zeros(interactions.n_users, dtype=bool)
-    chosen[np.asarray(users, dtype=np.int64)] = True
+    user_index, frame = interactions.user_index, interactions.frame
+    # the first row of the same user with the same timestamp, per row
+    moments = np.stack([user_index, frame["timestamp"].to_numpy()])
+    is_new = (np.diff(moments, prepend=-1) != 0).any(axis=0)
+    tie_start = np.flatnonzero(is_new)[np.cumsum(is_new) - 1]
     lengths = tie_start - interactions.row_start[user_index]
-    rows = np.flatnonzero(
-        chosen[user_index]
-        & (lengths >= min_history)
-        & _of_kind(interactions, kind)
-    )
+    wanted = np.isin(user_index, users) & (lengths >= min_history)
+    if kind == "serendipity":
+        wanted &= frame["label"].to_numpy() == 1
+    elif kind == "next-item":
+        wanted &= frame["label"].to_numpy() != 1
+        wanted &= frame["rating"].to_numpy() >= LIKED
+    rows = np.flatnonzero(wanted)
     if kind == "next-item":
         is_last = np.append(np.diff(user_index[rows]) != 0, True)
         rows = rows[is_last[: len(rows)]]
     if per_user is not None:
         rows = _limit(interactions, rows, per_user, seed)
     return _examples(interactions, rows, tie_start, max_history)
-
-
-def _of_kind(interactions: Interactions, kind: str) -> np.ndarray:
-    """Which rows may be targets of a kind, bool [R]."""
-    labels = interactions.frame["label"].to_numpy()
-    if kind == "serendipity":
-        return labels == 1
-    if kind == "next-item":
-        ratings = interactions.frame["rating"].to_numpy()
-        return (labels != 1) & (ratings >= LIKED)
-    return np.ones(len(labels), dtype=bool)
-
-
-def _tie_starts(interactions: Interactions) -> np.ndarray:
-    """First row of the same user with the same timestamp, per row, [R]."""
-    seconds = interactions.frame["timestamp"].to_numpy()
-    users = interactions.user_index
-    is_new = np.ones(len(users), dtype=bool)
-    is_new[1:] = (np.diff(users) != 0) | (np.diff(seconds) != 0)
-    firsts = np.flatnonzero(is_new)
-    return firsts[np.cumsum(is_new) - 1]
 
 
 def _limit(

@@ -122,20 +122,3 @@ def statistics(interactions: Interactions) -> pd.DataFrame:
         found = ["Not in the paper", label, float(value), pd.NA, pd.NA]
         table.loc[name] = found
     return table
-
-
-def differences(interactions: Interactions, data_id: str) -> list[str]:
-    """Lines of Table 1 in which a data set differs, a sentence each.
-
-    None where the paper's table is not installed.
-    """
-    try:
-        paper = paper_table1()
-    except DataError:
-        return []
-    return [
-        f"{paper.loc[name, 'label']}: {found:,} here, "
-        f"{int(paper.loc[name, data_id]):,} in the paper"
-        for name, found in counts(interactions).items()
-        if found != paper.loc[name, data_id]
-    ]

@@ -29,7 +29,7 @@ from serendifflib.diffusion.masking import (
 from serendifflib.diffusion.sampling import user_seed
 from serendifflib.diffusion.training import Loss
 from serendifflib.portrait.portrait import Portraits, cell_of
-from serendifflib.portrait.quantiles import QuantileMap, item_keys
+from serendifflib.portrait.scores import QuantileMap, item_keys
 
 BATCH = 32  # users whose tables are in memory at once
 

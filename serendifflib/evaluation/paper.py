@@ -77,9 +77,7 @@ class PaperTable:
 
     number: int
     title: str
-    caption: str
     source: str
-    note: str
     columns: Mapping[str, Column]
     panels: tuple[Panel, ...]
 
@@ -122,9 +120,7 @@ def load_paper_table(number: int) -> PaperTable:
     return PaperTable(
         number=raw["number"],
         title=raw["title"],
-        caption=raw["caption"],
         source=raw["source"],
-        note=raw.get("note", ""),
         columns=columns,
         panels=tuple(_panel(panel, columns) for panel in raw["panels"]),
     )

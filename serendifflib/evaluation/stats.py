@@ -163,13 +163,8 @@ def paired_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
             f"{len(one)} and {len(two)} values: a paired test needs the same "
             "users in the same order"
         )
-    differences = one - two
-    if len(differences) < 2:
-        raise DataError("a t-test needs at least two pairs")
-    mean = float(differences.mean())
-    if np.ptp(differences) == 0:
-        return _no_spread(mean, len(differences) - 1)
-    return _tested(mean, scipy_stats.ttest_rel(one, two))
+    gaps = one - two
+    return _t_test(scipy_stats.ttest_rel, one, two, gaps.mean(), gaps)
 
 
 def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
@@ -179,23 +174,23 @@ def two_tailed_t(ours: ArrayLike, theirs: ArrayLike) -> TTest:
     the plain reading.
     """
     one, two = _finite(ours, "ours"), _finite(theirs, "theirs")
+    mean = one.mean() - two.mean()
+    return _t_test(scipy_stats.ttest_ind, one, two, mean, one, two)
+
+
+def _t_test(
+    test: Any, one: np.ndarray, two: np.ndarray, mean: Any, *varies: np.ndarray
+) -> TTest:
+    """A test of scipy, or its limit where nothing of ``varies`` varies."""
     if min(len(one), len(two)) < 2:
         raise DataError("a t-test needs at least two values on each side")
-    mean = float(one.mean() - two.mean())
-    if np.ptp(one) == 0 and np.ptp(two) == 0:
-        return _no_spread(mean, len(one) + len(two) - 2)
-    return _tested(mean, scipy_stats.ttest_ind(one, two))
-
-
-def _tested(mean: float, found: Any) -> TTest:
-    statistic, df, p = found.statistic, found.df, found.pvalue
-    return TTest(mean, float(statistic), float(df), float(p))
-
-
-def _no_spread(mean: float, df: int) -> TTest:
-    if mean == 0:
-        return TTest(0.0, 0.0, df, 1.0)
-    return TTest(mean, float(np.copysign(np.inf, mean)), df, 0.0)
+    if all(np.ptp(values) == 0 for values in varies):
+        df = sum(len(values) - 1 for values in varies)
+        t = float(np.copysign(np.inf, mean)) if mean else 0.0
+        return TTest(float(mean), t, df, float(mean == 0))
+    found = test(one, two)
+    t, df, p = found.statistic, found.df, found.pvalue
+    return TTest(float(mean), float(t), float(df), float(p))
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

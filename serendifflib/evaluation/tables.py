@@ -6,11 +6,13 @@ frames of ``collect``; nothing is typed here.
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
 
+import jinja2
 import numpy as np
 import pandas as pd
 
@@ -21,6 +23,13 @@ from serendifflib.evaluation.paper import Column, Panel, PaperTable, row_key
 SOURCES = ("paper", "recorded", "live")
 ABSENT = {"paper": "not in the paper", "recorded": "not recorded", "live": ""}
 AS_RECORDED = "as recorded"
+_PAGE = "tables.html"
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 MARKS_OF_PLACES = (
     "Bold: best of its column; underlined: second; brackets: 95% "
     "bootstrap interval over users."
@@ -60,39 +69,16 @@ class Comparison:
             list(dict.fromkeys(level))
             for level in zip(*self.frame.columns, strict=True)
         )
-        top = [
-            _head(self.columns[name].label, "colgroup", colspan=len(sources))
-            for name in metrics
-        ]
-        second = [_head(source) for _ in metrics for source in sources]
-        content = _row([_head("Row", rowspan=2), *top]) + _row(second)
-        content = f"<thead>{content}</thead>"
-        width = self.frame.shape[1] + 1
-        for group in dict.fromkeys(self.groups.values()):
-            lines = [
-                _row(self._cells(name))
-                for name in self.frame.index
-                if self.groups[name] == group
-            ]
-            if group:
-                lines.insert(
-                    0, _row([_head(group, "rowgroup", colspan=width)])
-                )
-            content += f"<tbody>{''.join(lines)}</tbody>"
-        return boxed(self.caption, content)
-
-    def _cells(self, label: str) -> list[str]:
-        cells = [_head(label, "row")]
-        for column in self.frame.columns:
-            text = html.escape(str(self.frame.loc[label, column]))
-            place = self.places.loc[label, column]
-            if place == 1:
-                text = f"<strong>{text}</strong>"
-            elif place == 2:
-                text = f"<u>{text}</u>"
-            mark = html.escape(str(self.marks.loc[label, column]))
-            cells.append(f"<td>{text}{mark}</td>")
-        return cells
+        parts = (self.frame, self.places, self.marks)
+        groups: dict[str, list[tuple[str, list[tuple[object, ...]]]]] = {}
+        for label in self.frame.index:
+            cells = zip(*(part.loc[label] for part in parts), strict=True)
+            lines = groups.setdefault(self.groups[label], [])
+            lines.append((label, list(cells)))
+        labels = [self.columns[name].label for name in metrics]
+        return _html(
+            "comparison", self.caption, labels, sources, groups.items()
+        )
 
     _repr_html_ = to_html
 
@@ -108,36 +94,62 @@ def html_table(
     The index is not shown; ``formats`` are e.g. ``{"p": ".3f"}``.
     """
     formats = formats or {}
-    content = _row([_head(name) for name in frame])
-    content = f"<thead>{content}</thead><tbody>"
-    for values in frame.itertuples(index=False, name=None):
-        first, *texts = (
+    rows = [
+        [
             format(value, formats.get(str(name), ""))
             for name, value in zip(frame, values, strict=True)
+        ]
+        for values in frame.itertuples(index=False, name=None)
+    ]
+    return _html("plain", caption, list(frame), rows)
+
+
+def sortable_table(
+    texts: pd.DataFrame, values: pd.DataFrame, *, caption: str
+) -> str:
+    """A table whose columns a reader can sort by a click or by Enter.
+
+    The first column of ``texts`` heads its row. Columns are sorted by
+    ``values``, or by their text where these have no such column.
+    """
+    heads = [(c, "number" if c in values else "text") for c in texts]
+    columns = [
+        zip(
+            texts[name].astype(str),
+            values[name].astype(float) if name in values else cycle([None]),
+            strict=False,
         )
-        cells = [f"<td>{html.escape(text)}</td>" for text in texts]
-        content += _row([_head(first, "row"), *cells])
-    return boxed(caption, content + "</tbody>")
+        for name in texts
+    ]
+    rows = zip(*columns, strict=True)
+    return _html("sortable", caption, heads, rows)
 
 
-def _head(text: object, scope: str = "col", **spans: int) -> str:
-    """The cell that heads a column, a row, or a group of them."""
-    more = "".join(f' {name}="{span}"' for name, span in spans.items())
-    return f'<th scope="{scope}"{more}>{html.escape(str(text))}</th>'
+def dot_table(
+    frame: pd.DataFrame, *, caption: str, reference: float | None = None
+) -> str:
+    """One line per row: its name, its kind, its value, a dot with interval.
 
-
-def _row(cells: Iterable[str]) -> str:
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def boxed(caption: str, content: str) -> str:
-    """A table with a caption, in a region that scrolls by keyboard."""
-    return (
-        '<div class="serendiff-table" style="overflow-x:auto" role="region" '
-        f'tabindex="0" aria-label="{html.escape(caption[:80])}">'
-        f"<table><caption>{html.escape(caption)}</caption>{content}"
-        "</table></div>"
+    ``frame`` has ``label, kind, value, low, high``, all shares in [0, 1];
+    ``reference`` is a share to mark in every line, e.g. chance.
+    """
+    top = max(float(frame["high"].max()), reference or 0.0, 1e-9)
+    top = 5 * math.ceil(20 * top)  # the axis ends at a multiple of 5%
+    numbers = 100 * frame[["value", "low", "high"]]
+    rows = zip(
+        frame["label"],
+        frame["kind"],
+        *(numbers[name] for name in numbers),
+        strict=True,
     )
+    if reference is not None:
+        reference *= 100
+    return _html("dots", caption, rows, top, reference)
+
+
+def _html(macro: str, *values: object) -> str:
+    """What a macro of ``tables.html`` makes of some values."""
+    return str(getattr(_TEMPLATES.get_template(_PAGE).module, macro)(*values))
 
 
 def comparison_table(

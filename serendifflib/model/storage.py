@@ -22,8 +22,7 @@ from serendifflib.errors import CheckpointError, ConfigError
 from serendifflib.model.catalogue import Catalogue
 from serendifflib.model.settings import Settings
 from serendifflib.portrait.portrait import PortraitSpace
-from serendifflib.portrait.quantiles import MinMax, QuantileMap
-from serendifflib.portrait.scores import CoOccurrence
+from serendifflib.portrait.scores import CoOccurrence, MinMax, QuantileMap
 
 if TYPE_CHECKING:
     from serendifflib.model.serendiff import SerenDiff

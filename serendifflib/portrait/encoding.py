@@ -89,8 +89,8 @@ class ReviewEncoder:
     def fingerprint(self) -> str:
         """Hash of all that decides a vector; part of every cache path.
 
-        The weights, and the tokenizer, pooling, normalisation and longest text
-        in the files beside them. With all as published, that of the weights.
+        Weights, tokenizer, pooling, normalisation and longest text; with all
+        as published, that of the weights.
         """
         parts = []
         for path in sorted(self.model_path.rglob("*")):
@@ -203,10 +203,7 @@ def _pieces(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and vectors of a cache file; none of a file that is damaged.
-
-    What a damaged file held is encoded again.
-    """
+    """Keys and vectors of a cache file; none of a file that is damaged."""
     try:
         tensors = safetensors.numpy.load_file(path)
         keys, vectors = tensors["keys"], tensors["vectors"]
@@ -223,12 +220,7 @@ def _digest(*parts: np.ndarray | str) -> np.ndarray:
 
 @dataclass
 class TfidfEncoder:
-    """A stand-in without a neural network: TF-IDF, then truncated SVD.
-
-    Attributes:
-        vectorizer, projection: the fitted scikit-learn parts.
-        fingerprint: hash of the texts that it was fitted on.
-    """
+    """A stand-in without a neural network: TF-IDF, then truncated SVD."""
 
     vectorizer: TfidfVectorizer
     projection: TruncatedSVD
@@ -308,9 +300,7 @@ class Bfloat16Encoder(ReviewEncoder):
 class CompiledEncoder:
     """Takes the place of the sentence-transformers model.
 
-    Args:
-        path: folder of the sentence encoder.
-        precision: ``bf16`` or ``f32``.
+    The ``path`` is the encoder's folder, ``precision`` is ``bf16`` or ``f32``.
     """
 
     def __init__(self, path: str, precision: str):

@@ -84,10 +84,7 @@ class FoldData:
 
     @cached_property
     def training_items(self) -> Mapping[int, np.ndarray]:
-        """User number -> item numbers of the training rows, in time order.
-
-        Users without any row are left out.
-        """
+        """User number -> item numbers of the training rows, in time order."""
         rows = self.training_rows
         users = self.interactions.user_index[rows]
         items = self.interactions.item_index[rows]
@@ -106,8 +103,7 @@ class FoldData:
     def next_items(self, per_user: int, max_history: int = 100) -> Examples:
         """Next-item targets of the training users, to pre-train on.
 
-        Training rows with two items before them whose item has a vector: at
-        most ``per_user`` of a user, the latest ``max_history`` items kept.
+        Training rows with two items before them whose item has a vector.
         """
         found = make_examples(
             self.interactions,
@@ -324,11 +320,7 @@ def whole_fold(
 def allowed_reviews(
     interactions: Interactions, held_out_rows: np.ndarray, reviews: str
 ) -> np.ndarray:
-    """Which rows' texts may enter item vectors, bool, shape [R].
-
-    ``held_out_rows`` are those of validation and test targets; for
-    ``reviews`` see :func:`plan_fold`.
-    """
+    """Which texts may enter item vectors, bool [R]; see ``plan_fold``."""
     allowed = interactions.frame["review"].to_numpy(dtype=object) != ""
     if reviews == "all" or interactions.texts_describe_items:
         return allowed

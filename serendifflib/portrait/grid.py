@@ -40,10 +40,7 @@ class Grid:
     """Cells of all items as a user sees them, remembered per history.
 
     Models that look at the same users share a grid: each user is placed once.
-
-    Attributes:
-        space: the portrait space; with catalogue bins, as the candidates.
-        side: L.
+    The ``space`` has catalogue bins, as the candidates; ``side`` is L.
     """
 
     space: PortraitSpace
@@ -128,9 +125,8 @@ def place_training(
 ) -> Placement:
     """Place training examples as if their users had never been seen.
 
-    Their own rows are left out of the counts. ``items`` are [M, K]; None is
-    the targets, [M, 1], whose places the space keeps for all models of the
-    fold.
+    Their own rows do not count. ``items`` are [M, K]; None is the targets,
+    [M, 1], whose places the space keeps for all models of the fold.
     """
     kept = items is None
     if items is None:

@@ -31,10 +31,10 @@ def mean_vectors(
     """Item vector = unit-length mean over the item's allowed reviews.
 
     Args:
-        text_vectors: vectors of the distinct texts, shape [K, d].
-        text_index: text of each row, shape [R], values 0..K-1.
-        item_index: item of each row, shape [R], values 1..N.
-        allowed: rows whose review may be used, bool, shape [R].
+        text_vectors: vectors of the distinct texts, [K, d].
+        text_index: text of each row, [R], values 0..K-1.
+        item_index: item of each row, [R], values 1..N.
+        allowed: rows whose review may be used, bool, [R].
         n_items: N.
 
     Returns:
@@ -126,9 +126,9 @@ def mean_cosine(vectors: Tensor) -> float:
 def prototypes(known: np.ndarray, count: int) -> np.ndarray:
     """Centres of k-means that starts from the cut of Ward's tree, [P, d].
 
-    A random start splits some themes and joins others; Ward's tree, which
-    joins what is closest, seldom does. It is grown on a sample of a large
-    catalogue. ``known`` are unit item vectors, float64 [N, d], ``count`` is P.
+    A random start splits some themes and joins others; Ward's tree, grown on a
+    sample of a large catalogue, seldom does. ``known`` are unit item vectors,
+    float64 [N, d], ``count`` is P.
     """
     sample = known
     if len(known) > TREE_ITEMS:
@@ -186,10 +186,9 @@ def with_memberships(vectors: Tensor, count: int) -> Tensor:
 
 
 def join(vectors: Tensor, shares: Tensor) -> Tensor:
-    """Item vectors [N + 1, d] and memberships [N + 1, P] side by side.
+    """Item vectors [N + 1, d] and memberships [N + 1, P], [N + 1, d + P].
 
-    Both weigh the same: [N + 1, d + P] with rows of mean square length 1, or
-    the vectors themselves where P = 0.
+    Both weigh the same; rows have mean square length 1.
     """
     if not shares.shape[1]:
         return vectors

@@ -21,13 +21,15 @@ from torch import Tensor
 from serendifflib.errors import check_choice
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import Isotropy
-from serendifflib.portrait.quantiles import MinMax, QuantileMap, item_keys
 from serendifflib.portrait.scores import (
     CoOccurrence,
+    MinMax,
     Own,
+    QuantileMap,
     find,
     has_vector,
     history_weights,
+    item_keys,
     largest_cosines,
     relevance_catalogue,
     relevance_prefix,
@@ -73,11 +75,8 @@ class Placement:
 class Columns:
     """Some items of the catalogue, with what their scores need.
 
-    Attributes:
-        items: their numbers, ascending, [K].
-        vectors: [K, d].
-        owners: rows ``items`` of ``CoOccurrence.owners``.
-        without_vector: bool, [K].
+    Ascending numbers [K], vectors [K, d], their rows of
+    ``CoOccurrence.owners``, and which have no vector, bool [K].
     """
 
     items: np.ndarray
@@ -140,9 +139,6 @@ class PortraitSpace:
         """Count, transform and bin on the training users of ``fold``.
 
         The fold keeps the space for models with the same options.
-
-        Raises:
-            ConfigError: an option has an unknown value.
         """
         key = ("space", bins, isotropy, weights, mu)
         if key not in fold.store:
@@ -262,9 +258,8 @@ class PortraitSpace:
             histories: item numbers in time order, M arrays, none empty.
             items: item numbers that each user is asked about, [M, K].
             own: all items of each training user, whose rows do not count.
-            sample: the quantiles of catalogue bins come from
-                :data:`SAMPLE` fixed items, where there are more; positions
-                then move by a standard error of at most 0.006.
+            sample: the quantiles of catalogue bins come from :data:`SAMPLE`
+                fixed items; positions move by a standard error below 0.006.
             device: computes the cosines.
         """
         own = own or [None] * len(histories)
@@ -433,11 +428,11 @@ def rasterise(
 
 @dataclass(frozen=True)
 class Portraits:
-    """Portraits of many users, stored sparsely: items and positions.
+    """Portraits of many users, stored sparsely.
 
     Attributes:
         items: item numbers, left-padded with 0, [M, n].
-        positions: positions in [0, 1], float64, [M, n, 2]; padding has 0.
+        positions: in [0, 1], float64, [M, n, 2]; padding has 0.
     """
 
     items: Tensor

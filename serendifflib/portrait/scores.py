@@ -1,4 +1,4 @@
-"""Expectedness (Eq. 7, 13, 14) and relevance (Eq. 8) of items.
+"""Expectedness (Eq. 7, 13, 14) and relevance (Eq. 8) of items, and scales.
 
 Expectedness is p(i | T), the likelihood of seeing item i after history T. It
 mixes p(i | j) over the items j of the history; p(i | j) is a co-occurrence
@@ -30,6 +30,9 @@ TEMPERATURE = 0.1  # of the softmax over cosines
 BLOCK = 1024  # catalogue items compared at a time: they stay in the cache
 LONG = 4096  # items of a history up to which its cosines are in float64
 ROWS = 512  # of a history that are compared with what came before
+GOLDEN = 0.6180339887498949
+REFERENCE = 10_001  # quantiles that stand for the training scores
+DECIMALS = 9  # scores that differ by less differ by rounding: they are tied
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,8 @@ class CoOccurrence:
     ) -> CoOccurrence:
         """Count over the whole histories of the training users.
 
-        Args:
-            histories: item numbers 1..N of each training user.
-            n_items: N.
-            mu: Dirichlet mass, at least 0 (else a ConfigError).
+        ``histories`` are item numbers 1..N of each; ``mu`` is the Dirichlet
+        mass, at least 0 (else a ConfigError).
         """
         if mu < 0:
             raise ConfigError(f"mu must not be negative, got {mu}")
@@ -128,17 +129,16 @@ class CoOccurrence:
         own: Own = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Log p(i | T) of every item of the catalogue (Eq. 14).
+        """Log p(i | T) of every catalogue item (Eq. 14), float64 [N + 1].
 
         Args:
             history: item numbers of T, shape [n], n >= 1.
-            own: all items of this user, if the user is one of the training
-                users; their own row is then not counted (leave one out).
+            own: all items of a training user, whose own row is then not
+                counted (leave one out).
             weights: p(i_h | T), shape [n], sums to 1; None is uniform.
 
         Returns:
-            float64, [N + 1]; -inf for padding and, with ``mu=0``, for an
-            item that never co-occurs.
+            -inf for padding and, with ``mu=0``, for what never co-occurs.
         """
         if weights is None:
             weights = np.full(len(history), 1.0 / max(1, len(history)))
@@ -382,3 +382,70 @@ def _divide(values: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Values / by, and 0 where ``by`` is 0 (an empty co-occurrence)."""
     values, by = np.broadcast_arrays(values, by)
     return np.divide(values, by, out=np.zeros(values.shape), where=by != 0)
+
+
+# ------------------------------------- from raw scores to [0, 1]
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Min-max scaling to [0, 1], fitted on training values (Sec. 4.2)."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, values: np.ndarray) -> MinMax:
+        """Smallest and largest finite value."""
+        finite = values[np.isfinite(values)]
+        if not len(finite):
+            return cls(0.0, 1.0)
+        return cls(float(finite.min()), float(finite.max()))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Scaled values; those outside the training range are clipped."""
+        width = max(self.high - self.low, 1e-12)
+        return np.clip((values - self.low) / width, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class QuantileMap:
+    """Maps a score to its position among reference scores (App. B).
+
+    Ties (most items never co-occur with a history) would collapse the bins:
+    they are spread evenly over the positions that they fill, by the item's
+    fixed ``key``. The ``reference`` are sorted finite scores, [R].
+    """
+
+    reference: np.ndarray
+
+    @classmethod
+    def fit(cls, scores: np.ndarray) -> QuantileMap:
+        """Take the finite ``scores`` as the reference."""
+        finite = np.sort(scores[np.isfinite(scores)].round(DECIMALS))
+        if len(finite) > REFERENCE:
+            places = np.linspace(0, len(finite) - 1, REFERENCE).round()
+            finite = finite[places.astype(np.int64)]
+        return cls(finite)
+
+    @classmethod
+    def whole(cls, scores: np.ndarray) -> QuantileMap:
+        """All ``scores`` but NaN are the reference, however many."""
+        return cls(np.sort(scores[~np.isnan(scores)].round(DECIMALS)))
+
+    def positions(self, scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Positions in [0, 1] of ``scores``, [n]; NaN is put in the middle."""
+        if not len(self.reference):
+            return np.full(len(scores), 0.5)
+        order = np.argsort(scores, kind="stable")  # neighbours are found fast
+        ordered = scores[order].round(DECIMALS)
+        low = np.searchsorted(self.reference, ordered, side="left")
+        high = np.searchsorted(self.reference, ordered, side="right")
+        found = np.empty(len(scores))
+        found[order] = low + keys[order] * (high - low)
+        return np.where(np.isnan(scores), 0.5, found / len(self.reference))
+
+
+def item_keys(items: np.ndarray) -> np.ndarray:
+    """A fixed number in [0, 1) per item number, evenly spread."""
+    return np.mod(np.asarray(items) * GOLDEN, 1.0)

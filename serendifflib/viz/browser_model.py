@@ -112,10 +112,7 @@ def part_of(model: SerenDiff, items: Sequence[int]) -> SerenDiff:
 class Playground:
     """A small catalogue and a model that run in a page.
 
-    Attributes:
-        model: for the items of the page alone, see :func:`part_of`.
-        shelves: item ids by the name of their shelf.
-        starts: histories as item ids, by name.
+    ``shelves`` and ``starts`` are item ids by the name of a shelf or history.
     """
 
     model: SerenDiff
@@ -126,11 +123,10 @@ class Playground:
     def answer(self, history: Sequence[object]) -> dict[str, Any]:
         """What Python says about a history of item ids.
 
-        Returns:
-            ``past`` [n, 2] and ``positions`` [N, 2] in [0, 1]; ``zone``
-            [L, L], sums to one; ``draws``, cells [S, 2]; ``scores`` [N],
-            None of what the reader has; ``order``, the new items from best
-            to worst, numbered from 0; ``why``, the sentences of the best.
+        ``past`` [n, 2] and ``positions`` [N, 2] in [0, 1]; ``zone`` [L, L]
+        sums to one; ``draws``, cells [S, 2]; ``scores`` [N], None of what
+        the reader has; ``order``, the new items from best to worst, from 0;
+        ``why``, the sentences of the best.
         """
         model = self.model
         portrait = model.portrait(items=history)

@@ -159,12 +159,8 @@ def frame_slider(
             front. ``figures`` takes each as a keyword:
             ``figures(n, seed=0)`` for ``choices={"seed": range(5)}``.
 
-    Returns:
-        the frames, which a cell shows as their slider.
-
     Raises:
-        ConfigError: no frame, equal labels, no text alternative, or numbers
-            that do not fit together.
+        ConfigError: no frame, equal labels, or no text alternative.
     """
     choices = dict(choices or {})
     first = {
@@ -219,10 +215,8 @@ def _frames(
 def strip_places(n_frames: int, count: int) -> list[int]:
     """Frames of the strip: evenly spread, the first and the last included.
 
-    >>> strip_places(11, 3)
-    [0, 5, 10]
-    >>> strip_places(2, 4)
-    [0, 1]
+    >>> strip_places(11, 3), strip_places(2, 4)
+    ([0, 5, 10], [0, 1])
     """
     count = max(1, min(count, n_frames))
     places = np.linspace(0, n_frames - 1, count).round().astype(int)

@@ -7,7 +7,6 @@ import pytest
 
 from serendifflib.data.table1 import (
     counts,
-    differences,
     paper_shape,
     paper_table1,
     shape,
@@ -85,12 +84,6 @@ def test_statistics_stand_beside_the_papers(data):
     assert table.loc["per_user", "recomputed"] == 1
     assert table.loc["per_item", "recomputed"] == pytest.approx(5 / 3)
     assert table.loc["initial_agreement", "statistic"].endswith("(%)")
-
-
-def test_differences_name_both_numbers(data):
-    lines = differences(data, "serenlens-movies")
-    assert len(lines) == 5
-    assert "Total items involved: 3 here, 23,950 in the paper" in lines
 
 
 def test_shape_of_histories_by_hand(data):

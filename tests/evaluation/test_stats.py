@@ -174,7 +174,7 @@ def test_tests_without_spread():
 def test_tests_refuse():
     with pytest.raises(DataError, match="same users"):
         stats.paired_t([1, 2, 3], [1, 2])
-    with pytest.raises(DataError, match="two pairs"):
+    with pytest.raises(DataError, match="at least two"):
         stats.paired_t([1], [2])
     with pytest.raises(DataError, match="each side"):
         stats.two_tailed_t([1], [2, 3])

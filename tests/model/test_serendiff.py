@@ -19,7 +19,7 @@ from serendifflib.model import fitting
 from serendifflib.model.serendiff import SerenDiff
 from serendifflib.model.settings import PRESETS, make_settings
 from serendifflib.portrait.fold import prepare_fold
-from serendifflib.portrait.quantiles import item_keys
+from serendifflib.portrait.scores import item_keys
 from serendifflib.profiles import PROFILES
 from serendifflib.recommender import Recommender
 

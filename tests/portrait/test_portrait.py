@@ -17,8 +17,12 @@ from serendifflib.portrait.portrait import (
     cell_of,
     rasterise,
 )
-from serendifflib.portrait.quantiles import QuantileMap, item_keys
-from serendifflib.portrait.scores import relevance_catalogue, relevance_prefix
+from serendifflib.portrait.scores import (
+    QuantileMap,
+    item_keys,
+    relevance_catalogue,
+    relevance_prefix,
+)
 
 FINITE = st.floats(-50, 50, allow_subnormal=False)
 

@@ -8,9 +8,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from serendifflib.errors import ConfigError
 from serendifflib.portrait import scores as scores_room
 from serendifflib.portrait.encoding import unit_rows
-from serendifflib.portrait.quantiles import MinMax
 from serendifflib.portrait.scores import (
     CoOccurrence,
+    MinMax,
     history_weights,
     relevance_catalogue,
     relevance_prefix,

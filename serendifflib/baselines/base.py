@@ -34,15 +34,10 @@ def draw_negatives(
 ) -> np.ndarray:
     """K items of a pool to learn against, with replacement, int64 [K].
 
-    Args:
-        cells: flat cell of every item for the user, [N + 1]; ``uniform``
-            needs none.
-        pool: item numbers to draw from.
-        avoid: item numbers that are no negatives (the user's own).
-        count: K.
-        how: ``uniform`` over the pool, or ``cells``: first a cell that is
-            not empty, then an item of it, as candidate lists are made.
-        random: the source of randomness.
+    None is in ``avoid`` (the user's own). ``how``: ``uniform`` over the pool,
+    or ``cells``: first a cell that is not empty, then an item of it, as
+    candidate lists are made; that needs the flat cell of every item for the
+    user, [N + 1].
     """
     allowed = pool[~np.isin(pool, avoid)]
     if how == "uniform":

@@ -245,11 +245,6 @@ class DiffRec(TorchRival):
                 x = c1 * estimate + c2 * x
         return (x if self.restores else total).gather(1, candidates)
 
-    def _notes(self) -> tuple[str, ...]:
-        if self.inputs == "id":
-            return ()
-        return ("text input and output instead of item ids: an adaptation",)
-
 
 def interaction_vector(histories: Tensor, n_items: int) -> Tensor:
     """Histories [B, n] as vectors over items, [B, N + 1]; column 0 is zero.

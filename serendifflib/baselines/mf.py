@@ -1,4 +1,4 @@
-"""Matrix factorisation with fold-in: a rival, and a user embedding.
+"""Matrix factorisation with fold-in: the user embedding of Table 5.
 
 Two models: ``implicit`` (weighted alternating least squares; Hu, Koren &
 Volinsky 2008) and ``ratings`` (biased factorisation of the ratings). Both fit
@@ -10,10 +10,8 @@ Shapes: U users, N items, k factors, B users in a batch, n history length.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
@@ -21,12 +19,9 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import Generator, Tensor
 
-from serendifflib.baselines.sampling import item_vectors
-from serendifflib.baselines.trainer import Budget
-from serendifflib.diffusion.reports import StageReport, TrainingReport
-from serendifflib.errors import ModelError, check_choice
+from serendifflib.baselines.base import Control
+from serendifflib.errors import check_choice
 from serendifflib.portrait.fold import FoldData
-from serendifflib.recommender import check_request, check_scores
 
 MODES = ("implicit", "ratings")
 CONFIDENCE = 10.0  # c: entries, 0 or 1 here, weigh 1 + c (40 for counts)
@@ -35,45 +30,38 @@ BLOCK = 2_000  # users solved at once: BLOCK x k x k numbers in memory
 
 
 @dataclass(eq=False, kw_only=True)
-class MatrixFactorization:
+class MatrixFactorization(Control):
     """User and item factors by alternating least squares.
 
     An item that no training user has gets its factors by ridge regression
     from its text vector; without that it would be scored at chance.
 
     Attributes:
-        budget: not used: ALS converges in ``sweeps``.
         mode: ``implicit`` or ``ratings``.
         factors: k.
         sweeps: alternations over users and items.
         regularization: lambda of the factors (and biases); None is 10 for
             ``implicit``, whose errors are summed over the whole catalogue
             with weights up to 1 + c, and 2 for ``ratings``.
-        report: what the last fit took.
     """
 
     name = "MF"
-    budget: Budget = field(default_factory=Budget)
     mode: str = "implicit"
     factors: int = 64
     sweeps: int = 15
     regularization: float | None = None
-    report: TrainingReport | None = field(default=None, init=False)
 
     def __post_init__(self):
         check_choice("mode", self.mode, MODES, "MF")
         if self.regularization is None:
             self.regularization = 10.0 if self.mode == "implicit" else 2.0
 
-    def fit(self, fold: FoldData, *, generator: Generator) -> Self:
+    def _learn(self, fold: FoldData, generator: Generator) -> None:
         """Factorise the rows of the training users, and no others.
 
         The generator draws the start values alone.
         """
-        started = time.perf_counter()
-        data = fold.interactions
-        self.n_items = data.n_items
-        rows = fold.training_rows
+        data, rows = fold.interactions, fold.training_rows
         users, compact = np.unique(data.user_index[rows], return_inverse=True)
         ratings = data.frame["rating"].to_numpy(dtype=np.float64)[rows]
         shape = (len(users), self.n_items + 1)
@@ -95,26 +83,16 @@ class MatrixFactorization:
         if self.mode == "implicit":
             sums.data[:], self.mean = 1.0, 0.0
         self.item_factors = start
-        losses = [self._sweep(sums) for _ in range(self.sweeps)]
+        turned = scipy.sparse.csr_array(sums.T)
+        for _ in range(self.sweeps):
+            users = self._solve(sums, self.item_bias, self.item_factors)
+            self.item_bias, self.item_factors = self._solve(turned, *users)
         self.known = np.asarray(counts.sum(axis=0)).ravel() > 0
-        self._warm_up(item_vectors(fold).double().numpy())
+        self._warm_up(self.vectors.double().numpy())
         found = self._users(sums)
         spread = np.maximum(found.std(axis=0), 1e-9)
         self.standard = found.mean(axis=0), spread
-        self.report = self._report(len(rows), losses, started)
-        return self
-
-    def _sweep(self, matrix: scipy.sparse.csr_array) -> float:
-        """One alternation; the training loss after it."""
-        items = self.item_bias, self.item_factors
-        biases, factors = self._solve(matrix, *items)
-        self.item_bias, self.item_factors = self._solve(
-            scipy.sparse.csr_array(matrix.T), biases, factors
-        )
-        shown = matrix.tocoo()
-        fitted = self.mean + biases[shown.row] + self.item_bias[shown.col]
-        products = factors[shown.row] * self.item_factors[shown.col]
-        return float(np.mean((shown.data - fitted - products.sum(1)) ** 2))
+        self.parameters = self.n_items * (self.factors + 1)
 
     def _solve(
         self,
@@ -170,47 +148,13 @@ class MatrixFactorization:
             matrix.data[:] = self.item_ratings[matrix.indices]
         return self._users(matrix)
 
-    def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """<p_u, q_i> + b_i of candidates, [B, C]; see the protocol.
-
-        Raises:
-            ModelError: not fitted, a bad request, or NaN scores.
-        """
-        if self.report is None:
-            raise ModelError(f"{self.name}: not fitted; call fit first")
-        check_request(self.name, histories, candidates, self.n_items)
+    def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
+        """<p_u, q_i> + b_i of candidates, [B, C]."""
         users = self._fold_in(histories)
         items = candidates.numpy()
         scores = np.einsum("bk,bck->bc", users, self.item_factors[items])
         scores += self.item_bias[items]
-        return check_scores(
-            self.name, torch.from_numpy(scores.astype(np.float32))
-        )
-
-    def _report(
-        self, examples: int, losses: list[float], started: float
-    ) -> TrainingReport:
-        stage = StageReport(
-            stage=self.mode,
-            examples=examples,
-            parameters=self.n_items * (self.factors + 1),
-            losses=losses,
-            best_step=self.sweeps,
-            seconds=time.perf_counter() - started,
-        )
-        return TrainingReport(
-            model=self.name,
-            parameters=stage.parameters,
-            stages=(stage,),
-            seconds=stage.seconds,
-            settings={
-                "mode": self.mode,
-                "factors": self.factors,
-                "sweeps": self.sweeps,
-                "regularization": self.regularization,
-            },
-            notes=("a step is one sweep over all users and items",),
-        )
+        return torch.from_numpy(scores.astype(np.float32))
 
 
 def item_means(matrix: scipy.sparse.csr_array) -> np.ndarray:

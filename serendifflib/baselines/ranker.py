@@ -13,7 +13,7 @@ answers, P prototypes, T items that are picked anew.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -153,10 +153,7 @@ class PortraitRival(TorchRival):
     layers: int = 2
     heads: int = 2
     prototypes: int = 0
-    grid: InitVar[Grid | None] = None
-
-    def __post_init__(self, grid: Grid | None):
-        self.grid = grid  # no field: it is shared, not a setting
+    grid: Grid | None = None
 
     def encoder(self, fold: FoldData) -> dict[str, Any]:
         """Options of :class:`PortraitEncoder`; makes a grid, if need be."""
@@ -195,8 +192,7 @@ class SetRanker(PortraitRival):
     draw: str = "uniform"
     per_user: int = PER_USER
 
-    def __post_init__(self, grid: Grid | None):
-        super().__post_init__(grid)
+    def __post_init__(self):
         check_choice("negatives", self.draw, NEGATIVES, self.name)
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:

@@ -297,25 +297,6 @@ class SerenPrompt(TorchRival):
         """Whether the language model ranks for this history [n]."""
         return user_seed(history) % 10_000 < 10_000 * self.share
 
-    def _notes(self) -> tuple[str, ...]:
-        notes = [
-            f"language model: {self.reader.name} ({self.reader.family}), "
-            f"{self.kind} {self.style} prompts",
-            f"first stage: {self.ranker.name}, its top {self.top} are asked "
-            "about; HR is capped by it",
-        ]
-        if self.share < 1:
-            notes.append(
-                f"asked about {self.share:.1%} of the users; the others "
-                "keep the order of the first stage"
-            )
-        return tuple(notes)
-
-    def settings(self) -> dict[str, object]:
-        """The options, the models by their names."""
-        names = {"language": self.reader.name, "first_stage": self.ranker.name}
-        return super().settings() | names
-
 
 def item_texts(fold: FoldData) -> list[str]:
     """What a prompt calls each item: its title, else a review's beginning.

@@ -6,7 +6,6 @@ The loop itself is everybody's: :mod:`serendifflib.diffusion.training`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import time
@@ -14,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -177,15 +176,12 @@ class TorchRival(ABC):
                 for stage in self.stages(fold, generator)
                 if stage.max_steps > 0
             ]
-            chosen = self._choose(fold)
+            self._choose(fold)
         self.network.eval()
         self.report = TrainingReport(
-            model=self.name,
-            parameters=count_parameters(self.network),
-            stages=tuple(reports),
-            seconds=time.perf_counter() - started,
-            settings=self.settings(),
-            notes=self._notes() + chosen,
+            count_parameters(self.network),
+            tuple(reports),
+            time.perf_counter() - started,
         )
         return self
 
@@ -233,23 +229,21 @@ class TorchRival(ABC):
         """An option as chosen on validation, else as it was set."""
         return self.chosen.get(name, getattr(self, name))
 
-    def _choose(self, fold: FoldData) -> tuple[str, ...]:
-        """Set the options of :meth:`tuning`; say what was chosen."""
-        grid = self.tuning()
-        validate = self._validate(fold, fold.kind) if grid else None
+    def _choose(self, fold: FoldData) -> None:
+        """Set the options of :meth:`tuning` on the validation fold."""
+        options = self.tuning()
+        validate = self._validate(fold, fold.kind) if options else None
         if validate is None:
-            return ()
+            return
         trials = [
-            dict(zip(grid, values, strict=True))
-            for values in itertools.product(*grid.values())
+            dict(zip(options, values, strict=True))
+            for values in itertools.product(*options.values())
         ]
         results = []
         for trial in trials:
             self.chosen = trial
             results.append(quietly(self.network, lambda _: validate()))
         self.chosen = trials[int(np.argmax(results))]
-        words = ", ".join(f"{name}={v}" for name, v in self.chosen.items())
-        return (f"{words} chosen on validation out of {len(trials)} trials",)
 
     def _validate(
         self, fold: FoldData, kind: str
@@ -288,19 +282,6 @@ class TorchRival(ABC):
         )
         scores = torch.cat([self.score_batch(*part) for part in parts])
         return scores.float().cpu()
-
-    def _notes(self) -> tuple[str, ...]:
-        """Sentences for the report."""
-        return ()
-
-    def settings(self) -> dict[str, Any]:
-        """The options that were set, as plain JSON values."""
-        hidden = "name device progress checkpoint report chosen".split()
-        return {
-            option.name: _plain(getattr(self, option.name))
-            for option in dataclasses.fields(self)
-            if option.name not in hidden
-        } | self.chosen
 
     @property
     def rate(self) -> float:
@@ -376,11 +357,3 @@ class TorchRival(ABC):
         histories = last_items(examples.histories[index], self.max_history)
         targets = examples.targets[index]
         return histories.to(self.place), targets.to(self.place)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return dataclasses.asdict(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,29 +53,13 @@ class StageReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What fitting a model took; tables print it as the model's budget.
+    """What fitting a model took: trained numbers, stages, wall seconds."""
 
-    Attributes:
-        model: its name.
-        parameters: trained numbers.
-        stages: one report per stage.
-        seconds: wall time of the whole fit, preparation included.
-        settings: the options that the model was made with.
-        notes: what a reader of the table must know.
-    """
-
-    model: str
     parameters: int
     stages: tuple[StageReport, ...]
     seconds: float
-    settings: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
         """Optimiser steps over all stages."""
         return sum(stage.steps for stage in self.stages)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return dataclasses.asdict(self) | {"steps": self.steps}

@@ -205,11 +205,9 @@ class SerenDiff:
         """
         self._require_fit()
         return TrainingReport(
-            model=self.name,
-            parameters=count_parameters(self.network),
-            stages=tuple(self.reports),
-            seconds=self.seconds or sum(one.seconds for one in self.reports),
-            settings=self.settings.as_dict(),
+            count_parameters(self.network),
+            tuple(self.reports),
+            self.seconds or sum(one.seconds for one in self.reports),
         )
 
     # ------------------------------------------------------------- scoring

@@ -26,11 +26,10 @@ OPTIONS = {
         "top": 2,
         "share": 1.0,
     },
-    "MF": {"factors": 4, "sweeps": 1},
 }
 
 
-@pytest.fixture(scope="module", params=[*RIVALS, "MF"])
+@pytest.fixture(scope="module", params=RIVALS)
 def model(request):
     """Each rival after one step of training."""
     options = OPTIONS.get(request.param, {"width": 16})
@@ -68,19 +67,16 @@ def test_a_good_request_is_answered(model):
 
 def test_scores_that_are_no_numbers_are_refused_by_name(model):
     model = copy.deepcopy(model)
-    if model.name == "MF":
-        model.item_factors[:] = float("nan")
-    else:
-        with torch.no_grad():
-            for value in model.network.parameters():
-                if value.is_floating_point():
-                    value.fill_(float("nan"))
+    with torch.no_grad():
+        for value in model.network.parameters():
+            if value.is_floating_point():
+                value.fill_(float("nan"))
     with pytest.raises(ModelError, match="NaN among the scores") as caught:
         model.score(torch.tensor(HISTORY), torch.tensor(CANDIDATES))
     assert str(caught.value).startswith(f"{model.name}: row 0: ")
 
 
-@pytest.mark.parametrize("name", [*RIVALS, "MF"])
+@pytest.mark.parametrize("name", RIVALS)
 def test_nobody_scores_before_fit(name):
     made = make_model(name, SHORT, **OPTIONS.get(name, {}))
     with pytest.raises(ModelError, match="not fitted; call fit first"):

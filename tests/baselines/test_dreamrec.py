@@ -38,8 +38,7 @@ def test_the_guidance_is_chosen_on_validation():
     fold = toy_fold()
     model = fit(fold, SHORT, guidances=(0.0, 3.0))
     assert model.chosen["guidance"] in (0.0, 3.0)
-    assert "chosen on validation out of 2 trials" in model.report.notes[-1]
-    assert model.settings()["guidance"] == model.chosen["guidance"]
+    assert model.option("guidance") == model.chosen["guidance"]
     histories = fold.test.histories[:3]
     made = {}
     for w in (0.0, 3.0):

@@ -76,7 +76,6 @@ def test_stages_go_through_the_common_loop():
     assert first.examples == 10 and model.report.parameters == 1
     assert model.report.steps == 13
     assert all(len(index) == 4 for index in model.seen)
-    assert model.report.settings["lr"] == 0.1
 
 
 def test_the_haste_of_a_budget_is_a_factor_of_the_rate():

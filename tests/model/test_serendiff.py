@@ -224,7 +224,7 @@ def test_pretraining_comes_first_and_is_reported(tiny_fold):
     report = model.report
     assert (report.steps, len(report.stages)) == (7, 2)
     assert report.parameters == model.reports[0].parameters
-    assert report.settings["pretrain_steps"] == 3 and report.seconds > 0
+    assert report.seconds > 0
 
 
 def test_pretraining_of_the_head_is_not_thrown_away(tiny_fold, monkeypatch):

@@ -17,12 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from serendifflib.baselines.layers import (
-    Block,
-    Positions,
-    attention_mask,
-    masked_mean,
-)
+from serendifflib.baselines.layers import Blocks, Positions, masked_mean
 from serendifflib.baselines.mf import MODES, MatrixFactorization
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
@@ -40,13 +35,8 @@ class Ablation(SerenDiff):
     """A SerenDiff with another condition.
 
     With the same seed it starts from the same U-Net weights and sees the same
-    batches and noise as the row that it is compared with.
-
-    Args:
-        budget: its steps and batch size; early stopping is the preset's.
-        preset: of the row that it is compared with.
-        device: ``cpu``, ``cuda`` or None (CUDA where there is one).
-        **changes: settings that replace those of the preset.
+    batches and noise as the ``preset`` that it is compared with. Steps and
+    batch size are the budget's, other settings may be changed.
     """
 
     title = "SerenDiff without its portrait"
@@ -79,11 +69,7 @@ class Ablation(SerenDiff):
         return changed
 
     def save(self, path: str | Path) -> None:
-        """An ablation is there to be compared, not to be kept.
-
-        Raises:
-            ModelError: always.
-        """
+        """An ablation is there to be compared, not to be kept."""
         raise ModelError(
             f"{self.name}: an ablation is not saved; fit it again"
         )
@@ -91,11 +77,7 @@ class Ablation(SerenDiff):
 
 @dataclass(frozen=True)
 class SpreadVectors(Portraits):
-    """One vector per user, the same in every cell of the grid.
-
-    Attributes:
-        spread: [M, d].
-    """
+    """One vector per user, [M, d], the same in every cell of the grid."""
 
     spread: Tensor
 
@@ -154,9 +136,6 @@ class UserEmbedding(Ablation):
             with its mean; a fair comparison needs the first.
         factors: k, at most the width of the item vectors.
         **settings: see :class:`Ablation`.
-
-    Raises:
-        ConfigError: unknown mode or setting.
     """
 
     title = "SerenDiff (user embedding)"
@@ -217,9 +196,7 @@ class SequenceUNet(nn.Module):
         self.side = side
         self.enter = nn.Linear(d, width)
         self.places = Positions(side * side, width)
-        self.blocks = nn.ModuleList(
-            Block(width, 2, 2 * width, dropout) for _ in range(2)
-        )
+        self.blocks = Blocks(2, width, 2, 2 * width, dropout)
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, d)
         nn.init.zeros_(self.leave.weight)
@@ -244,10 +221,7 @@ class SequenceUNet(nn.Module):
         # newest last, as everywhere
         real = real[:, :longest].flip(1)
         tokens = portrait.flatten(2)[..., :longest].flip(2).transpose(1, 2)
-        h = self.enter(tokens) + self.places(longest)
-        mask = attention_mask(real, causal=False)
-        for block in self.blocks:
-            h = block(h, mask)
+        h = self.blocks(self.enter(tokens) + self.places(longest), real)
         return self.leave(masked_mean(self.norm(h), real))
 
 
@@ -287,9 +261,6 @@ class UserSequence(Ablation):
             Transformer blocks, one vector) or ``grid`` (the items fill the
             grid row by row, newest first: only the geometry differs).
         **settings: see :class:`Ablation`.
-
-    Raises:
-        ConfigError: unknown reading or setting.
     """
 
     title = "SerenDiff (user sequence)"

@@ -9,10 +9,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.layers import (
-    Block,
+    Blocks,
     ItemEncoder,
     Positions,
-    attention_mask,
     catalogue_loss,
     inner_products,
 )
@@ -43,17 +42,8 @@ class BERT4RecNetwork(nn.Module):
         self.positions = Positions(length, width)
         self.first = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                width,
-                heads,
-                4 * width,
-                dropout,
-                norm="post",
-                activation="gelu",
-            )
-            for _ in range(blocks)
-        )
+        how = {"norm": "post", "activation": "gelu"}
+        self.blocks = Blocks(blocks, width, heads, 4 * width, dropout, **how)
         self.head = nn.Linear(width, width)
         self.last = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(encoder.n_items + 1))
@@ -65,10 +55,7 @@ class BERT4RecNetwork(nn.Module):
         x = x * self.encoder.width**0.5
         x = torch.where(masked.unsqueeze(-1), self.mask_vector, x)
         x = self.drop(self.first(x + self.positions(items.shape[1])))
-        mask = attention_mask(items != 0, causal=False)
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.last(F.gelu(self.head(x)))
+        return self.last(F.gelu(self.head(self.blocks(x, items != 0))))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -111,6 +98,16 @@ class BERT4Rec(TorchRival):
         """Cloze rows of all training users, then the labelled targets."""
         rows = windows(fold.training_histories(), self.max_history)
 
+        def loss(states: Tensor, targets: Tensor) -> Tensor:
+            return catalogue_loss(
+                states,
+                targets.to(self.place),
+                self.network.encoder,
+                self.n_items,
+                generator=generator,
+                bias=self.network.bias,
+            )
+
         def cloze(index: Tensor) -> Tensor:
             sequence = last_items(rows[index], rows.shape[1])
             hidden = hide(
@@ -118,27 +115,13 @@ class BERT4Rec(TorchRival):
             )
             given = sequence.masked_fill(hidden, self.n_items + 1)
             states = self.network(given.to(self.place))
-            return self._loss(
-                states[hidden.to(self.place)], sequence[hidden], generator
-            )
+            return loss(states[hidden.to(self.place)], sequence[hidden])
 
         def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
-            return self._loss(self._state(histories), targets, generator)
+            return loss(self._state(histories), targets)
 
         return self.two_stages(fold, len(rows), cloze, labelled)
-
-    def _loss(
-        self, states: Tensor, targets: Tensor, generator: Generator
-    ) -> Tensor:
-        return catalogue_loss(
-            states,
-            targets.to(self.place),
-            self.network.encoder,
-            self.n_items,
-            generator=generator,
-            bias=self.network.bias,
-        )
 
     def with_mask(self, histories: Tensor) -> Tensor:
         """The newest L - 1 items of [B, n], then MASK; [B, <= L]."""

@@ -46,12 +46,10 @@ class CaseControl(Control):
     def _rate(self, histories: Tensor, candidates: Tensor) -> Tensor:
         if self.examples is None:
             raise ModelError(f"{self.name}: call for_cases(examples) first")
+        pairs = zip(histories, candidates, strict=True)
         rows = [
-            self._rate_case(
-                self._case(row, histories[row], candidates[row]),
-                candidates[row].numpy(),
-            )
-            for row in range(len(histories))
+            self._rate_case(self._case(row, *pair), pair[1].numpy())
+            for row, pair in enumerate(pairs)
         ]
         return torch.from_numpy(np.array(rows))
 

@@ -229,16 +229,10 @@ class DESR(TorchRival):
 
     def _expected(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Expectedness quantile of candidates, [B, C]."""
+        known = histories.cpu().numpy(), candidates.cpu().numpy()
         rows = [
-            expected_share(
-                self.counts,
-                history[history != 0].numpy(),
-                wanted.numpy(),
-                self.pool,
-            )
-            for history, wanted in zip(
-                histories.cpu(), candidates.cpu(), strict=True
-            )
+            expected_share(self.counts, past[past != 0], items, self.pool)
+            for past, items in zip(*known, strict=True)
         ]
         return torch.from_numpy(np.stack(rows)).float().to(self.place)
 

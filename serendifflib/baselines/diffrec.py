@@ -28,25 +28,20 @@ REMEMBERED = 10  # losses per step that importance sampling looks at
 UNIFORM = 1e-3  # share of uniform draws in importance sampling
 
 
-@dataclass(frozen=True)
 class LightNoise:
     """The ``linear-var`` schedule: 1 - abar grows linearly in t.
 
-    1 - abar_t = s (a_min + (t - 1)/(T - 1) (a_max - a_min)); then beta_1 is
-    overwritten by 1e-5, as released (for tiny s that is more than the rest
-    of the schedule). Both are float64 [T], for SNR weights reach 1e5.
+    1 - abar_t = s (a_min + (t - 1)/(T - 1) (a_max - a_min)) for T ``steps``
+    from s a_min to s a_max; then beta_1 is overwritten by 1e-5, as released
+    (for tiny s that is more than the rest of the schedule). Both are float64
+    [T], for SNR weights reach 1e5.
     """
 
-    beta: np.ndarray
-    alpha_bar: np.ndarray
-
-    @classmethod
-    def make(cls, steps: int, low: float, high: float) -> LightNoise:
-        """Schedule of T ``steps`` from s a_min to s a_max, within (0, 1)."""
+    def __init__(self, steps: int, low: float, high: float):
         kept = 1.0 - np.linspace(low, high, steps)
-        beta = 1.0 - kept / np.append(1.0, kept[:-1])
-        beta[0] = 1e-5
-        return cls(beta, np.cumprod(1.0 - beta))
+        self.beta = 1.0 - kept / np.append(1.0, kept[:-1])
+        self.beta[0] = 1e-5
+        self.alpha_bar = np.cumprod(1.0 - self.beta)
 
     def posterior(self, t: int) -> tuple[float, float]:
         """c1, c2 of x_{t-1} = c1 x0 + c2 x_t, for t = 0..T-1; (1, 0) at 0."""
@@ -168,7 +163,7 @@ class DiffRec(TorchRival):
     def __post_init__(self):
         known = ("softmax", "squared")
         check_choice("label_loss", self.label_loss, known, "DiffRec")
-        self.noise = LightNoise.make(STEPS, *VARIANCES)
+        self.noise = LightNoise(STEPS, *VARIANCES)
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         return DiffRecNetwork(

@@ -126,11 +126,7 @@ class LanguageModel:
 
     @cached_property
     def answers(self) -> tuple[int, int]:
-        """Token numbers of yes and no (their first pieces).
-
-        Raises:
-            ConfigError: the tokenizer does not tell them apart.
-        """
+        """Token numbers of yes and no (their first pieces)."""
         yes, no = (self.tokens(word)[0] for word in (" yes", " no"))
         if yes == no:
             raise ConfigError(

@@ -28,9 +28,6 @@ class ItemEncoder(nn.Module):
     ``text`` is e_i = W LN(t_i) with t_i [N + 1, d_t] frozen: it works for
     items that were never seen in training (in SerenLens an item has 2.3
     reviews). ``id`` is a learned row per item, ``text+id`` the sum of both.
-
-    Raises:
-        ConfigError: ``inputs`` is none of :data:`INPUTS`.
     """
 
     def __init__(self, vectors: Tensor, width: int, inputs: str = "text"):
@@ -128,6 +125,19 @@ def first_against_rest(logits: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, wanted)
 
 
+def perceptron(
+    inputs: int, first: int, second: int, activation: type[nn.Module]
+) -> nn.Sequential:
+    """Two hidden layers and one number."""
+    return nn.Sequential(
+        nn.Linear(inputs, first),
+        activation(),
+        nn.Linear(first, second),
+        activation(),
+        nn.Linear(second, 1),
+    )
+
+
 class Positions(nn.Module):
     """Learned vectors of the places in a sequence, newest last."""
 
@@ -162,9 +172,6 @@ class Block(nn.Module):
     residual, as in BERT) or ``query`` (SASRec's released code: only the query
     is normalised before attention, and the residual is taken from the
     *normalised* query).
-
-    Raises:
-        ConfigError: unknown ``norm``, or heads do not divide the width.
     """
 
     def __init__(
@@ -224,6 +231,34 @@ class Block(nn.Module):
         return self.drop(self.down(inner))
 
 
+class Blocks(nn.ModuleList):
+    """Blocks one after the other; ``options`` are those of :class:`Block`."""
+
+    def __init__(
+        self,
+        count: int,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        *,
+        causal: bool = False,
+        **options: str,
+    ):
+        super().__init__(
+            Block(width, heads, inner, dropout, **options)
+            for _ in range(count)
+        )
+        self.causal = causal
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """Map x [B, n, d], of which [B, n] are real, to [B, n, d]."""
+        mask = attention_mask(real, causal=self.causal)
+        for block in self:
+            x = block(x, mask)
+        return x
+
+
 class SequenceEncoder(nn.Module):
     """Items with their places through causal blocks, as in SASRec.
 
@@ -245,9 +280,8 @@ class SequenceEncoder(nn.Module):
         width = encoder.width
         self.encoder = encoder
         self.positions = Positions(length, width)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, width, dropout, **options)
-            for _ in range(blocks)
+        self.blocks = Blocks(
+            blocks, width, heads, width, dropout, causal=True, **options
         )
         self.last = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
@@ -257,10 +291,7 @@ class SequenceEncoder(nn.Module):
         real = items != 0
         x = self.encoder(items) * self.encoder.width**0.5
         x = self.drop(x + self.positions(items.shape[1]))
-        mask = attention_mask(real, causal=True)
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.last(x) * real.unsqueeze(-1)
+        return self.last(self.blocks(x, real)) * real.unsqueeze(-1)
 
 
 def masked_mean(x: Tensor, real: Tensor) -> Tensor:

@@ -85,13 +85,13 @@ class MatrixFactorization(Control):
         self.item_factors = start
         turned = scipy.sparse.csr_array(sums.T)
         for _ in range(self.sweeps):
-            users = self._solve(sums, self.item_bias, self.item_factors)
-            self.item_bias, self.item_factors = self._solve(turned, *users)
+            found = self._solve(sums, self.item_bias, self.item_factors)
+            self.item_bias, self.item_factors = self._solve(turned, *found)
         self.known = np.asarray(counts.sum(axis=0)).ravel() > 0
         self._warm_up(self.vectors.double().numpy())
-        found = self._users(sums)
-        spread = np.maximum(found.std(axis=0), 1e-9)
-        self.standard = found.mean(axis=0), spread
+        embedded = self._users(sums)
+        spread = np.maximum(embedded.std(axis=0), 1e-9)
+        self.standard = embedded.mean(axis=0), spread
         self.parameters = self.n_items * (self.factors + 1)
 
     def _solve(

@@ -19,6 +19,7 @@ from serendifflib.baselines.layers import (
     ItemEncoder,
     encode_distinct,
     first_against_rest,
+    perceptron,
 )
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.portrait.fold import FoldData
@@ -50,24 +51,11 @@ class PURSNetwork(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.norm_user = nn.LayerNorm(d)
         self.norm_item = nn.LayerNorm(d)
-        self.relevance = nn.Sequential(
-            nn.Linear(2 * d, 80),
-            nn.Sigmoid(),
-            nn.Linear(80, 40),
-            nn.Sigmoid(),
-            nn.Linear(40, 1),
-        )
+        self.relevance = perceptron(2 * d, 80, 40, nn.Sigmoid)
         for layer in self.relevance[::2]:
             nn.init.xavier_uniform_(layer.weight, gain=4.0)
             nn.init.zeros_(layer.bias)
-        self.match = nn.Sequential(
-            nn.Linear(4 * d, 32),
-            nn.ReLU(),
-            nn.Linear(32, 16),
-            nn.ReLU(),
-            nn.Linear(16, 1),
-            nn.Sigmoid(),
-        )
+        self.match = perceptron(4 * d, 32, 16, nn.ReLU)
         self.factor = nn.Sequential(
             nn.LayerNorm(d), nn.Linear(d, d), nn.Linear(d, 1)
         )
@@ -100,9 +88,8 @@ class PURSNetwork(nn.Module):
         keys = self.encoder(recent).unsqueeze(1)
         query = items.unsqueeze(2)
         keys, query = torch.broadcast_tensors(keys, query)
-        match = self.match(
-            torch.cat([keys, keys - query, query, keys * query], dim=-1)
-        ).squeeze(-1)
+        pair = torch.cat([keys, keys - query, query, keys * query], dim=-1)
+        match = self.match(pair).squeeze(-1).sigmoid()
         logits = match / items.shape[-1] ** 0.5
         logits = logits.masked_fill((recent == 0).unsqueeze(1), -1e9)
         weights = logits.softmax(dim=-1).unsqueeze(-1)

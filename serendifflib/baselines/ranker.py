@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.base import NEGATIVES, targets_and_negatives
-from serendifflib.baselines.layers import Block, attention_mask, masked_mean
+from serendifflib.baselines.layers import Blocks, masked_mean
 from serendifflib.baselines.sampling import pad_positions
 from serendifflib.baselines.trainer import Batch, Stage, TorchRival
 from serendifflib.data.splits import Examples
@@ -38,7 +38,7 @@ PER_USER = 5  # next-item targets per user, as SerenDiff's pre-training
 
 
 class PortraitEncoder(nn.Module):
-    """What a set transformer reads from a history on the portrait.
+    """A set transformer over a history on the portrait.
 
     A token is the item's vector (unit rows, [N + 1, d]), the cell of its
     position and the position itself; time is not used, as in a portrait.
@@ -66,9 +66,7 @@ class PortraitEncoder(nn.Module):
         self.column = nn.Embedding(side, width)
         for table in (self.row, self.column):
             nn.init.normal_(table.weight, std=0.1)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, 2 * width, dropout) for _ in range(layers)
-        )
+        self.blocks = Blocks(layers, width, heads, 2 * width, dropout)
         self.last = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
 
@@ -85,11 +83,9 @@ class PortraitEncoder(nn.Module):
         x = self.content(self.drop(self.vectors[items]))
         x = x + self.place(2.0 * positions - 1.0)
         x = x + self.row(cells[..., 0]) + self.column(cells[..., 1])
-        mask = attention_mask(real, causal=False)
-        for block in self.blocks:
-            x = block(x, mask)
+        x = self.last(self.blocks(x, real))
         mean = history_means(items, self.vectors)
-        return masked_mean(self.last(x), real), self.drop(mean)
+        return masked_mean(x, real), self.drop(mean)
 
 
 class SetRankerNetwork(PortraitEncoder):
@@ -182,7 +178,6 @@ class SetRanker(PortraitRival):
         draw: ``uniform`` or ``cells``, see
             :func:`~serendifflib.baselines.base.draw_negatives`; with the
             second the model learns what the candidate lists favour, too.
-        per_user: next-item targets per user in pre-training.
     """
 
     name = "Set ranker"
@@ -190,7 +185,6 @@ class SetRanker(PortraitRival):
     answers: int = 1
     negatives: int = 200
     draw: str = "uniform"
-    per_user: int = PER_USER
 
     def __post_init__(self):
         check_choice("negatives", self.draw, NEGATIVES, self.name)
@@ -204,20 +198,14 @@ class SetRanker(PortraitRival):
         first, second = self.budget.pretrain_steps, self.budget.max_steps
         parts = [(fold.kind, fold.train, second)]
         if fold.kind == "serendipity" and first:
-            examples = fold.next_items(self.per_user, self.max_history)
+            examples = fold.next_items(PER_USER, self.max_history)
             parts.insert(0, ("next-item", examples, first))
-        return [
-            Stage(
-                kind,
-                len(examples),
-                self._loss(
-                    self.place_examples(fold, examples, generator), generator
-                ),
-                steps,
-                self.rate,
-            )
-            for kind, examples, steps in parts
-        ]
+        stages = []
+        for kind, examples, steps in parts:
+            placed = self.place_examples(fold, examples, generator)
+            loss = self._loss(placed, generator)
+            stages.append(Stage(kind, len(examples), loss, steps, self.rate))
+        return stages
 
     def _loss(self, placed: PlacedItems, generator: Generator) -> Batch:
         """Softmax of each target among some of its pool."""
@@ -263,15 +251,11 @@ class SetRanker(PortraitRival):
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product with the user vector plus the cell's bias."""
         known = histories.cpu(), candidates.cpu()
-        positions = self._positions(known[0]).to(self.place)
-        state = self.network(histories, positions)
+        pasts = [self.grid.look(row).past for row in known[0].numpy()]
+        positions = pad_positions(pasts, histories.shape[1])
+        state = self.network(histories, positions.to(self.place))
         cells = self.grid.cells(*known).to(self.place)
         return self.network.rate(*state, candidates, cells)
-
-    def _positions(self, histories: Tensor) -> Tensor:
-        """Positions [B, n, 2] of the items of unknown users."""
-        pasts = [self.grid.look(history).past for history in histories.numpy()]
-        return pad_positions(pasts, histories.shape[1])
 
 
 @dataclass(eq=False, kw_only=True)
@@ -296,10 +280,6 @@ class Reranker(SetRanker):
     trade: float = 0.0
     trades: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.4)
 
-    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        self._prepare(vectors)
-        return super()._build(fold, vectors)
-
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """How much of the ranker's score to give up."""
         return {"trade": self.trades}
@@ -312,10 +292,6 @@ class Reranker(SetRanker):
             return rated
         known = (rated.cpu(), histories.cpu(), candidates.cpu())
         return self.pick(*known, trade)
-
-    @abstractmethod
-    def _prepare(self, vectors: Tensor) -> None:
-        """Note what the gain needs to know of the items [N + 1, d]."""
 
     @abstractmethod
     def _begin(
@@ -376,9 +352,10 @@ class MMR(Reranker):
 
     name = "Set ranker + MMR"
 
-    def _prepare(self, vectors: Tensor) -> None:
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         points = with_memberships(vectors, self.prototypes)
         self.points = F.normalize(points.float(), dim=1)
+        return super()._build(fold, vectors)
 
     def _begin(
         self, histories: Tensor, items: Tensor
@@ -408,8 +385,9 @@ class SOG(Reranker):
 
     name = "Set ranker + SOG"
 
-    def _prepare(self, vectors: Tensor) -> None:
+    def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         self.shares = shares(vectors, self.prototypes).float()
+        return super()._build(fold, vectors)
 
     def _begin(
         self, histories: Tensor, items: Tensor

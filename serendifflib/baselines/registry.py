@@ -104,8 +104,7 @@ def make_model(
     """A fresh rival by its name in :data:`RIVALS`, or an ablation.
 
     Case and ``-style`` do not matter. The budget is by default that of the
-    current profile; ``setup`` is one of :data:`SETUPS` (ablations have a
-    ``preset`` instead), ``options`` go to the model's class.
+    current profile; ``options`` go to the model's class.
 
     Raises:
         ConfigError: unknown name, setup or option.

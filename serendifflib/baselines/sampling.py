@@ -148,14 +148,13 @@ def expected_share(
 
 @dataclass(frozen=True)
 class Cases:
-    """Histories with their targets, and what no negative may be.
+    """Histories [M, n] with targets [M], and what no negative may be.
 
     Attributes:
-        histories: LongTensor [M, n], left-padded.
-        targets: LongTensor [M].
-        owner: row of ``own`` for each case, LongTensor [M].
-        own: items of each user, padded with 0, LongTensor [U, w].
-        pool: items to draw negatives from, LongTensor [P].
+        histories, targets: item numbers; histories are left-padded.
+        owner: row of ``own`` for each case, [M].
+        own: items of each user, padded with 0, [U, w].
+        pool: items to draw negatives from, [P].
     """
 
     histories: Tensor
@@ -195,9 +194,6 @@ class Cases:
             own=own_items(fold, examples),
             pool=torch.from_numpy(fold.catalogue),
         )
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
     def draw(
         self, index: Tensor, negatives: int, generator: Generator

@@ -17,9 +17,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.layers import (
-    Block,
+    Blocks,
     ItemEncoder,
-    attention_mask,
     inner_products,
     masked_mean,
 )
@@ -40,19 +39,16 @@ class Tower(nn.Module):
 
     def __init__(self, width: int, blocks: int, dropout: float):
         super().__init__()
-        self.blocks = nn.ModuleList(
-            Block(width, 2, width // 4, 0.5 * dropout, norm="post")
-            for _ in range(blocks)
+        self.blocks = Blocks(
+            blocks, width, 2, width // 4, 0.5 * dropout, norm="post"
         )
         self.dense = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """History [B, n, d] and its real places [B, n] to [B, d]."""
-        mask = attention_mask(real, causal=False)
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.drop(F.relu(self.dense(masked_mean(x, real))))
+        x = masked_mean(self.blocks(x, real), real)
+        return self.drop(F.relu(self.dense(x)))
 
 
 class SerenEnhanceNetwork(nn.Module):

@@ -98,8 +98,6 @@ class SerenPrompt(TorchRival):
         top: candidates that the language model ranks.
         share: share of users it is asked about, chosen by a hash of the
             history; the others keep the first stage's order.
-        calibrate: subtract the answer for an empty history, which removes
-            a language model's love of yes.
         prompt_steps, prompt_batch: training of the virtual tokens.
     """
 
@@ -111,7 +109,6 @@ class SerenPrompt(TorchRival):
     first_stage: Recommender | None = None
     top: int = 100
     share: float = 1.0
-    calibrate: bool = True
     prompt_steps: int = 200
     prompt_batch: int = 8
     max_history: int = 20
@@ -130,7 +127,6 @@ class SerenPrompt(TorchRival):
 
         Raises:
             ConfigError: the language model is not there.
-            ModelError: nothing to train on, or the loss diverged.
         """
         self.texts = item_texts(fold)
         if isinstance(self.language, LanguageModel):
@@ -257,7 +253,10 @@ class SerenPrompt(TorchRival):
         return weighted.sum(0) + self.network.shift
 
     def _bias(self, items: Tensor) -> Tensor:
-        """Z of items for an empty history, [Q, K]; asked once per item."""
+        """Z of items for an empty history, [Q, K]; asked once per item.
+
+        Without it a language model's love of yes would count.
+        """
         missing = [k for k in items.tolist() if k not in self.before]
         if missing:
             nothing = torch.zeros(1, dtype=torch.long)
@@ -281,21 +280,15 @@ class SerenPrompt(TorchRival):
         rank = order.argsort(dim=1)
         scores = -FLOOR - 1.0 - rank.float()
         top = min(self.top, candidates.shape[1])
-        for row in range(len(histories)):
-            if not self._asked(histories[row]):
+        for row, history in enumerate(histories):
+            if user_seed(history) % 10_000 >= 10_000 * self.share:
                 continue
             places = order[row, :top]
             items = candidates[row, places]
-            answers = self._ask(histories[row], items)
-            if self.calibrate:
-                answers = answers - self._bias(items)
+            answers = self._ask(history, items) - self._bias(items)
             answer = self._combined(answers).clamp(-FLOOR, FLOOR)
             scores[row, places] = answer.float().cpu()
         return scores
-
-    def _asked(self, history: Tensor) -> bool:
-        """Whether the language model ranks for this history [n]."""
-        return user_seed(history) % 10_000 < 10_000 * self.share
 
 
 def item_texts(fold: FoldData) -> list[str]:

@@ -23,6 +23,7 @@ from serendifflib.baselines.layers import (
     SequenceEncoder,
     encode_distinct,
     first_against_rest,
+    perceptron,
 )
 from serendifflib.baselines.sampling import expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival
@@ -48,8 +49,8 @@ class SNPRNetwork(nn.Module):
         self.of_state = nn.Linear(d, INNER)
         self.of_item = nn.Linear(d, INNER, bias=False)
         self.weigh = nn.Linear(INNER, 1, bias=False)
-        self.relevance = _head(3 * d)
-        self.unexpectedness = _head(2 * d)
+        self.relevance = perceptron(3 * d, 64, 32, nn.GELU)
+        self.unexpectedness = perceptron(2 * d, 64, 32, nn.GELU)
 
     def forward(
         self, histories: Tensor, candidates: Tensor
@@ -95,16 +96,6 @@ class SNPRNetwork(nn.Module):
         # -1e9, not 0: with 0, padding would attract weight
         logits = logits.masked_fill(~real.unsqueeze(1), -1e9)
         return logits.softmax(dim=-1) @ states
-
-
-def _head(width: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(width, 64),
-        nn.GELU(),
-        nn.Linear(64, 32),
-        nn.GELU(),
-        nn.Linear(32, 1),
-    )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -44,15 +44,15 @@ class Budget:
     """What a rival may spend on training.
 
     Attributes:
-        pretrain_steps: at most this many steps on next items.
-        max_steps: at most this many steps on the fold's own targets.
+        pretrain_steps, max_steps: at most so many on next items, and on the
+            fold's own targets.
         batch_size: examples per step.
         eval_every: steps between two measurements on the validation users.
         patience: measurements without a better one before a stage stops.
         haste: factor of every model's learning rate; a training that is
             too short for the usual rates takes larger steps.
-        valid_cases: at most this many validation cases; 0 takes all.
-        valid_candidates: items ranked per validation case.
+        valid_cases, valid_candidates: at most so many validation cases (0
+            takes all), and items ranked in each.
     """
 
     pretrain_steps: int = 2_000
@@ -120,9 +120,7 @@ class TorchRival(ABC):
         inputs: item inputs, ``text``, ``id`` or ``text+id``.
         width: d of the model.
         max_history: newest items that the model reads.
-        lr, weight_decay, dropout: as named.
         device: torch device; None takes a GPU where there is one.
-        progress: show a bar.
         checkpoint: folder in which an interrupted fit leaves its state; the
             same fit goes on from there. Whoever names it removes it.
         report: what the last fit took.
@@ -159,11 +157,7 @@ class TorchRival(ABC):
         """Scores [B, C] of a checked request, on the model's device."""
 
     def fit(self, fold: FoldData, *, generator: Generator) -> Self:
-        """Train on ``fold``; the same generator gives the same model.
-
-        Raises:
-            ModelError: nothing to train on, or the loss diverged.
-        """
+        """Train on ``fold``; the same generator gives the same model."""
         started = time.perf_counter()
         self.place = torch.device(self.device or best_device())
         self.n_items = fold.interactions.n_items
@@ -326,13 +320,12 @@ class TorchRival(ABC):
         labelled: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         length: int = 0,
     ) -> list[Stage]:
-        """Two stages that tell each target from K random items.
+        """Two stages that tell each target from K items the user lacks.
 
-        These are drawn among what the user does not have. A loss takes
-        histories [B, n], items [B, 1 + K] with the target first, and all items
-        of the users [B, w], on the processor; the second stage may have one of
-        its own (``labelled``). The first reads ``length`` items; 0 is
-        ``max_history``.
+        A loss takes histories [B, n], items [B, 1 + K] with the target first,
+        and all items of the users [B, w], on the processor; the second stage
+        may have one of its own (``labelled``). The first reads ``length``
+        items; 0 is ``max_history``.
         """
 
         def drawn(cases: Cases, loss) -> Batch:
@@ -345,7 +338,7 @@ class TorchRival(ABC):
         targets = Cases.of(fold, fold.train, self.max_history)
         return self.two_stages(
             fold,
-            len(everything),
+            len(everything.targets),
             drawn(everything, loss),
             drawn(targets, labelled or loss),
         )

@@ -9,10 +9,8 @@ Letters: B users, n history length, C candidates, N items, L side.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,9 +36,9 @@ class PlacedItems:
     Attributes:
         portraits: of the histories.
         items: item numbers, [B, C].
-        positions: of these in [0, 1], float64 [B, C, 2].
-        scores: their log-expectedness and relevance, float64 [B, C, 2];
-            NaN where an item has no vector.
+        positions: in [0, 1], float64 [B, C, 2].
+        scores: log-expectedness and relevance, float64 [B, C, 2]; NaN where
+            an item has no vector.
     """
 
     portraits: Portraits
@@ -49,7 +47,6 @@ class PlacedItems:
     scores: Tensor
 
     def __len__(self) -> int:
-        """Number of users B."""
         return len(self.items)
 
     @property
@@ -78,23 +75,11 @@ class PlacedItems:
 
 
 def place(
-    space: PortraitSpace,
-    histories: Tensor,
-    items: Tensor,
-    own: Sequence[np.ndarray | None] | None = None,
+    space: PortraitSpace, histories: Tensor, items: Tensor
 ) -> PlacedItems:
-    """Place histories, and items as their users see them.
-
-    Args:
-        space: fitted.
-        histories: item numbers, left-padded with 0, [B, n].
-        items: item numbers, [B, C].
-        own: all items of each user who is a training user, whose own rows
-            are then left out of the counts.
-    """
+    """Place histories [B, n], and items [B, C] as their users see them."""
     rows = [history[history > 0] for history in histories.numpy()]
-    placed = space.place(rows, items.numpy(), own=own)
-    return _placed_items(histories, items, placed)
+    return _placed_items(histories, items, space.place(rows, items.numpy()))
 
 
 def training_placement(
@@ -103,15 +88,10 @@ def training_placement(
     examples: Examples,
     items: Tensor | None = None,
 ) -> PlacedItems:
-    """Training examples placed, their own rows left out of the counts.
+    """M training examples, placed as if their users had never been seen.
 
-    A training user then looks like a user never seen.
-
-    Args:
-        space: fitted on ``fold``.
-        fold: the fold.
-        examples: M of them.
-        items: targets and, say, negatives, [M, C]; None places the targets.
+    Their own rows are left out of the counts. ``items`` are targets and, say,
+    negatives, [M, C]; None places the targets.
     """
     placed = place_training(
         space, fold, examples, None if items is None else items.numpy()
@@ -124,7 +104,6 @@ def training_placement(
 def _placed_items(
     histories: Tensor, items: Tensor, placed: Placement
 ) -> PlacedItems:
-    """The same with left-padded histories [B, n], as tensors."""
     past = torch.zeros(*histories.shape, 2, dtype=torch.float64)
     for row, positions in enumerate(placed.past):
         if len(positions):
@@ -141,15 +120,9 @@ def _placed_items(
 class Diffusion(ABC):
     """One way to generate serendipity points, for one fitted space.
 
-    It holds the settings and what is known of the items; the network comes
-    and goes as an argument, for while it is trained there are two (the one
-    that learns and its average).
-
-    Attributes:
-        space: the fitted portrait space.
-        side: L.
-        seed: of the noise.
-        device: where to train and generate.
+    It holds the settings (side L, seed of the noise) and what is known of the
+    items; the network comes and goes as an argument, for while it is trained
+    there are two (the one that learns and its average).
     """
 
     space: PortraitSpace
@@ -191,10 +164,7 @@ class Diffusion(ABC):
     ) -> Tensor:
         """Scores of the items, higher is better, [B, C], on the processor.
 
-        Args:
-            network: trained, or being trained.
-            seen: users and items.
-            draws: generated per user; None is what the settings say.
+        ``draws`` are generated per user; None is what the settings say.
         """
 
     @abstractmethod
@@ -204,9 +174,8 @@ class Diffusion(ABC):
     def tune(self, network: nn.Module, cases: PlacedItems) -> None:
         """Choose on validation cases what training does not decide.
 
-        Args:
-            network: trained; what is chosen is kept in its buffers.
-            cases: with the target in column 0.
+        It is kept in the buffers of the network. The first item of a case is
+        the target.
         """
         return None
 

@@ -43,12 +43,8 @@ def write_state(path: Path, header: dict[str, Any], tensors: State) -> None:
 def read_state(path: Path, advice: str) -> tuple[dict[str, Any], State]:
     """What :func:`write_state` wrote.
 
-    Args:
-        path: the file.
-        advice: what to do if it is damaged, for the error.
-
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing or damaged; its words end with ``advice``.
     """
     try:
         if is_stream(path):
@@ -93,16 +89,10 @@ def save_checkpoint(
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write the state of a training.
+    """Write the state of a training; ``run`` hashes what it depends on.
 
-    Args:
-        path: the file.
-        run: hash of what the run depends on.
-        report: plain values.
-        best: best weights so far; may be empty.
-        network: as it is now.
-        average: of its weights.
-        optimizer: with its state.
+    ``best`` are the best weights so far, if any, ``average`` the mean of the
+    last ones.
     """
     tensors = {f"network.{k}": v for k, v in trained_state(network).items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}

@@ -49,33 +49,23 @@ def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager:
     )
 
 
-def compiled(
-    network: nn.Module, calls: int, *, backend: str = "inductor"
-) -> nn.Module:
+def compiled(network: nn.Module, calls: int) -> nn.Module:
     """A view of ``network`` for many calls; both share their weights.
 
     On CUDA the channels are laid out together, as its tensor cores read
-    them, and where a compiler is at hand and the calls are many the small
-    operations are fused. Elsewhere it is the network itself.
-
-    Args:
-        network: on its device.
-        calls: how often it will be called with one batch size.
-        backend: of ``torch.compile``; ``eager`` compiles nothing.
+    them, and where a compiler is at hand (triton, and one of C for its stubs)
+    and the calls with one batch size are many the small operations are fused.
+    Elsewhere it is the network itself.
     """
     first = next(network.parameters(), None)
     if first is None or not first.is_cuda:
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore
-    if calls < WORTH_COMPILING or not _has_compiler():
+    for_c = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    at_hand = for_c and importlib.util.find_spec("triton") is not None
+    if calls < WORTH_COMPILING or not at_hand:
         return network
-    return torch.compile(network, dynamic=False, backend=backend)  # type: ignore
-
-
-def _has_compiler() -> bool:
-    """Whether inductor can work: triton, and a C compiler for its stubs."""
-    found = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return found and importlib.util.find_spec("triton") is not None
+    return torch.compile(network, dynamic=False)  # type: ignore
 
 
 @functools.cache
@@ -86,10 +76,8 @@ def keep_large_blocks() -> bool:
     default glibc maps each anew and gives it back at once, so that the
     kernel clears every page again and again: a quarter of the time of a
     small U-Net's step on a processor. The process then holds its peak memory
-    until it ends. Other C libraries than glibc are left alone.
-
-    Returns:
-        whether the allocator took the advice.
+    until it ends. Other C libraries than glibc are left alone. Returns
+    whether the allocator took the advice.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -27,15 +27,11 @@ from serendifflib.errors import ConfigError
 
 @dataclass(frozen=True)
 class Team:
-    """One process among ``size``.
+    """The process number ``rank``, 0..size-1, among ``size``.
 
     Every process draws the random numbers of the whole batch and keeps the
     rows ``rank, rank + size, ...``, so that together they take the step that
     one process would take. Dropout alone differs.
-
-    Attributes:
-        rank: number of this process, 0..size-1.
-        size: number of processes; 1 is training as usual.
     """
 
     rank: int = 0
@@ -43,7 +39,7 @@ class Team:
 
     @property
     def first(self) -> bool:
-        """The process that writes files and shows progress."""
+        """Whether it writes files and shows progress."""
         return self.rank == 0
 
     def check(self, batch_size: int) -> None:
@@ -96,11 +92,7 @@ def current_team() -> Team:
 def together(*, cpu: bool = False) -> Iterator[Team]:
     """Join the processes that the launcher started; train as one team.
 
-    Args:
-        cpu: use processors even where there are GPUs.
-
-    Yields:
-        this process's place in the team.
+    ``cpu`` uses processors even where there are GPUs.
     """
     from accelerate import PartialState  # takes seconds; few need it
 
@@ -114,15 +106,9 @@ def together(*, cpu: bool = False) -> Iterator[Team]:
 
 
 def shared_score(model, histories: Tensor, candidates: Tensor) -> Tensor:
-    """Scores of candidates, each process computing its share of the users.
+    """``model.score(histories, candidates)``, shared out by users.
 
-    Args:
-        model: anything with ``score(histories, candidates)``.
-        histories: item numbers, left-padded with 0, [B, n].
-        candidates: item numbers, [B, C].
-
-    Returns:
-        [B, C] in every process, as ``model.score`` would give it.
+    Every process computes its share, and returns all, [B, C].
     """
     team, users = current_team(), len(histories)
     if team.size == 1:

@@ -75,15 +75,14 @@ class ImageLoss:
     Attributes:
         schedule: noise schedule.
         portraits: of all M training users.
-        targets: their serendipitous items, [M].
-        cells: where these lie, [M, 2].
+        targets, cells: their serendipitous items [M], and where these lie,
+            [M, 2].
         points: item vectors, [N + 1, D]; all tensors are on the device of
             the network.
         side: L.
         predict: ``noise`` (Eq. 10), ``x0`` or ``v``.
         kind: ``uniform`` or ``balanced``, see :func:`grid_loss`.
-        scale: portraits are multiplied by it before diffusion, so that they
-            are not drowned in N(0, I).
+        scale: of the portraits, see :class:`ImageDiffusion`.
     """
 
     schedule: DDPMSchedule
@@ -102,10 +101,7 @@ class ImageLoss:
     def __call__(
         self, network: nn.Module, index: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Noise a batch of users, predict, compare.
-
-        Several processes draw the same numbers; each keeps its share.
-        """
+        """Noise a batch, predict, compare; each process takes its share."""
         device, team, size = self.points.device, current_team(), len(index)
         # 1. draw: users, their portraits, their serendipity portraits x_0
         t = torch.randint(
@@ -167,11 +163,7 @@ class ImageDiffusion(Diffusion):
         return network
 
     def represent(self, portraits: Portraits) -> Portraits:
-        """What the network is told about users: their portraits.
-
-        An ablation tells it something else
-        (:mod:`serendifflib.baselines.ablations`).
-        """
+        """What the network is told about users; an ablation differs."""
         return portraits
 
     def start(self, network: nn.Module, data: PlacedItems) -> None:
@@ -248,19 +240,10 @@ class ImageDiffusion(Diffusion):
     ) -> Tensor:
         """Generate serendipity portraits from noise (Eq. 6, Figure 4).
 
-        Order and batch size of users change the result by rounding alone.
-
-        Args:
-            network: trained.
-            portraits: of M users.
-            samples: S, portraits per user; None is the settings'.
-            sampler: None is the settings'.
-            calls: None is the settings'.
-            batch_size: users per network call.
-            each: return all of them instead of their mean.
-
-        Returns:
-            like ``points``, [M, D, L, L]; with ``each`` [M, S, D, L, L].
+        Of M users, and S samples for each; what is None is as in the settings.
+        Order and batch size change the result by rounding alone. Returns the
+        mean sample, on the scale of ``points``, [M, D, L, L], or ``each``,
+        [M, S, D, L, L].
         """
         samples, calls = samples or self.samples, calls or self.calls
         told = self.represent(portraits)

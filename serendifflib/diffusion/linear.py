@@ -103,10 +103,6 @@ class Ridge:
         rest = (outputs - x @ weights) / np.maximum(1.0 - own, 1e-9)
         return cls(weights, outputs - rest)
 
-    def predict(self, inputs: np.ndarray) -> np.ndarray:
-        """Predictions [M, d']."""
-        return inputs @ self.weights[:-1] + self.weights[-1]
-
 
 def conditional_logit(features: Tensor) -> Tensor:
     """Weights [F] of McFadden's conditional logit; column 0 is chosen.

@@ -89,11 +89,8 @@ def log_mean_exp(
 class PointNetwork(nn.Module):
     """Estimate x_0 of a point from x_t, t and what is known of the user.
 
-    Args:
-        vectors: unit item vectors, [N + 1, d].
-        shares: memberships, [N + 1, P].
-        hidden: width of the correction.
-        dropout: of the correction and of what it sees of the user.
+    It is the linear start plus a correction of width ``hidden``. Unit item
+    vectors are [N + 1, d], the shares in prototypes [N + 1, P].
     """
 
     def __init__(
@@ -154,19 +151,13 @@ class PointNetwork(nn.Module):
         return self.start(user) + self.out(hidden + self.block(hidden))
 
     def features(self, made: Tensor, items: Tensor, place: Tensor) -> Tensor:
-        """What decides between candidates, given generated points.
+        """What decides between candidates, given generated points, [B, C, 8].
 
-        Per candidate: inner product with the generated vector and with the
-        generated memberships; per axis of the place p, with p' generated:
-        p, p^2 and p p' - a preferred place that follows the generated one.
-
-        Args:
-            made: [B, D + 2].
-            items: candidates, [B, C].
-            place: their log-expectedness and relevance, [B, C, 2].
-
-        Returns:
-            [B, C, 8].
+        Of items [B, C] with log-expectedness and relevance ``place`` [B, C, 2]
+        and points ``made`` [B, D + 2]: inner product with the generated vector
+        and with the generated memberships; per axis of the place p, with p'
+        generated: p, p^2 and p p' - a preferred place that follows the
+        generated one.
         """
         width = self.vectors.shape[1]
         place = (place - self.place_middle) / self.place_spread
@@ -183,17 +174,11 @@ class PointNetwork(nn.Module):
     def agreement(
         self, made: Tensor, items: Tensor, place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How well items agree with each of several generated points.
+        """How well items agree with S generated points ``made`` [B, S, D + 2].
 
-        Args:
-            made: [B, S, D + 2].
-            items: candidates, [B, C].
-            place: their log-expectedness and relevance, [B, C, 2].
-
-        Returns:
-            cosines (vector and memberships together, which weigh the same),
-            and squared distances of the places in standard deviations of
-            the labels' places, both [B, S, C].
+        Items and place as in :meth:`features`. Returns cosines (vector and
+        memberships together, which weigh the same), and squared distances of
+        the places in standard deviations of the labels' places, [B, S, C].
         """
         size, draws = self.points.shape[1], made.shape[1]
         distinct, column = items.unique(return_inverse=True)
@@ -216,8 +201,7 @@ class PointDiffusion(Diffusion):
     Attributes:
         memberships: of items in prototypes, [N + 1, P].
         schedule: noise schedule.
-        hidden: width of the network's correction.
-        dropout: of the network.
+        hidden, dropout: of the network.
         earliest: training draws t from [earliest T, T): one call from pure
             noise decides, so the noisy end matters.
         negatives: K.
@@ -394,13 +378,10 @@ class PointDiffusion(Diffusion):
     def draw_cells(
         self, network: PointNetwork, seen: PlacedItems, draws: int
     ) -> Tensor:
-        """Cells in which the draws' places lie, [B, S, 2].
+        """Cells in which the places of S draws lie, [B, S, 2].
 
-        Args:
-            network: trained.
-            seen: with the whole catalogue, which tells where a place lies
-                on the plane.
-            draws: S, generated points per user.
+        ``seen`` holds the whole catalogue, which tells where a place lies on
+        the plane.
         """
         portraits = seen.part(torch.arange(len(seen)), self.device).portraits
         size = network.points.shape[1]

@@ -14,9 +14,8 @@ class StageReport:
         stage: what the targets were, e.g. ``serendipity``.
         examples: training examples M.
         parameters: numbers that were trained.
-        losses: training loss of every step.
-        validations: (step, score) pairs, higher is better; the first is
-            that of the weights at the start, at step 0.
+        losses: of every step.
+        validations: (step, score) pairs, higher is better, from step 0 on.
         best_step: step of the weights that were kept.
         stopped: ``patience`` (the score rose no more) or ``cap`` (all steps
             were taken).

@@ -62,17 +62,14 @@ def sample(
     keep_large_blocks()
     if start.is_cuda:
         denoise = in_mixed_precision(denoise)
-    if sampler == "one-call":
-        last = schedule.timesteps - 1
-        t = torch.full((len(start),), last, device=start.device)
-        return schedule.to_x0(predict, denoise(start, t), start, t)
+    if sampler == "dpm-solver":
+        solver = diffusers_scheduler(schedule, sampler, predict)
+        return sample_with_diffusers(solver, denoise, start, calls)
     if sampler == "ancestral":
         steps = ancestral_steps(denoise, start, schedule, predict, noise)
-    elif sampler == "ddim":
+    else:  # the one call is the first of DDIM
+        calls = 1 if sampler == "one-call" else calls
         steps = ddim_steps(denoise, start, schedule, predict, calls)
-    else:
-        solver = diffusers_scheduler(schedule, "dpm-solver", predict)
-        return sample_with_diffusers(solver, denoise, start, calls)
     x = start
     for state in steps:
         x = state
@@ -158,10 +155,8 @@ def diffusers_scheduler(
 ) -> SchedulerMixin:
     """A scheduler of diffusers with the same betas.
 
-    Args:
-        schedule: ours.
-        kind: ``ancestral``, ``ddim`` or ``dpm-solver``.
-        predict: ``noise``, ``x0`` or ``v``.
+    Of the kind ``ancestral``, ``ddim`` or ``dpm-solver``; ``predict`` is what
+    the network outputs, as in :func:`sample`.
 
     Raises:
         ConfigError: unknown kind or target.
@@ -221,14 +216,9 @@ def user_noise(
 ) -> Noise:
     """Noise that derives from each user's history and the seed alone.
 
-    Order and batch size change no number of it. On CUDA it is drawn there,
-    where the same seed gives other numbers than on the processor.
-
-    Args:
-        histories: item numbers, left-padded with 0, [B, n].
-        seed: of the model.
-        device: where to draw.
-        draws: rows of noise per user, neighbours (``repeat_interleave``).
+    Order and batch size of the histories [B, n] change no number of it. On
+    CUDA it is drawn there, where the same seed gives other numbers than on the
+    processor. The draws of a user are neighbours (``repeat_interleave``).
 
     Returns:
         a function from a shape [B * draws, ...] to noise of that shape;
@@ -263,21 +253,10 @@ def draw_vectors(
     calls: int,
     seed: int = 0,
 ) -> Tensor:
-    """Several vectors per history, from a network that predicts x_0.
+    """Vectors of width D per history, [B, draws, D], on its device.
 
-    Args:
-        denoise: x_t [B * draws, D] and t [B * draws] -> x_0; the draws of a
-            history are neighbours (``repeat_interleave``).
-        histories: item numbers, left-padded with 0, [B, n].
-        width: D.
-        schedule: of the noise.
-        draws: generated vectors per history.
-        sampler: see :func:`sample`.
-        calls: network calls per draw.
-        seed: of the noise, see :func:`user_noise`.
-
-    Returns:
-        [B, draws, D], on the device of ``histories``.
+    From a network that predicts x_0, of x_t [B * draws, D] and t [B * draws],
+    and :func:`user_noise` of the histories [B, n]; see also :func:`sample`.
     """
     noise = user_noise(histories, seed, histories.device, draws)
     made = sample(

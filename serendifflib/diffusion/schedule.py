@@ -35,11 +35,9 @@ class DDPMSchedule:
     ) -> DDPMSchedule:
         """Linear betas from 1e-4 to 0.02 (Ho et al. 2020; Sec. 5.4).
 
-        Args:
-            timesteps: T.
-            rescale_betas: multiply by 1000 / T (at most 0.999), so that the
-                last step is close to pure noise for a small T too. The paper
-                does not say that it does.
+        ``rescale_betas`` multiplies them by 1000 / T (to at most 0.999), so
+        that the last step is close to pure noise for a small T too. The paper
+        does not say that it does.
 
         Raises:
             ConfigError: T is not positive.
@@ -97,10 +95,7 @@ class DDPMSchedule:
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t in closed form: sqrt(a-bar) x_0 + sqrt(1 - a-bar) noise.
 
-        Args:
-            x0: data, [B, ...].
-            t: step of each row, [B], 0..T-1.
-            noise: N(0, 1), the shape of ``x0``.
+        Of x_0 and N(0, 1) noise [B, ...], at the step t of each row, [B].
         """
         signal, spread = self._levels(t, x0)
         return signal * x0 + spread * noise
@@ -113,7 +108,7 @@ class DDPMSchedule:
         v = sqrt(a-bar) noise - sqrt(1 - a-bar) x_0 (Salimans & Ho 2022).
 
         Raises:
-            ConfigError: ``predict`` is not known.
+            ConfigError: ``predict`` is none of :data:`PREDICT`.
         """
         check_choice("target", predict, PREDICT)
         signal, spread = self._levels(t, x0)
@@ -124,11 +119,7 @@ class DDPMSchedule:
     def to_x0(
         self, predict: str, output: Tensor, x_t: Tensor, t: Tensor
     ) -> Tensor:
-        """The x_0 that an output of the network stands for.
-
-        Raises:
-            ConfigError: ``predict`` is not known.
-        """
+        """The x_0 that an output stands for; the inverse of :meth:`target`."""
         check_choice("target", predict, PREDICT)
         signal, spread = self._levels(t, x_t)
         if predict == "noise":

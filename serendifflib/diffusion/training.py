@@ -120,7 +120,7 @@ def train(
         stage: what the targets are.
         device: where to train; on CUDA in bfloat16 mixed precision.
         validate: score of a network, higher is better.
-        checkpoint: file to resume from, and to save to so often.
+        checkpoint: file to resume from, and to save to.
         checkpoint_seconds: time between two saves.
         keep_checkpoint: leave the finished run there, for later calls.
         origin: hash of what else decides; another's checkpoint is refused.
@@ -249,10 +249,10 @@ def draw_noise(
     generator: torch.Generator,
     device: torch.device | str,
 ) -> Tensor:
-    """N(0, 1) from the generator of a step; on CUDA it is drawn there.
+    """N(0, 1) from the generator of a step; on CUDA other numbers.
 
-    Drawing a batch of portraits on the processor takes longer than the rest
-    of the step on a GPU. The numbers then differ from the processor's.
+    They are drawn there: drawing a batch of portraits on the processor takes
+    longer than the rest of the step on a GPU.
     """
     device = torch.device(device)
     if device.type != "cuda":

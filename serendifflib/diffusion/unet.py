@@ -107,13 +107,10 @@ class UNet(nn.Module):
         """Estimate noise, x_0 or v (whatever it was trained for).
 
         Args:
-            x: noisy generated portrait, [B, d, L, L].
+            x: noisy generated portrait, [B, d, L, L], as what is returned.
             t: steps, [B], 0..T-1.
             portrait: the user's portrait M^u, [B, d, L, L].
             counts: history items per cell, [B, L, L].
-
-        Returns:
-            [B, d, L, L].
         """
         code = self.time(sinusoid(t, self.time_width))
         if self.settings.condition != "concat":
@@ -229,14 +226,11 @@ class GlobalPoint(nn.Module):
     def start_from(self, typical: Tensor, points: Tensor) -> None:
         """Add the ridge regression from users to points.
 
-        There are few labels and many weights: training then only has to
-        improve on the best linear map instead of finding it. The map is
-        shrunk towards the one that stands here, so that what pre-training
-        has learned is not thrown away.
-
-        Args:
-            typical: :func:`typical_mean` of training users, [M, d].
-            points: vectors of their targets, [M, d].
+        From the :func:`typical_mean` of training users to the vectors of their
+        targets, both [M, d]. There are few labels and many weights: training
+        then only has to improve on the best linear map instead of finding it.
+        The map is shrunk towards the one that stands here, so that what
+        pre-training has learned is not thrown away.
         """
         left = points - typical @ self.vector.weight.T
         square = typical.T @ typical
@@ -292,15 +286,11 @@ class CrossAttention(nn.Module):
 
 
 def occupied_cells(portrait: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The cells with history items as a padded set.
+    """The cells with history items, as a padded set.
 
-    Args:
-        portrait: [B, d, L, L].
-        counts: [B, L, L].
-
-    Returns:
-        tokens [B, K, d + 2] (mean vector, then the two cell centres in
-        [0, 1]) and the padding mask [B, K] (True = no cell).
+    Of a portrait [B, d, L, L] with counts [B, L, L]: tokens [B, K, d + 2]
+    (mean vector, then the two cell centres in [0, 1]) and the padding mask
+    [B, K] (True = no cell).
     """
     side = counts.shape[-1]
     flat = counts.flatten(1)

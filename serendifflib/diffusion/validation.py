@@ -39,7 +39,6 @@ class Validation:
     candidates: Tensor
 
     def __len__(self) -> int:
-        """Number of cases V."""
         return len(self.candidates)
 
     @classmethod
@@ -53,7 +52,7 @@ class Validation:
     ) -> Self | None:
         """Each target among uniform items that the user does not have.
 
-        The same for every model of a fold.
+        The same for every model of a fold. None where it has no case.
 
         Args:
             fold: its validation users are the cases.
@@ -61,9 +60,6 @@ class Validation:
                 serendipity, to stop pre-training on; None the fold's own.
             n_cases: at most so many of them; 0 takes all.
             n_candidates: C, where the catalogue has as many.
-
-        Returns:
-            None where the fold has no validation case.
         """
         drawn = np.random.default_rng(0)
         valid = _examples(fold, kind)

@@ -78,15 +78,12 @@ def human_totals(name: str) -> tuple[dict[str, Any], str]:
 
 def record_totals(name: str, created: str) -> None:
     """Write totals to ``results/human``; ``created`` is the day, in ISO."""
-    check_choice("totals", name, TOTALS)
     totals = TOTALS[name]
-    write_json(
-        results_dir() / "human" / f"{name}.json",
-        {
-            "what": "totals over human answers; no answer of a person",
-            "data": totals.data,
-            "licence": SOURCES[totals.data].licence,
-            "created": created,
-            "totals": totals.make(),
-        },
-    )
+    record = {
+        "what": "totals over human answers; no answer of a person",
+        "data": totals.data,
+        "licence": SOURCES[totals.data].licence,
+        "created": created,
+        "totals": totals.make(),
+    }
+    write_json(results_dir() / "human" / f"{name}.json", record)

@@ -115,11 +115,10 @@ def shares(people: np.ndarray, surprised: np.ndarray) -> pd.DataFrame:
     From counts [5, 5] come 25 rows: ``relevance, unexpectedness`` (1 to 5),
     ``n, value, low, high`` (Wilson).
     """
-    rows = []
-    for (r, u), n in np.ndenumerate(np.asarray(people)):
-        hits = int(np.asarray(surprised)[r, u])
-        interval = wilson_interval(hits, int(n))
-        rows.append((r + 1, u + 1, int(n), *interval))
+    rows = [
+        (r + 1, u + 1, int(n), *wilson_interval(int(surprised[r, u]), int(n)))
+        for (r, u), n in np.ndenumerate(people)
+    ]
     names = ["relevance", "unexpectedness", "n", "value", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 

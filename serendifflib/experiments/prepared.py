@@ -78,7 +78,6 @@ def open_bench(
     kind: str | None = None,
     profile: Profile | None = None,
     encoder: Encoder | None = None,
-    reviews: str = "unlabelled",
     n_candidates: int = 1000,
 ) -> PreparedFold:
     """Load data, make the fold, draw (or load) its candidates.
@@ -91,7 +90,6 @@ def open_bench(
         kind: ``serendipity`` or ``next-item``; None follows the labels.
         profile: sizes; None takes ``$SERENDIFF_PROFILE``.
         encoder: of the reviews; None is the packaged SentenceBERT.
-        reviews: see :func:`serendifflib.portrait.fold.prepare_fold`.
         n_candidates: C; at most the items of the catalogue.
 
     Raises:
@@ -106,7 +104,6 @@ def open_bench(
         _split(data, fold, n_folds, seed),
         kind=kind,
         encoder=encoder or encoding.reference_encoder(),
-        reviews=reviews,
     )
     space = PortraitSpace.fit(fold_data, bins="catalogue")
     test, valid = fold_data.test, fold_data.valid
@@ -169,8 +166,8 @@ def load_or_fit(
 
     A training that was interrupted goes on where its last checkpoint was.
     Options: ``seed`` of the weights and of all draws (0), ``progress`` (True),
-    ``device`` (``cpu``, ``cuda`` or None: CUDA where there is one), and
-    settings that replace those of the preset.
+    ``device`` (None: CUDA where there is one), and settings that replace those
+    of the preset.
     """
     return _load_or_fit(bench.fold, bench.profile, preset, **options)
 

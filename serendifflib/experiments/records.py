@@ -29,9 +29,10 @@ from serendifflib.profiles import Profile
 
 SCHEMA_VERSION = 2
 TINY_PROMPT = "SerenPrompt-style-tiny"
-"""The row of the tiny language model, that of the real one for a while."""
+"""The row of the tiny language model."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+Place = tuple[str, str, str, int]  # data, profile, row, fold
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,9 @@ class Unit:
     Attributes:
         table, data, row: ids of letters, digits, ``.``, ``_`` and ``-``.
         fold: 0-based.
-        data_checksum: ``Interactions.checksum``.
-        source: one sentence about the data (``Interactions.source``).
+        data_checksum, source: of the ``Interactions``.
         profile: sizes of the execution.
-        seed: seed of everything random in the unit.
+        seed: of everything random in the unit.
         label: how the row prints; default the row id.
         settings: whatever else decides the result, as JSON values.
         parts: declared version of every part on the way from the data to
@@ -133,7 +133,7 @@ class Unit:
         )
 
     @property
-    def place(self) -> tuple[str, str, str, int]:
+    def place(self) -> Place:
         """What one record of a table belongs to; a newer one replaces it."""
         return self.data, self.profile.name, self.row, self.fold
 
@@ -183,16 +183,14 @@ class Run:
 
     @property
     def outdated(self) -> tuple[str, ...]:
-        """Parts and libraries that have another version now, in words."""
+        """Parts and libraries that have another version now, in words.
+
+        A run is current, if there are none.
+        """
         return versions.differences(self.parts, self.versions)
 
     @property
-    def current(self) -> bool:
-        """Whether the code and the libraries at hand would repeat it."""
-        return not self.outdated
-
-    @property
-    def place(self) -> tuple[str, str, str, int]:
+    def place(self) -> Place:
         """See :attr:`Unit.place`."""
         return self.data, self.profile, self.row, self.fold
 
@@ -215,7 +213,7 @@ class Failure:
 class _Table(NamedTuple):
     """What one file holds: the newest record or failure of every unit."""
 
-    runs: Mapping[tuple[Any, ...], Run]
+    runs: Mapping[Place, Run]
     failures: Mapping[tuple[Any, ...], Failure]
     cases: frozenset[str]
     damaged: tuple[str, ...]
@@ -234,7 +232,7 @@ class RecordStore:
     def finished(self, unit: Unit) -> Run | None:
         """The unit's record if it was made from this very data and code."""
         run = self._read(unit.table).runs.get(unit.place)
-        if run is None or run.key != unit.key() or not run.current:
+        if run is None or run.key != unit.key() or run.outdated:
             return None
         return run
 
@@ -246,12 +244,13 @@ class RecordStore:
             DataError: a number is NaN or infinite.
         """
         known = self._read(run.table).cases
-        lines: list[dict[str, Any]] = []
-        for cases in run.cases.values():
-            if cases.id not in known:
-                shared = {"users": cases.users, "targets": cases.targets}
-                lines.append({"record": "cases", "id": cases.id, **shared})
-        content = {
+        lines: list[dict[str, Any]] = [
+            {"record": "cases", "id": one.id}
+            | {"users": one.users, "targets": one.targets}
+            for one in run.cases.values()
+            if one.id not in known
+        ]
+        content = {"record": "run", "schema": SCHEMA_VERSION} | {
             f.name: getattr(run, f.name)
             for f in fields(run)
             if f.name not in ("table", "line", "cases")
@@ -260,8 +259,7 @@ class RecordStore:
             task: {"cases": cases.id, "ranks": cases.ranks}
             for task, cases in run.cases.items()
         }
-        kind = {"record": "run", "schema": SCHEMA_VERSION}
-        self._append(run.table, *lines, {**kind, **content})
+        self._append(run.table, *lines, content)
 
     def save_failure(self, unit: Unit, failure: Failure) -> None:
         """Append why a unit failed; an earlier record stays."""
@@ -325,7 +323,7 @@ class RecordStore:
 @functools.lru_cache(maxsize=32)
 def _parse(path: Path, table: str, size: int, mtime: int) -> _Table:
     """The content of a file as it was at that size and time."""
-    runs: dict[tuple[Any, ...], Run] = {}
+    runs: dict[Place, Run] = {}
     failures: dict[tuple[Any, ...], Failure] = {}
     cases: dict[str, tuple[Any, Any]] = {}
     damaged = []
@@ -376,20 +374,11 @@ def _run(
         raise DataError(
             f"schema version {schema!r}, this package reads {SCHEMA_VERSION}"
         )
-    content["row"] = _own_row(content["row"], content["settings"])
     ranked = {
         task: Cases(*map(tuple, (*cases[one["cases"]], one["ranks"])))
         for task, one in content.pop("ranks").items()
     }
     return Run(table=table, cases=ranked, line=line, **content)
-
-
-def _own_row(row: str, settings: Mapping[str, Any]) -> str:
-    """The id that a row has today, by the language model that answered."""
-    language = settings.get("options", {}).get("language")
-    if language == "tiny" and TINY_PROMPT not in row:
-        return row.replace("SerenPrompt-style", TINY_PROMPT)
-    return row
 
 
 def recorded() -> RecordStore:

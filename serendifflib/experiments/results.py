@@ -47,7 +47,7 @@ def case_frame(
                 "user": cases.users,
                 "target": cases.targets,
                 "rank": cases.ranks,
-                **{k: v.numpy() for k, v in _metrics(cases).items()},
+                **_metrics(cases),
             }
         )
         for run in (store or recorded()).runs(table, data, profile)
@@ -60,8 +60,9 @@ def case_frame(
     return pd.DataFrame(columns=[*columns, "rank", *METRICS])
 
 
-def _metrics(cases: Cases) -> dict[str, torch.Tensor]:
-    return case_metrics(torch.tensor(cases.ranks))
+def _metrics(cases: Cases) -> dict[str, np.ndarray]:
+    found = case_metrics(torch.tensor(cases.ranks))
+    return {name: values.numpy() for name, values in found.items()}
 
 
 _COLLECTED = (
@@ -165,7 +166,7 @@ def _numbers(
     found = {name: _Number(v, nothing, 0) for name, v in extra.items()}
     cases = run.cases.get(task)
     if cases is not None and cases.ranks:
-        table = torch.stack(list(_metrics(cases).values()), 1).numpy()
+        table = np.stack(list(_metrics(cases).values()), axis=1)
         drawn = _resampled_means(table, cases.users, run.fold, counts)
         means = zip(METRICS, table.mean(axis=0), drawn.T, strict=True)
         for name, value, some in means:
@@ -207,6 +208,7 @@ def _origin(runs: Sequence[Run]) -> dict[str, Any]:
     def joined(values: set[str]) -> str:
         return ", ".join(sorted(values))
 
+    outdated = {one for run in runs for one in run.outdated}
     return {
         "row": runs[0].row,
         "label": runs[0].label,
@@ -217,8 +219,8 @@ def _origin(runs: Sequence[Run]) -> dict[str, Any]:
         "dirty": any(run.dirty for run in runs),
         "device": joined({run.device for run in runs}),
         "created": max(run.created for run in runs),
-        "current": all(run.current for run in runs),
-        "outdated": joined({one for run in runs for one in run.outdated}),
+        "current": not outdated,
+        "outdated": joined(outdated),
     }
 
 

@@ -79,8 +79,7 @@ def run_units(
 
     Args:
         units: what to compute.
-        compute: the computation; for several processes it must be a
-            function that joblib can send to them.
+        compute: the computation; joblib sends it to other processes.
         store: where the records go.
         n_jobs: processes; None takes joblib's active configuration, so
             that ``joblib.parallel_config("dask")`` uses a cluster.
@@ -215,18 +214,17 @@ def _compute_unit(
 ) -> str | Failure:
     commit = versions.commit()  # of the code that starts, not that ends
     start = time.perf_counter()
-    state: str | Failure
+    state: str | Failure = "done"
     try:
         outcome = compute(unit)
         run = _record(unit, outcome, commit, time.perf_counter() - start)
         store.save(run)
+        said = f"{run.seconds:.1f} s"
     # a model may fail in any way; the other units must not suffer
     except Exception as error:
-        failure = _failure(unit, error, str(error))
-        store.save_failure(unit, failure)
-        said, state = f"{failure.error}: {failure.message}", failure
-    else:
-        said, state = f"{run.seconds:.1f} s", "done"
+        state = _failure(unit, error, str(error))
+        store.save_failure(unit, state)
+        said = f"{state.error}: {state.message}"
     if progress:
         print(f"{unit}: {said}", file=sys.stderr)
     return state
@@ -264,18 +262,13 @@ def _failure(unit: Unit, error: Exception, message: str) -> Failure:
         for frame in traceback.extract_tb(error.__traceback__)
     ]
     package = versions.PACKAGE
-    return Failure(
-        unit=str(unit),
-        error=type(error).__name__,
-        message=message,
-        where=tuple(
-            f"{path.relative_to(package)}:{line}"
-            for path, line in files
-            if path.is_relative_to(package)
-        ),
-        created=_now(),
-        place=unit.place,
+    where = tuple(
+        f"{path.relative_to(package)}:{line}"
+        for path, line in files
+        if path.is_relative_to(package)
     )
+    kind = type(error).__name__
+    return Failure(str(unit), kind, message, where, _now(), unit.place)
 
 
 def _now() -> str:

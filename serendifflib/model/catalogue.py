@@ -39,30 +39,17 @@ class Catalogue:
     def from_interactions(
         cls, interactions: Interactions, training_rows: np.ndarray
     ) -> Catalogue:
-        """Take over what is needed to recommend.
-
-        Args:
-            interactions: the data.
-            training_rows: rows in the co-occurrence counts.
-        """
+        """What is needed to recommend; ``training_rows`` are counted."""
+        data, items = interactions, interactions.item_index
+        counted = np.isin(np.arange(len(items)), training_rows)
         return cls(
-            name=interactions.name,
-            source=interactions.source,
-            users=[str(user) for user in interactions.users],
-            items=[str(item) for item in interactions.items],
-            titles=[
-                str(interactions.title(item))
-                for item in range(1, interactions.n_items + 1)
-            ],
-            histories=np.split(
-                interactions.item_index, interactions.row_start[1:-1]
-            ),
-            counted=np.split(
-                np.isin(
-                    np.arange(len(interactions.item_index)), training_rows
-                ),
-                interactions.row_start[1:-1],
-            ),
+            name=data.name,
+            source=data.source,
+            users=[str(user) for user in data.users],
+            items=[str(item) for item in data.items],
+            titles=[str(data.title(j)) for j in range(1, data.n_items + 1)],
+            histories=np.split(items, data.row_start[1:-1]),
+            counted=np.split(counted, data.row_start[1:-1]),
         )
 
     @property

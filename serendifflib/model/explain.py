@@ -23,17 +23,9 @@ from serendifflib.portrait.scores import has_vector
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = (
-    "item",
-    "title",
-    "score",
-    "expectedness",
-    "relevance",
-    "cell",
-    "distance",
-    "direction",
-    "nearest history item",
-)
+COLUMNS = tuple(
+    "item title score expectedness relevance cell distance direction".split()
+) + ("nearest history item",)
 SAME = 0.05  # a difference of positions below this is called "as"
 ANCHOR = np.array([1.0, 1.0])
 
@@ -56,8 +48,7 @@ class UserPortrait:
     Attributes:
         user: user id.
         items, titles: history in time order, [n].
-        positions: (expectedness, relevance) in [0, 1], [n, 2]; the first
-            item sits at the anchor (1, 1).
+        positions: (expectedness, relevance) in [0, 1], [n, 2].
         expectedness: p(i | T) of Eq. 14, [n]; NaN for the first item.
         relevance: min-max scaled cosine of Eq. 8, [n]; NaN for the first.
         side: L.
@@ -159,11 +150,8 @@ class UserPortrait:
     ) -> Axes:
         """Figure 2: expectedness runs right, relevance runs up.
 
-        Args:
-            ax: where to draw; None makes a figure.
-            zone: length of the generated vector per cell, [L, L]; shaded.
-            point: position of an item to mark, [2].
-            label: its title.
+        On ``ax``, or a figure of its own. A zone [L, L] (length of the
+        generated vector per cell) is shaded, a point [2] marked with a label.
         """
         ax = draw_plane(
             self.positions, self.side, reach=self.reach, zone=zone, ax=ax
@@ -211,15 +199,8 @@ def words_of_draws(
 ) -> str:
     """How many drawn points lie about an item, and near which of the history.
 
-    Args:
-        portrait: of the user.
-        item: number of the item.
-        cells: of the drawn points, [S, 2]; within one cell of the item's
-            counts as here.
-        vectors: item vectors, [N + 1, d].
-
-    Returns:
-        a sentence; empty without any draw.
+    A sentence; empty without any draw. The draws lie in ``cells`` [S, 2];
+    within one cell of the item's counts as here.
     """
     if not len(cells):
         return ""
@@ -229,9 +210,8 @@ def words_of_draws(
         f"“{portrait.titles[place]}”"
         for place, _ in nearest_history(item, portrait.items, vectors)
     ]
-    said = f"{_count(near)} of {_count(len(cells))} draws lie here"
-    if near == 1:
-        said = said.replace("lie", "lies")
+    lie = "lies" if near == 1 else "lie"
+    said = f"{_count(near)} of {_count(len(cells))} draws {lie} here"
     if titles:
         said += f", near {' and '.join(titles)}"
     return f"{said[0].upper()}{said[1:]}."

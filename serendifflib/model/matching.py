@@ -13,9 +13,6 @@ leaves open which cells are "points"; the three readings are:
     each candidate meets the vector of its own cell, by inner product, so
     that a cell with a longer vector weighs more.
 
-:func:`match` takes a list of candidates per user, :func:`match_catalogue`
-all items for all users at once.
-
 Letters: B users, C candidates, N items, D channels of a point, L side.
 """
 
@@ -38,22 +35,19 @@ USERS = 8  # users per block: their points stay in the processor's cache
 def match(
     generated: Tensor, vectors: Tensor, cells: Tensor, how: str
 ) -> Tensor:
-    """Score candidates against a generated portrait.
+    """Score candidates against a generated portrait, [B, C].
 
     Args:
         generated: generated portraits, [B, D, L, L].
-        vectors: vectors of the candidates, [B, C, D].
+        vectors: of the candidates, [B, C, D].
         cells: grid indices of the candidates for this user, [B, C, 2].
-        how: ``own-cell``, ``zone`` or ``field``.
-
-    Returns:
-        [B, C], higher is better. ``own-cell``: cosine in [-1, 1]. ``zone``:
-        cosine minus 2 per ring. ``field``: any real number.
+        how: ``own-cell`` (cosine in [-1, 1]), ``zone`` (cosine minus 2 per
+            ring) or ``field`` (any real number); higher is better.
 
     Raises:
         ConfigError: ``how`` is not known.
     """
-    _check(how)
+    check_choice("matching", how, MATCHES)
     side = generated.shape[-1]
     points = generated.flatten(2).transpose(1, 2)  # [B, L*L, D]
     if how == "zone":
@@ -71,26 +65,17 @@ def match(
 def match_catalogue(
     generated: Tensor, vectors: Tensor, cells: Tensor, how: str
 ) -> Tensor:
-    """What :func:`match` gives when every item is a candidate.
+    """What :func:`match` gives when every item is a candidate, [B, N].
 
     ``match`` gathers the vectors of every candidate of every user: right
     for lists of 1,000, but 175 MB a user for a catalogue of 114,000. Here
-    all users share one pass over the item vectors.
-
-    Args:
-        generated: generated portraits, [B, D, L, L].
-        vectors: item vectors (zero where there is none), [N, D], on the
-            same device.
-        cells: grid indices of every item for every user, [B, N, 2].
-        how: ``own-cell``, ``zone`` or ``field``.
-
-    Returns:
-        [B, N], higher is better.
+    all users share one pass over the item vectors [N, D], zero where there is
+    none. Cells are [B, N, 2].
 
     Raises:
         ConfigError: ``how`` is not known.
     """
-    _check(how)
+    check_choice("matching", how, MATCHES)
     if not len(generated):
         return vectors.new_zeros(0, len(vectors))
     if how != "field":
@@ -112,10 +97,6 @@ def zone_cell(generated: Tensor) -> Tensor:
 def zone_map(generated: Tensor) -> Tensor:
     """How strongly each cell is generated: vector length, [B, L, L]."""
     return generated.norm(dim=1)
-
-
-def _check(how: str) -> None:
-    check_choice("matching", how, MATCHES)
 
 
 def _rings(best: Tensor, cells: Tensor, side: int) -> Tensor:
@@ -173,9 +154,7 @@ def _sampled_products(points, vectors, cells) -> Tensor:
 class Matcher:
     """Scores items by generated portraits, whatever lists they stand in.
 
-    Attributes:
-        points: of all items, [N + 1, D].
-        how: ``own-cell``, ``zone`` or ``field``.
+    ``points`` are those of all items, [N + 1, D].
     """
 
     points: Tensor
@@ -184,13 +163,10 @@ class Matcher:
     def __call__(
         self, generated: Tensor, items: Tensor, cells: Tensor
     ) -> Tensor:
-        """Scores [B, C].
+        """Scores of items [B, C] in cells [B, C, 2]; [B, C].
 
-        Args:
-            generated: on the scale of ``points``, [B, D, L, L].
-            items: item numbers, [B, C]; rows that are all the same are
-                ranked in one pass.
-            cells: their grid indices, [B, C, 2].
+        Portraits are on the scale of ``points``, [B, D, L, L]. Rows of items
+        that are all the same are ranked in one pass.
         """
         if len(items) == 1 or bool((items == items[:1]).all()):
             vectors = self.points[items[0]]

@@ -123,11 +123,8 @@ class SerenDiff:
     ) -> None:
         """Take over all but the network.
 
-        Args:
-            space: fitted.
-            shares: memberships of the items in prototypes, [N + 1, P]; for
-                tokens the shares themselves, not centred.
-            catalogue: what can be recommended, to whom.
+        ``shares`` are memberships of the items in prototypes, [N + 1, P]; for
+        tokens the shares themselves, not centred.
         """
         self.space, self.memberships = space, shares
         tokens = self.settings.diffuse == "tokens"
@@ -139,8 +136,6 @@ class SerenDiff:
     def make_diffusion(self) -> Diffusion:
         """What is generated; an ablation differs."""
         return make_diffusion(self)
-
-    # ------------------------------------------------------------- fitting
 
     def fit(
         self,
@@ -210,20 +205,12 @@ class SerenDiff:
             self.seconds or sum(one.seconds for one in self.reports),
         )
 
-    # ------------------------------------------------------------- scoring
-
     @torch.no_grad()
     def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Scores of candidates for users known by their histories.
+        """Scores [B, C] of candidates; see the protocol.
 
-        Args:
-            histories: item numbers, left-padded with 0, [B, n].
-            candidates: item numbers, [B, C].
-
-        Returns:
-            [B, C], higher is better; the same in any batch and order, and with
-            any number of threads, up to rounding: items whose scores nearly
-            tie may change places.
+        The same in any batch and order, and with any number of threads, up to
+        rounding: items whose scores nearly tie may change places.
 
         Raises:
             ModelError: not fitted, empty history, unknown or padding item.
@@ -238,10 +225,8 @@ class SerenDiff:
     def with_sampling(self, *, seed: int | None = None, **changes) -> Self:
         """The same trained model that generates or matches otherwise.
 
-        Args:
-            seed: of the noise.
-            **changes: ``sampler``, ``calls``, ``samples``, ``aggregate``,
-                ``match``.
+        What may change are ``sampler``, ``calls``, ``samples``, ``aggregate``,
+        ``match`` and the seed of the noise.
 
         Raises:
             ConfigError: a setting that training depends on, or a bad value.
@@ -258,8 +243,6 @@ class SerenDiff:
         view.seed = self.seed if seed is None else seed
         view.diffusion = view.make_diffusion()
         return view
-
-    # ------------------------------------- one step at a time, for portraits
 
     def training_set(self, fold: FoldData, examples: Examples) -> PlacedItems:
         """Training examples with their targets, placed."""
@@ -288,16 +271,12 @@ class SerenDiff:
         how = how or self.settings.match
         return Matcher(self.points, how)(generated, candidates, cells)
 
-    # ----------------------------------------------------------- for readers
-
     def portrait(
         self, user: object = None, *, items: Sequence[object] | None = None
     ) -> explaining.UserPortrait:
-        """Portrait of a user, with ``plot()``.
+        """Portrait of a user of the fitted data, with ``plot()``.
 
-        Args:
-            user: id of a user of the fitted data.
-            items: instead, the item ids of somebody new, oldest first.
+        Or of somebody new, who is known by item ids, oldest first.
 
         Raises:
             UnknownUserError, UnknownItemError: no such id.
@@ -417,11 +396,7 @@ class SerenDiff:
 
     @torch.no_grad()
     def zone(self, user: object) -> np.ndarray:
-        """How strongly each cell of the plane is generated, [L, L].
-
-        Args:
-            user: an id, or a portrait.
-        """
+        """How strongly each cell of an id or portrait is generated, [L, L]."""
         if not isinstance(user, explaining.UserPortrait):
             user = self.portrait(user)
         seen = user.placed(self.space)
@@ -445,8 +420,6 @@ class SerenDiff:
         if self.space is None or self.network is None:
             raise ModelError(f"{self.name}: fit it before use")
         return self
-
-    # --------------------------------------------------------------- storage
 
     def save(self, path: Path | str) -> None:
         """Save to a folder: safetensors with a JSON header, never pickle.

@@ -43,7 +43,7 @@ def test_squared_errors_on_labels_learn_too():
 
 
 def test_the_schedule_by_hand():
-    noise = LightNoise.make(3, 0.001, 0.005)
+    noise = LightNoise(3, 0.001, 0.005)
     # 1 - abar = .001, .003, .005 before beta_1 becomes 1e-5
     beta = [1e-5, 1 - 0.997 / 0.999, 1 - 0.995 / 0.997]
     assert np.allclose(noise.beta, beta)

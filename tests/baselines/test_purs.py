@@ -81,7 +81,7 @@ def test_the_history_ends_before_the_target():
     fold = toy_fold()
     everything = Cases.next_items(fold, 10)
     sequences = fold.training_histories()
-    assert len(everything) == sum(len(s) - 1 for s in sequences)
+    assert len(everything.targets) == sum(len(s) - 1 for s in sequences)
     # the last case of the first user: the ten items before the last
     last = len(sequences[0]) - 2
     assert everything.targets[last] == sequences[0][-1]
@@ -89,7 +89,7 @@ def test_the_history_ends_before_the_target():
     first = everything.histories[0]
     assert first[-1] == sequences[0][0] and not first[:-1].any()
     generator = torch.Generator().manual_seed(0)
-    index = torch.arange(len(everything))
+    index = torch.arange(len(everything.targets))
     _, items = everything.draw(index, 4, generator)
     assert torch.equal(items[:, 0], everything.targets)
     own = everything.own[everything.owner]

@@ -8,6 +8,7 @@ import torch
 from inductive import check_inductive
 
 from serendifflib.baselines.ranker import (
+    PER_USER,
     POOL,
     SetRanker,
     SetRankerNetwork,
@@ -90,9 +91,19 @@ def test_a_portrait_is_a_set_and_padding_is_nothing():
     assert not torch.allclose(moved[0], user, atol=1e-3)
 
 
-def test_positions_are_those_of_the_portrait_space(toy, model, grid):
+def test_positions_are_those_of_the_portrait_space(
+    toy, model, grid, monkeypatch
+):
+    seen, forward = [], model.network.forward
+
+    def noting(items, positions):
+        seen.append(positions)
+        return forward(items, positions)
+
+    monkeypatch.setattr(model.network, "forward", noting)
     histories = toy.test.histories[:3]
-    found = model._positions(histories)
+    model.score(histories, torch.tensor([[1, 2]] * 3))
+    (found,) = seen
     for row, history in enumerate(histories):
         real = history[history > 0].numpy()
         expected = grid.space.positions(real)
@@ -140,11 +151,11 @@ def test_keeps_the_best_state_of_validation(toy, model):
 
 def test_pretrains_on_next_items_if_asked(toy, grid):
     budget = dataclasses.replace(SMALL, pretrain_steps=2, max_steps=2)
-    ranker = SetRanker(budget=budget, grid=grid, width=8, per_user=3)
+    ranker = SetRanker(budget=budget, grid=grid, width=8)
     ranker.fit(toy, generator=seeded())
     first, second = ranker.report.stages
     assert (first.stage, second.stage) == ("next-item", "serendipity")
-    assert first.examples == 3 * len(toy.split.train_users)
+    assert first.examples == PER_USER * len(toy.split.train_users)
     relevance = toy_fold("next-item")
     few = relevance.train.subset(np.arange(20))
     relevance = dataclasses.replace(relevance, train=few)

@@ -74,9 +74,12 @@ def test_the_trade_is_chosen_on_validation(monkeypatch):
         SetRanker, "score_batch", lambda self, h, candidates: known[candidates]
     )
     vectors = torch.cat([PLANE, PLANE[A : A + 1]])
-    monkeypatch.setattr(  # not centred
-        MMR, "_prepare", lambda self, _: setattr(self, "points", vectors)
-    )
+
+    def build(self, fold, _):
+        self.points = vectors  # not centred
+        return SetRanker._build(self, fold, vectors)
+
+    monkeypatch.setattr(MMR, "_build", build)
     fold = make_fold(
         ["abE", "cdfB", "aD"], train=[0, 1], valid=[2], vectors=vectors
     )

@@ -87,30 +87,13 @@ def test_record_round_trip(store):
     assert run.cases == compute(unit).cases
     assert run.label == "Alpha" and run.settings == unit.settings
     assert run.extra == {"train_seconds": 0.5}
-    assert run.key == unit.key() and run.current
+    assert run.key == unit.key() and not run.outdated
     assert run.versions["torch"] and run.threads >= 1 and run.device
     assert run.sizes == dataclasses.asdict(SMOKE)
     again = records.RecordStore(store.root / "again")
     again.save(run)
     assert again.runs("table4") == [run]
     assert lines_of(again) == lines_of(store)
-
-
-@pytest.mark.parametrize("seed", ["", ".seed3"])
-def test_old_records_of_the_tiny_language_model_have_its_row(store, seed):
-    """They were made when one row stood for whichever model answered."""
-    row = f"SerenPrompt-style{seed}"
-    for language in ("packaged", "tiny"):
-        asked = {"options": {"language": language}}
-        runs.run_units([make_unit(row, settings=asked)], compute, store)
-    of_row = {run.row: run for run in store.runs("table4")}
-    tiny, real = of_row[f"SerenPrompt-style-tiny{seed}"], of_row.pop(row)
-    assert len(of_row) == 1 and real.settings != asked
-    assert tiny.settings == asked
-    new = make_unit(tiny.row, settings=asked)
-    assert not store.finished(new)  # another row: another key
-    runs.run_units([new], compute, store)
-    assert {run.row for run in store.runs("table4")} == {row, tiny.row}
 
 
 def test_users_and_targets_are_written_once(store):
@@ -276,7 +259,7 @@ def test_a_raised_version_makes_records_of_it_outdated(
     assert not results.collect("table4", store=store)["current"].any()
     raised = make_unit(parts={**parts, part: now})
     assert len(runs.run_units([raised], compute, store).computed) == 1
-    assert store.runs("table4")[0].current
+    assert not store.runs("table4")[0].outdated
 
 
 def test_a_raised_version_of_a_model_leaves_the_others_alone(
@@ -289,10 +272,10 @@ def test_a_raised_version_of_a_model_leaves_the_others_alone(
     runs.run_units([first, second], compute, store)
     monkeypatch.setitem(versions.ROWS, "SASRec", 2)
     outdated, current = store.runs("table4")
-    assert not outdated.current and outdated.outdated == (
+    assert outdated.outdated == (
         f"model SASRec {one[2]}, now {versions.of_model(*models[0])[2]}",
     )
-    assert current.current
+    assert not current.outdated
 
 
 def test_other_libraries_compute_again_and_say_so(store, monkeypatch):

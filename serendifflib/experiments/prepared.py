@@ -53,8 +53,7 @@ class PreparedFold:
         fold: examples and item vectors of the fold.
         space: in which candidates were spread over the grid (catalogue bins,
             centred vectors; the same for all models).
-        test, valid: the examples that are ranked (test is cut to the
-            profile's number of users).
+        test, valid: what is ranked; test is cut to the profile's users.
         test_candidates, valid_candidates: their stored candidates.
         profile: sizes in force.
     """
@@ -91,10 +90,6 @@ def open_bench(
         profile: sizes; None takes ``$SERENDIFF_PROFILE``.
         encoder: of the reviews; None is the packaged SentenceBERT.
         n_candidates: C; at most the items of the catalogue.
-
-    Raises:
-        ConfigError: no such fold.
-        SerenDiffError: see the loaders.
     """
     profile = profile or current_profile()
     if not isinstance(data, Interactions):
@@ -223,6 +218,10 @@ def _load_or_fit(
             keep_checkpoint=True,
         )
 
+    def forget() -> None:
+        for path in checkpoint_files(checkpoint):
+            path.unlink(missing_ok=True)
+
     if (model := saved()) is not None:
         return model  # without a lock: the cache may be read-only
     # two notebooks that want the same model: one trains it, one waits
@@ -232,10 +231,10 @@ def _load_or_fit(
         try:
             model = fit()
         except CheckpointError:  # damaged from outside: start again
-            _remove(checkpoint)
+            forget()
             model = fit()
         model.save(folder)
-        _remove(checkpoint)  # not before the model is safe
+        forget()  # not before the model is safe
     return model
 
 
@@ -266,11 +265,6 @@ def _cached(path: Path, load: Callable[[], Any]) -> Any:
         with contextlib.suppress(CheckpointError):
             return load()
     return None
-
-
-def _remove(checkpoint: Path) -> None:
-    for path in checkpoint_files(checkpoint):
-        path.unlink(missing_ok=True)
 
 
 def _split(

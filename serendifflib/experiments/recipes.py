@@ -50,10 +50,9 @@ RANKERS = {"ranker": SetRanker} | MODES | RERANKERS
 def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
     """Fit the row's model on the unit's fold and rank the test cases.
 
-    Args:
-        unit: its settings are ``tasks``, ``n_candidates`` (C of lists that
-            are not as long as they can be) and :meth:`Row.settings`.
-        source: what to load, if it is not the data id (a CSV path).
+    The settings of a unit are ``tasks``, ``n_candidates`` (C of lists that are
+    not as long as they can be) and :meth:`Row.settings`; ``source`` is what to
+    load, if it is not the data id (a CSV path).
 
     Returns:
         Ranks per task, and: ``fit_seconds`` (of the training, from its
@@ -65,9 +64,6 @@ def evaluate_row(unit: Unit, *, source: str | None = None) -> Outcome:
         (evaluation.lists); of SerenDiff ``portrait_megabytes`` (one training
         batch of dense portraits), on a GPU ``peak_megabytes``; with a second
         task these come again with its name in front.
-
-    Raises:
-        SerenDiffError: see the loaders and models.
     """
     settings = dict(unit.settings)
     tasks, length = settings.pop("tasks"), settings.pop("n_candidates")
@@ -146,7 +142,7 @@ def _open(
 
     Fold, candidates and world do not follow the unit's seed: other seeds
     train other models on the very same cases. Nor do candidates and measures
-    follow what is counted for expectedness.
+    follow which rows count for expectedness.
     """
     bench = open_bench(
         load(source, profile),
@@ -157,15 +153,10 @@ def _open(
     )
     measures = ListMeasures.of(bench.fold)
     if counted != bench.fold.counted:
-        bench = recounted(bench, counted)
+        other = replace(bench.fold, counted=counted)
+        space = PortraitSpace.fit(other, bins="catalogue")
+        bench = replace(bench, fold=other, space=space)
     return bench, Grid(bench.space), measures
-
-
-def recounted(bench: PreparedFold, counted: str) -> PreparedFold:
-    """The same cases and candidates; other rows count for expectedness."""
-    fold = replace(bench.fold, counted=counted)
-    space = PortraitSpace.fit(fold, bins="catalogue")
-    return replace(bench, fold=fold, space=space)
 
 
 def _changed(bench: PreparedFold, row: Row, length: int) -> PreparedFold:
@@ -216,9 +207,6 @@ def fewer_labels(fold: FoldData, count: int) -> Examples:
 
     The fewer are among the more; the histories of the other training users
     still count for popularity and co-occurrence.
-
-    Raises:
-        ConfigError: the fold has not that many.
     """
     users = fold.interactions.users
     if count > len(fold.train):
@@ -262,7 +250,15 @@ def _fit(
     """The fitted model and what fitting took; ``folder`` outlives a stop."""
     if row.model == "serendiff":
         return _serendiff(row, bench, seed)
-    model = _make(row, grid)
+    options = dict(row.options)
+    model: Recommender
+    if row.model == "control":
+        model = CONTROLS[row.name](grid=grid, **options)
+    elif row.model == "ranker":
+        options |= {"budget": Budget(**row.budget), "grid": grid}
+        model = RANKERS[row.name](**options)
+    else:
+        model = make_model(row.name, Budget(**row.budget), **options)
     if isinstance(model, TorchRival):
         model.checkpoint = folder
     generator = torch.Generator().manual_seed(seed)
@@ -286,16 +282,6 @@ def _fit(
         trained = sum(stage.seconds for stage in report.stages)
         numbers["train_seconds"] = trained / report.steps
     return model, numbers
-
-
-def _make(row: Row, grid: Grid) -> Recommender:
-    options = dict(row.options)
-    if row.model == "control":
-        return CONTROLS[row.name](grid=grid, **options)
-    budget = Budget(**row.budget)
-    if row.model == "ranker":
-        return RANKERS[row.name](budget=budget, grid=grid, **options)
-    return make_model(row.name, budget, **options)
 
 
 def _serendiff(

@@ -35,6 +35,11 @@ from serendifflib.experiments.records import (
 )
 from serendifflib.io import locked
 
+DIED = (
+    "its worker process died (killed, or out of memory): run again, with a "
+    "smaller profile if memory is short"
+)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -92,20 +97,13 @@ def run_units(
     states: dict[int, str | Failure] = {
         i: "there" for i, unit in enumerate(units) if store.finished(unit)
     }
-    waiting = [i for i in range(len(units)) if i not in states]
+    worker = _Worker(compute, store, progress, parent=os.getpid())
     for wait in (False, True):  # first what nobody else is computing
-        work = functools.partial(
-            _run_unit,
-            compute=compute,
-            store=store,
-            wait=wait,
-            progress=progress,
-            parent=os.getpid(),
-        )
+        waiting = [
+            i for i in range(len(units)) if states.get(i, "busy") == "busy"
+        ]
+        work = functools.partial(worker, wait=wait)
         states |= _share_out(units, waiting, work, store, n_jobs)
-        waiting = [i for i in waiting if states[i] == "busy"]
-        if not waiting:
-            break
     return Report(
         computed=tuple(str(units[i]) for i in states if states[i] == "done"),
         skipped=tuple(str(units[i]) for i in states if states[i] == "there"),
@@ -151,27 +149,13 @@ def _share_out(
             waiting = [i for i in waiting if i not in states]
             n_suspects = joblib.effective_n_jobs(n_jobs)
             for i in waiting[:n_suspects]:
-                states[i] = _run_apart(units[i], work, store)
+                apart = [joblib.delayed(work)(units[i])]
+                try:
+                    (states[i],) = joblib.Parallel(n_jobs=2)(apart)
+                except TerminatedWorkerError as error:
+                    states[i] = _save_failure(store, units[i], error, DIED)
             waiting = waiting[n_suspects:]
     return states
-
-
-def _run_apart(
-    unit: Unit, work: Callable[[Unit], str | Failure], store: RecordStore
-) -> str | Failure:
-    """One unit in a process that works on no other."""
-    try:
-        (state,) = joblib.Parallel(n_jobs=2)([joblib.delayed(work)(unit)])
-    except TerminatedWorkerError as error:
-        failure = _failure(
-            unit,
-            error,
-            "its worker process died (killed, or out of memory): run again, "
-            "with a smaller profile if memory is short",
-        )
-        store.save_failure(unit, failure)
-        return failure
-    return state  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -187,47 +171,42 @@ def _end_with(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_unit(
-    unit: Unit,
-    compute: Callable[[Unit], Outcome],
-    store: RecordStore,
-    wait: bool,
-    progress: bool,
-    parent: int,
-) -> str | Failure:
-    """One unit in one process: "there", "busy", "done" or the failure."""
-    _end_with(parent)
-    try:
-        with locked(store.root / str(unit) / unit.profile.name, wait=wait):
-            if store.finished(unit):  # by another program, meanwhile
-                return "there"
-            return _compute_unit(unit, compute, store, progress)
-    except filelock.Timeout:
-        return "busy"
+@dataclass(frozen=True)
+class _Worker:
+    """Computes one unit: "there", "busy", "done" or the failure."""
 
+    compute: Callable[[Unit], Outcome]
+    store: RecordStore
+    progress: bool
+    parent: int
 
-def _compute_unit(
-    unit: Unit,
-    compute: Callable[[Unit], Outcome],
-    store: RecordStore,
-    progress: bool,
-) -> str | Failure:
-    commit = versions.commit()  # of the code that starts, not that ends
-    start = time.perf_counter()
-    state: str | Failure = "done"
-    try:
-        outcome = compute(unit)
-        run = _record(unit, outcome, commit, time.perf_counter() - start)
-        store.save(run)
-        said = f"{run.seconds:.1f} s"
-    # a model may fail in any way; the other units must not suffer
-    except Exception as error:
-        state = _failure(unit, error, str(error))
-        store.save_failure(unit, state)
-        said = f"{state.error}: {state.message}"
-    if progress:
-        print(f"{unit}: {said}", file=sys.stderr)
-    return state
+    def __call__(self, unit: Unit, wait: bool) -> str | Failure:
+        _end_with(self.parent)
+        path = self.store.root / str(unit) / unit.profile.name
+        try:
+            with locked(path, wait=wait):
+                if self.store.finished(unit):  # by another program, meanwhile
+                    return "there"
+                return self._compute(unit)
+        except filelock.Timeout:
+            return "busy"
+
+    def _compute(self, unit: Unit) -> str | Failure:
+        commit = versions.commit()  # of the code that starts, not that ends
+        start = time.perf_counter()
+        state: str | Failure = "done"
+        try:
+            outcome = self.compute(unit)
+            run = _record(unit, outcome, commit, time.perf_counter() - start)
+            self.store.save(run)
+            said = f"{run.seconds:.1f} s"
+        # a model may fail in any way; the other units must not suffer
+        except Exception as error:
+            state = _save_failure(self.store, unit, error, str(error))
+            said = f"{state.error}: {state.message}"
+        if self.progress:
+            print(f"{unit}: {said}", file=sys.stderr)
+        return state
 
 
 def _record(
@@ -256,19 +235,19 @@ def _record(
     )
 
 
-def _failure(unit: Unit, error: Exception, message: str) -> Failure:
-    files = [
-        (Path(frame.filename), frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
+def _save_failure(
+    store: RecordStore, unit: Unit, error: Exception, message: str
+) -> Failure:
     package = versions.PACKAGE
     where = tuple(
-        f"{path.relative_to(package)}:{line}"
-        for path, line in files
-        if path.is_relative_to(package)
+        f"{Path(frame.filename).relative_to(package)}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(package)
     )
     kind = type(error).__name__
-    return Failure(str(unit), kind, message, where, _now(), unit.place)
+    failure = Failure(str(unit), kind, message, where, _now(), unit.place)
+    store.save_failure(unit, failure)
+    return failure
 
 
 def _now() -> str:

@@ -129,11 +129,7 @@ TABLES = {
 
 
 def find_table(table: str) -> Table:
-    """A table by its id.
-
-    Raises:
-        ConfigError: there is no such table.
-    """
+    """A table by its id, if there is one."""
     check_choice("table", table, TABLES)
     return TABLES[table]
 
@@ -223,8 +219,11 @@ def _unit(
     tasks: Sequence[str],
     seed: int,
 ) -> Unit:
+    # 1,000, or four fifths of what every user lacks if that is less
+    longest = int((data.row_start[1:] - data.row_start[:-1]).max())
+    length = min(N_CANDIDATES, (data.n_items - longest) * 4 // 5)
     settings = row.settings() | {
-        "n_candidates": _n_candidates(data),
+        "n_candidates": length,
         "tasks": [task for task in tasks if task in row.tasks],
     }
     parts = parts_of(
@@ -255,12 +254,6 @@ def _unit(
     )
 
 
-def _n_candidates(data: Interactions) -> int:
-    """1,000, or four fifths of what every user lacks if that is less."""
-    longest = int((data.row_start[1:] - data.row_start[:-1]).max())
-    return min(N_CANDIDATES, (data.n_items - longest) * 4 // 5)
-
-
 def data_id(data: Interactions) -> str:
     """What the records call a data set.
 
@@ -286,9 +279,6 @@ def run_table(
     Without ``store`` the records join the project's. For the processes see
     :func:`~serendifflib.experiments.runner.run_units`, for the rest
     :func:`make_units`. One model's failure leaves the others alone.
-
-    Raises:
-        ConfigError: see :func:`make_units`.
     """
     units = make_units(table, data, **which)
     source = data or find_table(table).data[0]

@@ -53,8 +53,7 @@ class UserPortrait:
         relevance: min-max scaled cosine of Eq. 8, [n]; NaN for the first.
         side: L.
         catalogue_positions: positions of all items, [N + 1, 2].
-        catalogue_scores: log-expectedness and relevance of all items,
-            [N + 1, 2]; a portrait that is only drawn needs none.
+        catalogue_scores: their log-expectedness and relevance, [N + 1, 2].
     """
 
     user: str
@@ -65,7 +64,7 @@ class UserPortrait:
     relevance: np.ndarray
     side: int
     catalogue_positions: np.ndarray
-    catalogue_scores: np.ndarray | None = None
+    catalogue_scores: np.ndarray
 
     @classmethod
     def of(
@@ -97,20 +96,20 @@ class UserPortrait:
             catalogue_scores=seen.scores,
         )
 
-    def placed(self, space: PortraitSpace) -> PlacedItems:
+    @property
+    def placed(self) -> PlacedItems:
         """This user, and the whole catalogue, as a diffusion sees them."""
-        scores = self.catalogue_scores
-        if scores is None:  # a portrait that was made by hand
-            scores = np.stack(space.catalogue_scores(self.items), axis=1)
-        return PlacedItems(
-            Portraits(
-                torch.from_numpy(self.items)[None],
-                torch.from_numpy(self.positions)[None],
-            ),
-            torch.arange(1, len(scores))[None],
-            torch.from_numpy(self.catalogue_positions[1:])[None],
-            torch.from_numpy(scores[1:])[None],
+        items, past, places, scores = (
+            torch.from_numpy(values)[None]
+            for values in (
+                self.items,
+                self.positions,
+                self.catalogue_positions[1:],
+                self.catalogue_scores[1:],
+            )
         )
+        everything = torch.arange(1, scores.shape[1] + 1)[None]
+        return PlacedItems(Portraits(items, past), everything, places, scores)
 
     @property
     def centre(self) -> np.ndarray:
@@ -242,19 +241,16 @@ def recommendation_table(
         nearest = nearest_history(int(item), portrait.items, vectors)
         cell = cell_of(place, portrait.side) + 1
         rows.append(
-            {
-                "item": catalogue.items[item - 1],
-                "title": catalogue.title(item),
-                "score": float(scores[item]),
-                "expectedness": float(place[0]),
-                "relevance": float(place[1]),
-                "cell": tuple(int(c) for c in cell),
-                "distance": float(np.linalg.norm(step)),
-                "direction": direction(step),
-                "nearest history item": (
-                    portrait.titles[nearest[0][0]] if nearest else ""
-                ),
-            }
+            (
+                catalogue.items[item - 1],
+                catalogue.title(item),
+                float(scores[item]),
+                *map(float, place),
+                tuple(int(c) for c in cell),
+                float(np.linalg.norm(step)),
+                direction(step),
+                portrait.titles[nearest[0][0]] if nearest else "",
+            )
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -309,6 +305,7 @@ class Explanation:
         nearest = nearest_history(item, portrait.items, space.vectors)
         place, cosine = nearest[0] if nearest else (None, float("nan"))
         known = np.isfinite(scores[item])
+        drawn = np.empty((0, 2)) if cells is None else cells
         return cls(
             portrait=portrait,
             title=catalogue.title(item),
@@ -320,11 +317,7 @@ class Explanation:
             nearest="" if place is None else portrait.titles[place],
             cosine=cosine,
             zone=zone,
-            drawn=(
-                ""
-                if cells is None
-                else words_of_draws(portrait, item, cells, space.vectors)
-            ),
+            drawn=words_of_draws(portrait, item, drawn, space.vectors),
             item=catalogue.items[item - 1],
         )
 

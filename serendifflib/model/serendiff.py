@@ -154,8 +154,8 @@ class SerenDiff:
             generator: source of the seed; None is seed 0.
             checkpoint: file to resume an interrupted training from; that
                 of pre-training lies beside it (:func:`checkpoint_files`).
-            keep_checkpoint: leave both files, so that a fit that was killed
-                before it was saved need not be done again.
+            keep_checkpoint: leave both files, in case that what follows is
+                killed.
 
         Raises:
             ConfigError: there is nothing to train on.
@@ -164,7 +164,10 @@ class SerenDiff:
         """
         started = time.perf_counter()
         fold = fold_of(data, progress=self.progress)
-        self.seed, self.kind = _seed_from(generator), fold.kind
+        self.seed, self.kind = 0, fold.kind
+        if generator is not None:
+            drawn = torch.randint(2**31 - 1, (1,), generator=generator)
+            self.seed = int(drawn)
         s = self.settings
         # an interrupted fit must not leave what looks like a fitted model
         self.network, self.reports = None, []
@@ -381,9 +384,7 @@ class SerenDiff:
         """
         number = self._require_fit().catalogue.item_number(item)
         portrait = self.portrait(user, items=items)
-        cells = self.diffusion.draw_cells(
-            self.network, portrait.placed(self.space), TOLD
-        )
+        cells = self.diffusion.draw_cells(self.network, portrait.placed, TOLD)
         return explaining.Explanation.of(
             portrait,
             number,
@@ -399,8 +400,8 @@ class SerenDiff:
         """How strongly each cell of an id or portrait is generated, [L, L]."""
         if not isinstance(user, explaining.UserPortrait):
             user = self.portrait(user)
-        seen = user.placed(self.space)
-        return self.diffusion.zone(self.network, seen)[0].cpu().numpy()
+        zone = self.diffusion.zone(self.network, user.placed)[0]
+        return zone.cpu().numpy()
 
     @torch.no_grad()
     def rank(self, portrait: explaining.UserPortrait) -> np.ndarray:
@@ -409,9 +410,8 @@ class SerenDiff:
         That is item 0, what the user has, and items without a vector.
         """
         scores = np.full(len(self._require_fit().space.vectors), -np.inf)
-        scores[1:] = self.diffusion.score(
-            self.network, portrait.placed(self.space)
-        )[0].numpy()
+        found = self.diffusion.score(self.network, portrait.placed)
+        scores[1:] = found[0].numpy()
         scores[portrait.items] = -np.inf
         scores[(self.space.vectors.norm(dim=1) == 0).numpy()] = -np.inf
         return scores
@@ -453,12 +453,6 @@ class SerenDiff:
 def checkpoint_files(checkpoint: Path) -> tuple[Path, Path]:
     """Files of an unfinished fit: pre-training, and training itself."""
     return checkpoint.with_name(f"pre-{checkpoint.name}"), checkpoint
-
-
-def _seed_from(generator: torch.Generator | None) -> int:
-    if generator is None:
-        return 0
-    return int(torch.randint(2**31 - 1, (1,), generator=generator))
 
 
 def _at_least_one(name: str, value: object) -> int:

@@ -50,8 +50,8 @@ def save_model(model: SerenDiff, folder: Path) -> None:
         "history_items": _tensor(np.concatenate(catalogue.histories)),
         "counted": _tensor(np.concatenate(catalogue.counted)),
     }
-    for name, value in model.network.state_dict().items():
-        tensors[f"network.{name}"] = value
+    state = model.network.state_dict()
+    tensors |= {f"network.{name}": value for name, value in state.items()}
     header = {
         "version": MODEL_VERSION,
         "settings": model.settings.as_dict(),

@@ -134,7 +134,7 @@ class Playground:
         order = np.argsort(-scores, kind="stable")
         order = order[np.isfinite(scores[order])]
         memory = model.diffusion.remember(
-            model.network, portrait.placed(model.space).portraits
+            model.network, portrait.placed.portraits
         )
         lots = self.lots[None].to(model.device)
         cells = draw(model.network, memory, lots)[0, :, :2].cpu().numpy()

@@ -251,7 +251,7 @@ def test_the_zone_is_the_share_of_draws_in_a_cell(toy, start):
     zone = start.zone(user)
     assert zone.shape == (10, 10) and np.isclose(zone.max(), 1.0)
     # where the generated place lies among the items of the catalogue
-    seen = start.portrait(user).placed(start.space)
+    seen = start.portrait(user).placed
     network = start.network
     made = start.diffusion.generate(network, seen.portraits)[0, 0, -2:]
     made = made * network.place_spread + network.place_middle

@@ -54,6 +54,7 @@ def hand_made(**changes):
         "relevance": np.array([np.nan, 0.3, 0.4]),
         "side": 5,
         "catalogue_positions": np.full((6, 2), 0.5),
+        "catalogue_scores": np.zeros((6, 2)),
     }
     return UserPortrait(**{**given, **changes})
 

@@ -70,11 +70,8 @@ class DreamRec(TorchRival):
             1000 / T, else alpha-bar stays far from 0 for a small T.
         guidance: w of (1 + w) f(x, g, t) - w f(x, null, t); 0 is the plain
             conditional model.
-        guidances: w to choose from on validation after training; none
-            keeps ``guidance``.
-        sampler: ``ddim``, ``ancestral`` (T calls, as published) or
-            ``one-call``.
-        calls: network calls of ``ddim``.
+        guidances: w to choose from on validation; none keeps ``guidance``.
+        sampler, calls: see :func:`serendifflib.diffusion.sampling.sample`.
         draws: generated vectors averaged per user.
         similarity: ``cosine`` or ``dot``.
     """

@@ -65,9 +65,12 @@ class LanguageModel:
                 )
             folder, options["gguf_file"] = path.parent, path.name
         try:
-            config = transformers.AutoConfig.from_pretrained(folder, **options)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, **options
+            config, tokenizer = (
+                kind.from_pretrained(folder, **options)
+                for kind in (
+                    transformers.AutoConfig,
+                    transformers.AutoTokenizer,
+                )
             )
             family = family_of(config)
             loader = {
@@ -168,9 +171,7 @@ class LanguageModel:
         ]
         if self.family == "causal":
             return self._ask_causal(beginning, parts)
-        masked = self.family == "masked"
-        ask = self._ask_masked if masked else self._ask_seq2seq
-        return torch.cat([ask(beginning, part) for part in parts])
+        return torch.cat([self._ask_anew(beginning, part) for part in parts])
 
     def _ask_causal(
         self, beginning: Tensor, parts: Sequence[Sequence[Tensor]]
@@ -200,24 +201,25 @@ class LanguageModel:
             differences.append(self._difference(logits))
         return torch.cat(differences)
 
-    def _ask_masked(self, beginning: Tensor, part: Sequence[Tensor]) -> Tensor:
-        start = self.embed(self.frame[0])
-        slot = self.embed([self.tokenizer.mask_token_id])
-        end = self.embed(self.frame[1])
-        rows = [torch.cat([start, beginning, e, slot, end]) for e in part]
-        logits = self.model(**_padded(rows)).logits
-        place = torch.tensor([len(row) - len(end) - 1 for row in rows])
-        return self._difference(logits[torch.arange(len(rows)), place])
-
-    def _ask_seq2seq(
-        self, beginning: Tensor, part: Sequence[Tensor]
-    ) -> Tensor:
+    def _ask_anew(self, beginning: Tensor, part: Sequence[Tensor]) -> Tensor:
+        masked = self.family == "masked"
         start, end = (self.embed(tokens) for tokens in self.frame)
-        rows = [torch.cat([start, beginning, e, end]) for e in part]
+        slot = self.embed([self.tokenizer.mask_token_id] if masked else [])
+        rows = [torch.cat([start, beginning, e, slot, end]) for e in part]
+        lengths = torch.tensor([len(row) for row in rows])
+        shown = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+        given = {
+            "inputs_embeds": pad_sequence(rows, batch_first=True),
+            "attention_mask": shown.long().to(beginning.device),
+        }
+        if masked:
+            logits = self.model(**given).logits
+            place = lengths - len(end) - 1
+            return self._difference(logits[torch.arange(len(rows)), place])
         first = torch.full(
             (len(rows), 1), self.model.config.decoder_start_token_id
         ).to(beginning.device)
-        logits = self.model(**_padded(rows), decoder_input_ids=first).logits
+        logits = self.model(**given, decoder_input_ids=first).logits
         return self._difference(logits[:, 0])
 
     def _difference(self, logits: Tensor) -> Tensor:
@@ -246,15 +248,6 @@ def packaged_file() -> Path | None:
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
     return None
-
-
-def _padded(rows: list[Tensor]) -> dict[str, Tensor]:
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
-    return {
-        "inputs_embeds": pad_sequence(rows, batch_first=True),
-        "attention_mask": mask.long().to(rows[0].device),
-    }
 
 
 def word_tokenizer(texts: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -73,28 +74,26 @@ def draw_unseen(
     LongTensor [B, count]. After 20 rounds of redrawing a collision stays; that
     only happens when a user has nearly the whole pool.
     """
-    shape = (len(seen), count)
-    drawn = pool[torch.randint(len(pool), shape, generator=generator)]
+
+    def draw(*shape: int) -> Tensor:
+        return pool[torch.randint(len(pool), shape, generator=generator)]
+
+    drawn = draw(len(seen), count)
     for _ in range(20):
         clash = (drawn.unsqueeze(2) == seen.unsqueeze(1)).any(dim=2)
-        number = int(clash.sum())
-        if not number:
+        if not clash.any():
             break
-        drawn[clash] = pool[
-            torch.randint(len(pool), (number,), generator=generator)
-        ]
+        drawn[clash] = draw(int(clash.sum()))
     return drawn
 
 
 def own_items(
     fold: FoldData, examples: Examples, *, unlabelled: bool = False
 ) -> Tensor:
-    """All items of each example's user, or those without the label.
+    """All items of each example's user, or those without the label, [M, n].
 
-    Returns:
-        LongTensor [M, n], padded with 0 on the right; of the unlabelled the
-        example's own target is left out, and where targets are no labels
-        there are none.
+    Padded with 0 on the right. Of the unlabelled the example's own target is
+    left out, and where targets are no labels there are none.
     """
     if unlabelled and fold.kind != "serendipity":
         return torch.zeros(len(examples), 1, dtype=torch.long)
@@ -105,13 +104,12 @@ def own_items(
         examples.users, examples.targets.tolist(), strict=True
     ):
         place = data.rows(int(user))
-        items = np.unique(data.item_index[place])
+        items = data.item_index[place]
         if unlabelled:
-            items = np.unique(data.item_index[place][labels[place] == 0])
-            items = items[items != target]
-        rows.append(items)
-    width = max((len(items) for items in rows), default=0)
-    table = np.zeros((len(rows), max(width, 1)), dtype=np.int64)
+            items = items[(labels[place] == 0) & (items != target)]
+        rows.append(np.unique(items))
+    width = max(1, *map(len, rows)) if rows else 1
+    table = np.zeros((len(rows), width), dtype=np.int64)
     for row, items in zip(table, rows, strict=True):
         row[: len(items)] = items
     return torch.from_numpy(table)
@@ -168,10 +166,7 @@ class Cases:
         """Every item of every training user after the items before it."""
         sequences = fold.training_histories()
         parts = [
-            np.lib.stride_tricks.sliding_window_view(
-                np.concatenate([np.zeros(length, dtype=np.int64), sequence]),
-                length + 1,
-            )[1:]
+            sliding_window_view(np.pad(sequence, (length, 0)), length + 1)[1:]
             for sequence in sequences
         ]
         table = torch.from_numpy(np.concatenate(parts))

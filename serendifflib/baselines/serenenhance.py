@@ -100,7 +100,7 @@ class SerenEnhance(TorchRival):
 
     def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
         """All three objectives at once, on the fold's own targets."""
-        sampler = PairSampler.of(fold, generator)
+        sampler = PairSampler(fold, generator)
 
         def loss(index: Tensor) -> Tensor:
             histories, _ = self.batch(fold.train, index)
@@ -133,7 +133,6 @@ class SerenEnhance(TorchRival):
         return inner_products(user, candidates, self.network.encoder)
 
 
-@dataclass(frozen=True)
 class PairSampler:
     """Positives and negatives of the three objectives.
 
@@ -144,7 +143,6 @@ class PairSampler:
     lowest 30% against one of the highest 30%, as in the released script.
 
     Attributes:
-        fold: the data.
         own: all items of each example's user, [M, n].
         unlabelled: those with label 0, [M, n'].
         unexpected, expected: samples of both tails by user, [U, POOL].
@@ -152,30 +150,17 @@ class PairSampler:
         pool: items to draw random negatives from, [P].
     """
 
-    fold: FoldData
-    own: Tensor
-    unlabelled: Tensor
-    unexpected: Tensor
-    expected: Tensor
-    owner: Tensor
-    pool: Tensor
-
-    @classmethod
-    def of(cls, fold: FoldData, generator: Generator) -> PairSampler:
-        """Prepare the pools of all training examples."""
+    def __init__(self, fold: FoldData, generator: Generator):
+        self.fold = fold
         users, owner = np.unique(fold.train.users, return_inverse=True)
         latest = np.zeros(len(users), dtype=np.int64)
         latest[owner] = np.arange(len(owner))  # the last one stays
-        unexpected, expected = _tails(fold, users, latest, generator)
-        return cls(
-            fold=fold,
-            own=own_items(fold, fold.train),
-            unlabelled=own_items(fold, fold.train, unlabelled=True),
-            unexpected=unexpected,
-            expected=expected,
-            owner=torch.from_numpy(owner),
-            pool=torch.from_numpy(fold.catalogue),
-        )
+        tails = _tails(fold, users, latest, generator)
+        self.unexpected, self.expected = tails
+        self.own = own_items(fold, fold.train)
+        self.unlabelled = own_items(fold, fold.train, unlabelled=True)
+        self.owner = torch.from_numpy(owner)
+        self.pool = torch.from_numpy(fold.catalogue)
 
     def draw(
         self, index: Tensor, generator: Generator
@@ -203,8 +188,8 @@ def _tails(
 ) -> Tensor:
     """Unexpected and expected items by user, [2, U, POOL], drawn again.
 
-    The users are training users, so their own rows are not counted (leave
-    one out): else everything they read looks expected.
+    The rows of these training users are not counted (leave one out): else
+    everything they read looks expected.
     """
     data, pool = fold.interactions, fold.catalogue
     counts = CoOccurrence.fit(fold.training_histories(), data.n_items)

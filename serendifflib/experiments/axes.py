@@ -47,11 +47,6 @@ NEAR = 15  # books: how far apart two compared positions may lie
 RESAMPLES = 2000
 
 
-def texts(books: pd.DataFrame) -> list[str]:
-    """Title and summary, what the library reads as the review."""
-    return (books["title"] + ". " + books["summary"]).str.strip().tolist()
-
-
 def vectors_for(
     books: pd.DataFrame, reader: str, encoder: str, isotropy: str
 ) -> torch.Tensor:
@@ -59,10 +54,10 @@ def vectors_for(
 
     The encoder is ``"sentences"``, ``"tfidf"`` (the library's, which knows the
     words of the other readers' books), or ``"words"`` (plain TF-IDF over the
-    words of all books). Row m + 1 is that of row m of ``books``, row 0
-    padding.
+    words of all books); it reads title and summary. Row m + 1 is that of row m
+    of ``books``, row 0 padding.
     """
-    words = texts(books)
+    words = (books["title"] + ". " + books["summary"]).str.strip().tolist()
     others = np.flatnonzero((books["user_id"] != reader).to_numpy())
     if encoder == "sentences":
         found = ReviewEncoder().encode(words)
@@ -102,7 +97,14 @@ def reader_scores(
         "top three": np.where(found, largest, 0).sum(1)
         / np.maximum(found.sum(1), 1),
     }
-    counts, items = _counts(books, reader)
+    items = np.unique(books["item_id"], return_inverse=True)[1] + 1
+    others = books["user_id"].to_numpy()
+    histories = [
+        np.unique(items[others == one])
+        for one in np.unique(others)
+        if one != reader
+    ]
+    counts = CoOccurrence.fit(histories, int(items.max()))
     for kind in WEIGHTS:
         weights = history_weights(len(own), kind, vectors[history].numpy())
         mixed = (weights[:-1] * cosines).sum(axis=1)
@@ -111,20 +113,6 @@ def reader_scores(
             items[own], weights=weights[:-1]
         )
     return pd.DataFrame(table)
-
-
-def _counts(
-    books: pd.DataFrame, reader: str
-) -> tuple[CoOccurrence, np.ndarray]:
-    """Co-occurrence among the other readers, and item number of each row."""
-    items = np.unique(books["item_id"], return_inverse=True)[1] + 1
-    others = books["user_id"].to_numpy()
-    histories = [
-        np.unique(items[others == one])
-        for one in np.unique(others)
-        if one != reader
-    ]
-    return CoOccurrence.fit(histories, int(items.max())), items
 
 
 def wins(surprising: np.ndarray, familiar: np.ndarray) -> np.ndarray:
@@ -150,27 +138,26 @@ def summarise(books: pd.DataFrame) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     rows, frames = [], {}
     for encoder, isotropy in SPACES:
-        space = {
+        space = frames[encoder, isotropy] = {
             reader: reader_scores(books, reader, encoder, isotropy)
             for reader in readers
         }
-        frames[encoder, isotropy] = space
         rows += [
             {"encoder": encoder, "isotropy": isotropy} | row
             for row in auc_rows(space, generator)
         ]
-    used = frames["sentences", "center"]
     judged = books.groupby("user_id", sort=False)["surprising"]
-    return {
-        "readers": pd.DataFrame(
-            {"books": judged.size(), "judged": judged.count()}
-            | {"surprising": judged.sum().astype(int)}
-        )
-        .reset_index()
-        .to_dict("records"),
-        "auc": pd.DataFrame(rows).round(4).to_dict("records"),
-        "held_out": held_out_aucs(used).round(4).to_dict("records"),
+    counts = {
+        "books": judged.size(),
+        "judged": judged.count(),
+        "surprising": judged.sum().astype(int),
     }
+    tables = {
+        "readers": pd.DataFrame(counts).reset_index(),
+        "auc": pd.DataFrame(rows).round(4),
+        "held_out": held_out_aucs(frames["sentences", "center"]).round(4),
+    }
+    return {name: t.to_dict("records") for name, t in tables.items()}
 
 
 def auc_rows(

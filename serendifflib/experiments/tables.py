@@ -79,7 +79,7 @@ TABLES = {
             "curve",
             "How far does training take each recipe?",
             questions.curve,
-            ("synthetic",),
+            ONE,
         ),
         Table(
             "labels",
@@ -307,20 +307,16 @@ def agenda(profile: Profile) -> list[tuple[str, str]]:
     """
     pairs = []
     if profile.name == "paper":
-        large = [
-            name
-            for name in ("serenlens-books", "serenlens-movies")
-            if sources.find_source(sources.SOURCES[name]) is not None
-        ]
-        pairs += [(t, d) for d in (*large, LIKE_BOOKS) for t in FIRST]
+        large = ("serenlens-books", "serenlens-movies", LIKE_BOOKS)
+        pairs += [(table, data) for data in large for table in FIRST]
     for one in (*FIRST, *(name for name in TABLES if name not in FIRST)):
-        pairs += [(one, data) for data in TABLES[one].data if _at_hand(data)]
-    return pairs
+        pairs += [(one, data) for data in TABLES[one].data]
 
+    def at_hand(data: str) -> bool:
+        source = sources.SOURCES.get(data)
+        return source is None or sources.find_source(source) is not None
 
-def _at_hand(data: str) -> bool:
-    source = sources.SOURCES.get(data)
-    return source is None or sources.find_source(source) is not None
+    return [(table, data) for table, data in pairs if at_hand(data)]
 
 
 def run_all(
@@ -340,9 +336,6 @@ def run_all(
     Returns:
         What was done, None if the time was over before the end; and how
         many units are left, by table and data.
-
-    Raises:
-        ConfigError: no time is given, or less than none.
     """
     if minutes is not None and not minutes > 0:
         raise ConfigError(f"--minutes is {minutes}: choose more than 0")

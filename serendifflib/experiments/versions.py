@@ -92,21 +92,21 @@ def differences(
 
     ``parts`` (:func:`parts_of`) and library versions are those of the result.
     """
-    found = [
-        f"{part} {was}, now {PARTS[part]}"
+    pairs: list[tuple[str, Any, Any]] = [
+        (part, was, PARTS[part])
         for part, was in parts.items()
-        if part in PARTS and PARTS[part] != was
+        if part in PARTS
     ]
     if "model" in parts:
         model, name, was = parts["model"]
-        now = of_model(model, name)[-1]
-        if was != now:
-            found.append(f"model {name} {was}, now {now}")
-    for name, now in libraries().items():
-        was = versions.get(name, "unknown")
-        if was != now:
-            found.append(f"{name} {was}, now {now}")
-    return tuple(found)
+        pairs.append((f"model {name}", was, of_model(model, name)[-1]))
+    pairs += [
+        (name, versions.get(name, "unknown"), now)
+        for name, now in libraries().items()
+    ]
+    return tuple(
+        f"{p} {was}, now {now}" for p, was, now in pairs if was != now
+    )
 
 
 @functools.cache

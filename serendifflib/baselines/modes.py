@@ -21,9 +21,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.baselines.ranker import PortraitEncoder, PortraitRival
-from serendifflib.baselines.sampling import pad_positions
 from serendifflib.baselines.trainer import Stage
-from serendifflib.diffusion.base import training_placement
+from serendifflib.diffusion.base import pad_positions, training_placement
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.items import centred, join, shares
 
@@ -139,7 +138,7 @@ class ModesRival(PortraitRival):
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Log-ratio of each candidate's density to the catalogue's."""
         placed = self.grid.place(histories.cpu(), candidates.cpu())
-        past = pad_positions(placed.past, histories.shape[1])
+        past = pad_positions(placed.past, histories.shape[1]).float()
         said = self.network(histories, past.to(self.place))
         places = torch.from_numpy(placed.positions).float().to(self.place)
         return self.log_density(said, candidates, places, ratio=True)

@@ -22,10 +22,13 @@ from torch.nn import functional as F
 
 from serendifflib.baselines.base import NEGATIVES, targets_and_negatives
 from serendifflib.baselines.layers import Blocks, masked_mean
-from serendifflib.baselines.sampling import pad_positions
 from serendifflib.baselines.trainer import Batch, Stage, TorchRival
 from serendifflib.data.splits import Examples
-from serendifflib.diffusion.base import PlacedItems, training_placement
+from serendifflib.diffusion.base import (
+    PlacedItems,
+    pad_positions,
+    training_placement,
+)
 from serendifflib.diffusion.linear import history_means
 from serendifflib.errors import check_choice
 from serendifflib.portrait.fold import FoldData
@@ -252,7 +255,7 @@ class SetRanker(PortraitRival):
         """Inner product with the user vector plus the cell's bias."""
         known = histories.cpu(), candidates.cpu()
         pasts = [self.grid.look(row).past for row in known[0].numpy()]
-        positions = pad_positions(pasts, histories.shape[1])
+        positions = pad_positions(pasts, histories.shape[1]).float()
         state = self.network(histories, positions.to(self.place))
         cells = self.grid.cells(*known).to(self.place)
         return self.network.rate(*state, candidates, cells)

@@ -42,14 +42,6 @@ def pad_left(sequences: Sequence[np.ndarray], length: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def pad_positions(pasts: Sequence[np.ndarray], length: int) -> Tensor:
-    """Positions [n, 2] of each history, left-padded, [M, length, 2]."""
-    table = torch.zeros(len(pasts), length, 2)
-    for row, past in enumerate(pasts):
-        table[row, length - len(past) :] = torch.from_numpy(past).float()
-    return table
-
-
 def windows(sequences: Sequence[np.ndarray], length: int) -> Tensor:
     """Cut sequences in pieces of at most ``length`` that overlap by one.
 

@@ -5,12 +5,11 @@ The loop itself is everybody's: :mod:`serendifflib.diffusion.training`.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
@@ -21,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from serendifflib.baselines.sampling import Cases, item_vectors, last_items
 from serendifflib.data.splits import Examples
-from serendifflib.diffusion.devices import best_device
+from serendifflib.diffusion.devices import best_device, own_randomness
 from serendifflib.diffusion.distributed import ALONE
 from serendifflib.diffusion.reports import StageReport, TrainingReport
 from serendifflib.diffusion.training import (
@@ -88,19 +87,6 @@ class Stage:
     batch_size: int = 0
 
 
-@contextlib.contextmanager
-def seeded(generator: Generator) -> Iterator[None]:
-    """Draw all of torch's own randomness from ``generator``.
-
-    Layers initialise themselves with torch's global state, which is what it
-    was after this context.
-    """
-    seed = _seed_from(generator)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
 def _seed_from(generator: Generator) -> int:
     return int(torch.randint(2**62, (1,), generator=generator))
 
@@ -162,7 +148,7 @@ class TorchRival(ABC):
         self.place = torch.device(self.device or best_device())
         self.n_items = fold.interactions.n_items
         self.chosen = {}
-        with seeded(generator):
+        with own_randomness(_seed_from(generator)):
             network = self._build(fold, item_vectors(fold))
             self.network = network.to(self.place)
             reports = [

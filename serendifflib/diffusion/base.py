@@ -9,12 +9,15 @@ Letters: B users, n history length, C candidates, N items, L side.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from serendifflib.data.splits import Examples
+from serendifflib.diffusion.devices import own_randomness
 from serendifflib.diffusion.training import Loss
 from serendifflib.portrait.fold import FoldData
 from serendifflib.portrait.grid import place_training
@@ -82,6 +85,14 @@ def place(
     return _placed_items(histories, items, space.place(rows, items.numpy()))
 
 
+def pad_positions(pasts: Sequence[np.ndarray], length: int) -> Tensor:
+    """Positions [n, 2] of each history, left-padded, [B, length, 2]."""
+    table = torch.zeros(len(pasts), length, 2, dtype=torch.float64)
+    for row, past in enumerate(pasts):
+        table[row, length - len(past) :] = torch.from_numpy(past)
+    return table
+
+
 def training_placement(
     space: PortraitSpace,
     fold: FoldData,
@@ -104,10 +115,7 @@ def training_placement(
 def _placed_items(
     histories: Tensor, items: Tensor, placed: Placement
 ) -> PlacedItems:
-    past = torch.zeros(*histories.shape, 2, dtype=torch.float64)
-    for row, positions in enumerate(placed.past):
-        if len(positions):
-            past[row, -len(positions) :] = torch.from_numpy(positions)
+    past = pad_positions(placed.past, histories.shape[1])
     return PlacedItems(
         Portraits(histories, past),
         items,
@@ -132,8 +140,7 @@ class Diffusion(ABC):
 
     def new_network(self, seed: int) -> nn.Module:
         """A fresh network, on the processor; its buffers may be empty."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with own_randomness(seed):
             return self.make_network()
 
     @abstractmethod

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import platform
 import shutil
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -40,6 +41,18 @@ def usable_device(name: str | None) -> torch.device:
             f"device {name!r} cannot be used here; leave it out, or say cpu"
         ) from error
     return device
+
+
+@contextlib.contextmanager
+def own_randomness(seed: int | None = None) -> Iterator[None]:
+    """Leave torch's global random state as it is; draw from a seed inside.
+
+    Layers initialise themselves, and drop out, with that state.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager:

@@ -10,7 +10,6 @@ point, L side of the grid, T steps.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -262,20 +261,22 @@ class ImageDiffusion(Diffusion):
             def denoise(x, t, told=(grid, counts)):
                 return view(x, t, *told)
 
-            run = functools.partial(
-                sampling.sample,
-                denoise,
-                schedule=self.schedule,
-                sampler=sampler or self.sampler,
-                predict=self.predict,
-                calls=calls,
-                noise=noise,
+            made = (
+                sampling.sample(
+                    denoise,
+                    noise(grid.shape),
+                    self.schedule,
+                    sampler=sampler or self.sampler,
+                    predict=self.predict,
+                    calls=calls,
+                    noise=noise,
+                )
+                for _ in range(samples)
             )
-            made = (run(noise(grid.shape)) for _ in range(samples))
-            if each:
-                result = torch.stack(list(made), dim=1)
-            else:  # one sum, however many there are
-                result = functools.reduce(torch.add, made) / samples
+            # one sum, however many there are
+            result = (
+                torch.stack(list(made), 1) if each else sum(made) / samples
+            )
             parts.append((result / self.data_scale).cpu())
         return torch.cat(parts)
 
@@ -284,8 +285,7 @@ class ImageDiffusion(Diffusion):
         if self.aggregate == "draws":
             each = self._match_each(network, cases, None)
             values = [mean_ndcg(_joined(each, t)) for t in TEMPERATURES]
-            best = TEMPERATURES[int(np.argmax(values))]
-            network.temperature.fill_(best)
+            network.temperature.fill_(TEMPERATURES[int(np.argmax(values))])
 
 
 def _joined(each: Tensor, temperature: float) -> Tensor:

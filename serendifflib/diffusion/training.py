@@ -36,7 +36,11 @@ from serendifflib.diffusion.checkpoints import (
     save_checkpoint,
     trained_state,
 )
-from serendifflib.diffusion.devices import compiled, keep_large_blocks
+from serendifflib.diffusion.devices import (
+    compiled,
+    keep_large_blocks,
+    own_randomness,
+)
 from serendifflib.diffusion.distributed import Team, current_team
 from serendifflib.diffusion.reports import StageReport
 from serendifflib.errors import ConfigError, ModelError, check_choice
@@ -138,7 +142,7 @@ def train(
     run = _Run(network.to(device), settings, examples, name, stage, validate)
     saver = _Saver(run, checkpoint, checkpoint_seconds, team)
     saver.load(content_hash(dataclasses.asdict(settings), seed, origin))
-    with _seeded_apart(), _patient_interrupt() as interrupted:
+    with own_randomness(), _patient_interrupt() as interrupted:
         _steps(run, saver, loss, seed, team, interrupted, progress)
     if keep_checkpoint:  # before anything else can fail
         saver.save()
@@ -410,15 +414,10 @@ def quietly(
     """Validate without dropout, gradients or a trace in the randomness."""
     was_training = network.training
     network.eval()
-    with torch.no_grad(), _seeded_apart():
+    with torch.no_grad(), own_randomness():
         score = float(validate(network))
     network.train(was_training)
     return score
-
-
-def _seeded_apart():
-    """Leaves torch's global random state as it was."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 @contextmanager

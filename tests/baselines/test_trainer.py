@@ -23,7 +23,8 @@ from serendifflib.baselines.sampling import (
     pad_left,
     windows,
 )
-from serendifflib.baselines.trainer import Budget, Stage, TorchRival, seeded
+from serendifflib.baselines.trainer import Budget, Stage, TorchRival
+from serendifflib.diffusion.devices import own_randomness
 from serendifflib.errors import ConfigError, ModelError
 
 from .toy import toy_fold
@@ -105,11 +106,11 @@ def test_budgets_that_make_no_sense():
         Budget(max_steps=-1)
 
 
-def test_seeded_leaves_no_trace():
+def test_own_randomness_leaves_no_trace():
     before = torch.get_rng_state()
     values = []
     for _ in range(2):
-        with seeded(torch.Generator().manual_seed(3)):
+        with own_randomness(3):
             values.append(torch.randn(3))
     assert torch.equal(*values)
     assert torch.equal(before, torch.get_rng_state())

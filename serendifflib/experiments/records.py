@@ -5,9 +5,9 @@ the rank of every test case, so that every metric, interval and test can be
 computed again, and everything needed to say where the numbers come from.
 
 A store keeps one file of JSON lines per table, ``<root>/<table>.jsonl``.
-Lines are only ever appended; the newest line of a unit counts. There are
-three kinds: ``cases`` (users and targets, shared by all rows that ranked
-them), ``run`` (one record) and ``failure``. Each line holds its own checksum.
+Lines are only ever appended; the newest line of a unit counts. There are two
+kinds: ``cases`` (users and targets, shared by all rows that ranked them) and
+``run`` (one record). Each line holds its own checksum.
 """
 
 from __future__ import annotations
@@ -195,26 +195,10 @@ class Run:
         return self.data, self.profile, self.row, self.fold
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a unit has no result: type and words of the error, and ``where``.
-
-    These are the library's lines that it passed, outermost first.
-    """
-
-    unit: str
-    error: str
-    message: str
-    where: tuple[str, ...] = ()
-    created: str = ""
-    place: tuple[Any, ...] = ()
-
-
 class _Table(NamedTuple):
-    """What one file holds: the newest record or failure of every unit."""
+    """What one file holds: the newest record of every unit."""
 
     runs: Mapping[Place, Run]
-    failures: Mapping[tuple[Any, ...], Failure]
     cases: frozenset[str]
     damaged: tuple[str, ...]
 
@@ -261,10 +245,6 @@ class RecordStore:
         }
         self._append(run.table, *lines, content)
 
-    def save_failure(self, unit: Unit, failure: Failure) -> None:
-        """Append why a unit failed; an earlier record stays."""
-        self._append(unit.table, {"record": "failure"} | asdict(failure))
-
     def _append(self, table: str, *contents: Mapping[str, Any]) -> None:
         lines = []
         for content in contents:
@@ -286,18 +266,6 @@ class RecordStore:
         Raises:
             DataError: a line is damaged; the message names it.
         """
-        found = self._sound(table).runs
-        return [
-            run
-            for place, run in sorted(found.items())
-            if data in (None, place[0]) and profile in (None, place[1])
-        ]
-
-    def failures(self, table: str) -> list[Failure]:
-        """Units of a table whose last attempt failed; see :meth:`runs`."""
-        return [one for _, one in sorted(self._sound(table).failures.items())]
-
-    def _sound(self, table: str) -> _Table:
         content = self._read(table)
         if content.damaged:
             raise DataError(
@@ -305,14 +273,18 @@ class RecordStore:
                 "all): restore the file, or delete the lines and run their "
                 "units again"
             )
-        return content
+        return [
+            run
+            for place, run in sorted(content.runs.items())
+            if data in (None, place[0]) and profile in (None, place[1])
+        ]
 
     def _read(self, table: str) -> _Table:
         path = self.path(table)
         try:
             state = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return _Table({}, {}, frozenset(), ())
+            return _Table({}, frozenset(), ())
         except OSError as error:  # an unreadable record is not a missing one
             raise DataError(
                 f"{path}: cannot be read: {error.strerror}"
@@ -324,7 +296,6 @@ class RecordStore:
 def _parse(path: Path, table: str, size: int, mtime: int) -> _Table:
     """The content of a file as it was at that size and time."""
     runs: dict[Place, Run] = {}
-    failures: dict[tuple[Any, ...], Failure] = {}
     cases: dict[str, tuple[Any, Any]] = {}
     damaged = []
     text = path.read_bytes().decode("utf-8", "replace")
@@ -338,18 +309,13 @@ def _parse(path: Path, table: str, size: int, mtime: int) -> _Table:
             elif kind == "run":
                 run = _run(content, table, cases, number)
                 runs[run.place] = run
-                failures.pop(run.place, None)
-            elif kind == "failure":
-                content["where"] = tuple(content["where"])
-                content["place"] = tuple(content["place"])
-                failures[content["place"]] = Failure(**content)
-            else:
+            elif kind != "failure":  # earlier versions wrote these, too
                 raise DataError(f"unknown kind of line {kind!r}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             damaged.append(f"{path}: line {number} is no record ({error})")
         except DataError as error:
             damaged.append(f"{path}: line {number}: {error}")
-    return _Table(runs, failures, frozenset(cases), tuple(damaged))
+    return _Table(runs, frozenset(cases), tuple(damaged))
 
 
 def _checked(line: str) -> dict[str, Any]:

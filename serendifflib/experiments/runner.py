@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import joblib
@@ -26,19 +27,25 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from serendifflib.errors import ConfigError, DataError
 from serendifflib.experiments import versions
-from serendifflib.experiments.records import (
-    Failure,
-    Outcome,
-    RecordStore,
-    Run,
-    Unit,
-)
+from serendifflib.experiments.records import Outcome, RecordStore, Run, Unit
 from serendifflib.io import locked
 
 DIED = (
     "its worker process died (killed, or out of memory): run again, with a "
     "smaller profile if memory is short"
 )
+
+
+class Failure(NamedTuple):
+    """Why a unit has no result: type and words of the error, and ``where``.
+
+    These are the library's lines that it passed, outermost first.
+    """
+
+    unit: str
+    error: str
+    message: str
+    where: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def run_units(
     """Compute and record all units that have no current record.
 
     Each unit is saved by the process that computed it, the moment it is
-    done. A unit that fails, or whose process dies, is recorded as a failure
+    done. A unit that fails, or whose process dies, is reported as a failure
     and leaves the others alone. Two calls at once, also from two programs on
     one machine, share the work: a unit that another one is computing is
     awaited, not repeated.
@@ -153,7 +160,7 @@ def _share_out(
                 try:
                     (states[i],) = joblib.Parallel(n_jobs=2)(apart)
                 except TerminatedWorkerError as error:
-                    states[i] = _save_failure(store, units[i], error, DIED)
+                    states[i] = _failure(units[i], error, DIED)
             waiting = waiting[n_suspects:]
     return states
 
@@ -202,8 +209,9 @@ class _Worker:
             said = f"{run.seconds:.1f} s"
         # a model may fail in any way; the other units must not suffer
         except Exception as error:
-            state = _save_failure(self.store, unit, error, str(error))
-            said = f"{state.error}: {state.message}"
+            state = _failure(unit, error, str(error))
+            passed = " > ".join(state.where)
+            said = f"{state.error}: {state.message} ({passed})"
         if self.progress:
             print(f"{unit}: {said}", file=sys.stderr)
         return state
@@ -228,27 +236,18 @@ def _record(
         threads=torch.get_num_threads(),
         versions=versions.installed(),
         seconds=round(seconds, 3),
-        created=_now(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         candidates=outcome.candidates,
         cases=dict(outcome.cases),
         extra={name: float(v) for name, v in outcome.extra.items()},
     )
 
 
-def _save_failure(
-    store: RecordStore, unit: Unit, error: Exception, message: str
-) -> Failure:
+def _failure(unit: Unit, error: Exception, message: str) -> Failure:
     package = versions.PACKAGE
     where = tuple(
         f"{Path(frame.filename).relative_to(package)}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).is_relative_to(package)
     )
-    kind = type(error).__name__
-    failure = Failure(str(unit), kind, message, where, _now(), unit.place)
-    store.save_failure(unit, failure)
-    return failure
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return Failure(str(unit), type(error).__name__, message, where)

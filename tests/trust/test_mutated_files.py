@@ -32,7 +32,6 @@ from serendifflib.portrait.portrait import Portraits
 
 COUNTS = {  # files per kind: in every run of the suite, and in the soak
     "record": (200, 4000),
-    "failure": (50, 1000),
     "candidates": (200, 4000),
     "vectors": (100, 3000),
     "checkpoint": (60, 1500),
@@ -95,13 +94,6 @@ def record(folder):
         store,
     )
     return store.path("table4"), lambda: store.runs("table4"), False
-
-
-def failure(folder):
-    store = records.RecordStore(folder)
-    failed = records.Failure("u", "E", "m", ("a.py:3",), "now", (1, 2))
-    store.save_failure(make_unit(), failed)
-    return store.path("table4"), lambda: store.failures("table4"), False
 
 
 def candidates(folder):
@@ -258,7 +250,6 @@ def serendipity(folder):
 
 KINDS = {
     "record": record,
-    "failure": failure,
     "candidates": candidates,
     "vectors": vectors,
     "checkpoint": checkpoint,

@@ -21,10 +21,8 @@ L side of the grid.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,25 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serendifflib.data.splits import Examples
+from serendifflib.diffusion import denoising, linear
 from serendifflib.diffusion.base import (
     Diffusion,
     PlacedItems,
     training_placement,
-)
-from serendifflib.diffusion.denoising import (
-    HIDDEN,
-    POWERS,
-    WEIGHTS,
-    denoising_gains,
-    density_ratio,
-)
-from serendifflib.diffusion.linear import (
-    Ridge,
-    conditional_logit,
-    history_means,
-    inner,
-    reaches,
-    typical_means,
 )
 from serendifflib.diffusion.sampling import draw_vectors, user_noise
 from serendifflib.diffusion.schedule import DDPMSchedule
@@ -70,7 +54,7 @@ TEMPERATURES, SPREADS = (0.02, 0.04, 0.08, 0.16), (0.3, 1.0, 3.0)
 TRIALS: dict[str, list[tuple[float, float]]] = {
     "mean": [],
     "draws": list(itertools.product(TEMPERATURES, SPREADS)),
-    "error": list(itertools.product(POWERS, WEIGHTS)),
+    "error": list(itertools.product(denoising.POWERS, denoising.WEIGHTS)),
 }
 AGGREGATES = tuple(TRIALS)
 
@@ -129,7 +113,7 @@ class PointNetwork(nn.Module):
 
     def condition(self, histories: Tensor, statistics: Tensor) -> Tensor:
         """What is known of users: histories [B, n] -> [B, D + 7]."""
-        typical = typical_means(histories, self.vectors, self.points)
+        typical = linear.typical_means(histories, self.vectors, self.points)
         middle, spread = self.statistics_middle, self.statistics_spread
         return torch.cat(
             [typical * self.scale, (statistics - middle) / spread], dim=1
@@ -163,7 +147,7 @@ class PointNetwork(nn.Module):
         place = (place - self.place_middle) / self.place_spread
         size = self.points.shape[1]
         parts = [
-            inner(made[:, part], items, self.points[:, part])
+            linear.inner(made[:, part], items, self.points[:, part])
             for part in (slice(0, width), slice(width, size))
         ]
         for axis in range(AXES):
@@ -267,7 +251,7 @@ class PointDiffusion(Diffusion):
         user = network.condition(data.portraits.items, statistics).detach()
         left_out = self._ridge(network, user, self._points(network, data))
         features = network.features(left_out, data.items, place)
-        network.utility.copy_(conditional_logit(features))
+        network.utility.copy_(linear.conditional_logit(features))
 
     def loss(self, network: PointNetwork, data: PlacedItems) -> Loss:
         """Squared error of the estimated points (Eq. 10, x_0 predicted)."""
@@ -287,7 +271,9 @@ class PointDiffusion(Diffusion):
             x_t = self.schedule.q_sample(x0, t, noise)
             told = users[index]
             if self.aggregate == "error":
-                shown = torch.rand(size, generator=generator) >= HIDDEN
+                shown = (
+                    torch.rand(size, generator=generator) >= denoising.HIDDEN
+                )
                 told = told * shown[:, None].to(self.device)
             return F.mse_loss(view(x_t, t, told), x0)
 
@@ -302,7 +288,7 @@ class PointDiffusion(Diffusion):
         """Utilities of the items given the generated points, [B, C]."""
         if self.aggregate != "mean":
             found = self._evidence(network, seen)
-            return self._join(*found, *network.agreeing.tolist())
+            return self._join(found, *network.agreeing.tolist())
         parts = []
         for rows in torch.arange(len(seen)).split(64):
             some = seen.part(rows, self.device)
@@ -313,12 +299,13 @@ class PointDiffusion(Diffusion):
             parts.append((features @ network.utility).cpu())
         return torch.cat(parts)
 
-    @property
-    def _join(self) -> Callable[..., Tensor]:
-        """Two tensors of :meth:`_evidence` and two numbers -> scores."""
+    def _join(
+        self, found: tuple[Tensor, Tensor], a: float, b: float
+    ) -> Tensor:
+        """What :meth:`_evidence` found and two numbers -> scores [B, C]."""
         if self.aggregate == "error":
-            return functools.partial(density_ratio, schedule=self.schedule)
-        return log_mean_exp
+            return denoising.density_ratio(*found, a, b, self.schedule)
+        return log_mean_exp(*found, a, b)
 
     @torch.no_grad()
     def _evidence(
@@ -345,7 +332,7 @@ class PointDiffusion(Diffusion):
         statistics = self._statistics(seen.portraits).to(self.device)
         place = (place - network.place_middle) / network.place_spread
         vectors = network.points[seen.items] * network.scale
-        return denoising_gains(
+        return denoising.denoising_gains(
             network,
             torch.cat([vectors, place], dim=2),
             network.condition(histories, statistics),
@@ -361,7 +348,7 @@ class PointDiffusion(Diffusion):
         if not trials:
             return
         found = self._evidence(network, cases)
-        values = [mean_ndcg(self._join(*found, *trial)) for trial in trials]
+        values = [mean_ndcg(self._join(found, *trial)) for trial in trials]
         best = trials[int(np.argmax(values))]
         network.agreeing.copy_(torch.tensor(best))
 
@@ -445,8 +432,8 @@ class PointDiffusion(Diffusion):
                 mean.float(),
                 spread.sqrt().float(),
                 length.clamp(min=1).float().log(),
-                reaches(items, vectors)[:, None],
-                history_means(items, vectors).norm(dim=1, keepdim=True),
+                linear.reaches(items, vectors)[:, None],
+                linear.history_means(items, vectors).norm(dim=1, keepdim=True),
             ],
             dim=1,
         )
@@ -471,7 +458,7 @@ class PointDiffusion(Diffusion):
             (network.start_vector, slice(size), SHRINK_VECTOR * energy),
             (network.start_place, slice(size, None), SHRINK_PLACE),
         ):
-            fitted = Ridge.fit(
+            fitted = linear.Ridge.fit(
                 user[:, part].numpy(), points[:, part].double().numpy(), shrink
             )
             layer.weight.copy_(torch.from_numpy(fitted.weights[:-1].T))

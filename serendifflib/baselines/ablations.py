@@ -10,7 +10,7 @@ Shapes: B users, n history length, d item-vector width, L side, k factors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from serendifflib.baselines.layers import Blocks, Positions, masked_mean
 from serendifflib.baselines.mf import MODES, MatrixFactorization
 from serendifflib.baselines.trainer import Budget
 from serendifflib.data.interactions import Interactions
+from serendifflib.diffusion.base import Diffusion
 from serendifflib.diffusion.devices import own_randomness
 from serendifflib.diffusion.images import ImageDiffusion
 from serendifflib.diffusion.unet import UNet, typical_mean
@@ -41,7 +42,6 @@ class Ablation(SerenDiff):
     """
 
     title = "SerenDiff without its portrait"
-    told: type[ImageDiffusion]  # the diffusion that is told something else
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Ablation(SerenDiff):
         )
         self.name = self.title
 
-    def make_diffusion(self) -> ImageDiffusion:
+    def make_diffusion(self) -> Diffusion:
         """The diffusion of the preset, but for what it is told."""
-        own = super().make_diffusion()
-        parts = {part.name: getattr(own, part.name) for part in fields(own)}
-        changed = self.told(**parts)
-        changed.ablation = self
-        return changed
+        return replace(super().make_diffusion(), represent=self.represent)
+
+    def represent(self, portraits: Portraits) -> Portraits:
+        """What the network is told about users in place of portraits."""
+        raise NotImplementedError
 
     def save(self, path: str | Path) -> None:
         """An ablation is there to be compared, not to be kept."""
@@ -103,23 +103,6 @@ def spread_out(vectors: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return grid.contiguous(), vectors.new_ones(len(vectors), side, side)
 
 
-class EmbeddingDiffusion(ImageDiffusion):
-    """Told the embeddings of users."""
-
-    ablation: UserEmbedding
-
-    def represent(self, portraits: Portraits) -> SpreadVectors:
-        """The embeddings of users known by their histories."""
-        known = self.ablation.factorization
-        spread = torch.zeros(len(portraits), self.points.shape[1])
-        for rows in torch.arange(len(portraits)).split(2_000):
-            found = known.embed(portraits.items[rows])
-            # as large as an item vector per number, whose length is 1
-            width = self.points.shape[1] ** 0.5
-            spread[rows, : found.shape[1]] = found / width
-        return SpreadVectors(portraits.items, portraits.positions, spread)
-
-
 class UserEmbedding(Ablation):
     """Told a user embedding from matrix factorisation.
 
@@ -140,7 +123,6 @@ class UserEmbedding(Ablation):
     """
 
     title = "SerenDiff (user embedding)"
-    told = EmbeddingDiffusion
 
     def __init__(
         self, *, mode: str = "implicit", factors: int = 64, **settings: Any
@@ -177,6 +159,16 @@ class UserEmbedding(Ablation):
             mode=self.mode, factors=self.factors
         ).fit(fold, generator=generator.clone_state())
         return super().fit(fold, generator=generator, **options)
+
+    def represent(self, portraits: Portraits) -> SpreadVectors:
+        """The embeddings of users known by their histories."""
+        width = self.points.shape[1]
+        spread = torch.zeros(len(portraits), width)
+        for rows in torch.arange(len(portraits)).split(2_000):
+            found = self.factorization.embed(portraits.items[rows])
+            # as large as an item vector per number, whose length is 1
+            spread[rows, : found.shape[1]] = found / width**0.5
+        return SpreadVectors(portraits.items, portraits.positions, spread)
 
 
 class SequenceUNet(nn.Module):
@@ -227,27 +219,11 @@ class SequenceUNet(nn.Module):
 
 
 class SequenceDiffusion(ImageDiffusion):
-    """Told the newest items of users, one per cell."""
-
-    ablation: UserSequence
-
-    def represent(self, portraits: Portraits) -> Portraits:
-        """The items of histories [B, n], newest in the first cell."""
-        side, histories = self.side, portraits.items
-        age = torch.arange(histories.shape[1]).flip(0)
-        places = torch.stack([age // side, age % side], dim=1)
-        # in the middle of a cell, where no rounding can move it
-        positions = (places.double() + 0.5) / side
-        return Portraits(
-            histories * (age < side * side),
-            positions.clamp(max=1.0).repeat(len(histories), 1, 1),
-        )
+    """The preset's U-Net, behind an encoder of the sequence."""
 
     def new_network(self, seed: int) -> nn.Module:
-        """The preset's U-Net, behind an encoder if asked."""
+        """Both begin with the same seed."""
         unet = super().new_network(seed)
-        if self.ablation.reading == "grid":
-            return unet
         with own_randomness(seed):
             return SequenceUNet(unet, self.side, dropout=self.unet.dropout)
 
@@ -263,7 +239,6 @@ class UserSequence(Ablation):
     """
 
     title = "SerenDiff (user sequence)"
-    told = SequenceDiffusion
 
     def __init__(self, *, reading: str = "encoder", **settings: Any):
         check_choice("reading", reading, READINGS, "user sequence")
@@ -271,3 +246,22 @@ class UserSequence(Ablation):
         super().__init__(**settings)
         if reading != "encoder":
             self.name = f"SerenDiff (user sequence, {reading})"
+
+    def make_diffusion(self) -> Diffusion:
+        """The diffusion of the preset, with an encoder if asked."""
+        own = super().make_diffusion()
+        if self.reading == "encoder":
+            own = SequenceDiffusion(**vars(own))
+        return own
+
+    def represent(self, portraits: Portraits) -> Portraits:
+        """The items of histories [B, n], one per cell, the newest first."""
+        side, histories = self.settings.side, portraits.items
+        age = torch.arange(histories.shape[1]).flip(0)
+        places = torch.stack([age // side, age % side], dim=1)
+        # in the middle of a cell, where no rounding can move it
+        positions = (places.double() + 0.5) / side
+        return Portraits(
+            histories * (age < side * side),
+            positions.clamp(max=1.0).repeat(len(histories), 1, 1),
+        )

@@ -140,6 +140,7 @@ class ImageDiffusion(Diffusion):
             of the mean over draws of exp(score / temperature), scores being
             divided by their deviation; chosen on validation users.
         matcher: scores items by a generated portrait.
+        represent: what the network is told about users; an ablation differs.
     """
 
     points: Tensor
@@ -153,6 +154,7 @@ class ImageDiffusion(Diffusion):
     samples: int
     aggregate: str
     matcher: Matcher
+    represent: Callable[[Portraits], Portraits] = lambda portraits: portraits
 
     def make_network(self) -> nn.Module:
         """A U-Net."""
@@ -160,10 +162,6 @@ class ImageDiffusion(Diffusion):
         if self.aggregate == "draws":
             network.register_buffer("temperature", torch.tensor(0.3))
         return network
-
-    def represent(self, portraits: Portraits) -> Portraits:
-        """What the network is told about users; an ablation differs."""
-        return portraits
 
     def start(self, network: nn.Module, data: PlacedItems) -> None:
         """Begin with the best linear map from users to their points."""

@@ -147,8 +147,8 @@ def train(
     if keep_checkpoint:  # before anything else can fail
         saver.save()
     run.finish()
-    if not keep_checkpoint:
-        saver.remove()
+    if not keep_checkpoint and saver.path is not None and saver.writes:
+        saver.path.unlink(missing_ok=True)
     team.wait()  # the next stage may look for the same file
     return run.report
 
@@ -186,7 +186,10 @@ def _steps(
         run.look()
         report.seconds = time.perf_counter() - started
         if report.steps % 20 == 0:
-            bar.set_postfix(run.news())
+            news = {"loss": value}
+            if report.validations:
+                news["valid"] = report.validations[-1][1]
+            bar.set_postfix(news)
         saver.save_now_and_then()
         if interrupted():
             saver.save()
@@ -324,7 +327,8 @@ class _Run:
             )
         if not report.validations or score > report.best_value:
             report.best_step = report.steps
-            self.best = _trained_state(self.kept)
+            state = trained_state(self.kept)
+            self.best = {k: v.detach().clone() for k, v in state.items()}
         report.validations.append((report.steps, score))
 
     def exhausted(self) -> bool:
@@ -335,20 +339,12 @@ class _Run:
 
     def finish(self) -> None:
         """Put the weights that count into the network."""
-        if self.settings.patience and self.best:
-            state = self.best
-        else:
+        state = self.best if self.settings.patience else {}
+        if not state:
             self.report.best_step = self.report.steps
-            state = _trained_state(self.kept)
+            state = trained_state(self.kept)
         self.network.load_state_dict(state, strict=False)
         self.network.to(memory_format=torch.contiguous_format).eval()
-
-    def news(self) -> dict[str, str]:
-        """What the progress bar says."""
-        said = {"loss": f"{self.report.losses[-1]:.4f}"}
-        if self.report.validations:
-            said["valid"] = f"{self.report.validations[-1][1]:.4f}"
-        return said
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -361,7 +357,7 @@ class _Saver:
 
     def __init__(self, run: _Run, path: Path | None, every: float, team: Team):
         self.run, self.path, self.every = run, path, every
-        self.writes = path is not None and team.first
+        self.writes = team.first
         self.origin = ""
         self.last = time.monotonic()
 
@@ -401,11 +397,6 @@ class _Saver:
         self.last = time.monotonic()
         taken = self.last - started
         self.last += max(0.0, taken / WRITING_SHARE - self.every)
-
-    def remove(self) -> None:
-        """A finished run needs no file."""
-        if self.path is not None and self.writes:
-            self.path.unlink(missing_ok=True)
 
 
 def quietly(
@@ -474,12 +465,6 @@ def _running_average(averages, values, count) -> None:
     else:  # counters of a batch norm
         for average, value in zip(averages, values, strict=True):
             average.copy_(average + (value - average) * share)
-
-
-def _trained_state(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of what training changes."""
-    state = trained_state(network)
-    return {name: value.detach().clone() for name, value in state.items()}
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -101,20 +101,18 @@ def _by_row(runs: Iterable[Run]) -> Iterator[list[Run]]:
     Rows of two profiles were judged on other people of another world: a
     table that mixed them would compare what cannot be compared.
     """
-    sizes = list(PROFILES)  # from the smallest to the largest
 
-    def size(profile: str) -> int:  # of a renamed or foreign one: the least
-        return sizes.index(profile) if profile in sizes else -1
-
-    def rows(some: Sequence[Run]) -> int:
-        return len({run.row for run in some})
+    def rank(part: Sequence[Run]) -> tuple[int, int]:
+        """Rows, then size; a renamed or foreign profile is the smallest."""
+        sizes = ["", *PROFILES]
+        profile = part[0].profile if part[0].profile in sizes else ""
+        return len({run.row for run in part}), sizes.index(profile)
 
     # a store gives them by data, profile, row and fold
     for _, of_data in itertools.groupby(runs, lambda run: run.data):
         parts = itertools.groupby(of_data, lambda run: run.profile)
-        found = {profile: list(part) for profile, part in parts}
-        fullest = max(found, key=lambda name: (rows(found[name]), size(name)))
-        for _, group in itertools.groupby(found[fullest], lambda run: run.row):
+        fullest = max((list(part) for _, part in parts), key=rank)
+        for _, group in itertools.groupby(fullest, lambda run: run.row):
             yield list(group)
 
 

@@ -8,13 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.layers import (
-    Blocks,
-    ItemEncoder,
-    Positions,
-    catalogue_loss,
-    inner_products,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.sampling import last_items, windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.portrait.fold import FoldData
@@ -28,7 +22,7 @@ class BERT4RecNetwork(nn.Module):
 
     def __init__(
         self,
-        encoder: ItemEncoder,
+        encoder: layers.ItemEncoder,
         length: int,
         blocks: int,
         heads: int,
@@ -39,11 +33,13 @@ class BERT4RecNetwork(nn.Module):
         self.encoder = encoder
         self.mask_number = encoder.n_items + 1
         self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
-        self.positions = Positions(length, width)
+        self.positions = layers.Positions(length, width)
         self.first = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
         how = {"norm": "post", "activation": "gelu"}
-        self.blocks = Blocks(blocks, width, heads, 4 * width, dropout, **how)
+        self.blocks = layers.Blocks(
+            blocks, width, heads, 4 * width, dropout, **how
+        )
         self.head = nn.Linear(width, width)
         self.last = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(encoder.n_items + 1))
@@ -85,7 +81,7 @@ class BERT4Rec(TorchRival):
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
         network = BERT4RecNetwork(
-            ItemEncoder(vectors, self.width, self.inputs),
+            layers.ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,
             self.blocks,
             self.heads,
@@ -99,7 +95,7 @@ class BERT4Rec(TorchRival):
         rows = windows(fold.training_histories(), self.max_history)
 
         def loss(states: Tensor, targets: Tensor) -> Tensor:
-            return catalogue_loss(
+            return layers.catalogue_loss(
                 states,
                 targets.to(self.place),
                 self.network.encoder,
@@ -138,7 +134,7 @@ class BERT4Rec(TorchRival):
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product of the output at MASK with each candidate."""
         state, encoder = self._state(histories), self.network.encoder
-        scores = inner_products(state, candidates, encoder)
+        scores = layers.inner_products(state, candidates, encoder)
         return scores + self.network.bias[candidates]
 
 

@@ -12,11 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.layers import (
-    ItemEncoder,
-    SequenceEncoder,
-    inner_products,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.sampling import windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.sampling import SAMPLERS, draw_vectors
@@ -31,7 +27,9 @@ NULL_SHARE = 0.1  # p_u, share of rows trained without a guide
 class DreamRecNetwork(nn.Module):
     """Encode a history to a guide g; estimate x0 from x_t, g and t."""
 
-    def __init__(self, guide: SequenceEncoder, targets: Tensor, steps: int):
+    def __init__(
+        self, guide: layers.SequenceEncoder, targets: Tensor, steps: int
+    ):
         super().__init__()
         width, d = guide.encoder.width, targets.shape[1]
         self.guide = guide
@@ -98,8 +96,8 @@ class DreamRec(TorchRival):
         )
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        guide = SequenceEncoder(
-            ItemEncoder(vectors, self.width, self.inputs),
+        guide = layers.SequenceEncoder(
+            layers.ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,
             self.dropout,
             heads=self.heads,
@@ -176,4 +174,4 @@ class DreamRec(TorchRival):
         if self.similarity == "cosine":
             made = F.normalize(made, dim=1)
             targets = F.normalize(targets, dim=1)
-        return inner_products(made, candidates, targets.__getitem__)
+        return layers.inner_products(made, candidates, targets.__getitem__)

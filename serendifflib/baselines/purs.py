@@ -14,13 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from serendifflib.baselines.layers import (
-    AdditiveAttention,
-    ItemEncoder,
-    encode_distinct,
-    first_against_rest,
-    perceptron,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.portrait.fold import FoldData
 
@@ -41,21 +35,23 @@ class PURSNetwork(nn.Module):
     torch's own start pass on next to nothing of their input.
     """
 
-    def __init__(self, encoder: ItemEncoder, vectors: Tensor, dropout: float):
+    def __init__(
+        self, encoder: layers.ItemEncoder, vectors: Tensor, dropout: float
+    ):
         super().__init__()
         d = encoder.width
         self.encoder = encoder
         self.register_buffer("vectors", vectors, persistent=False)
         self.gru = nn.GRU(d, d, batch_first=True)
-        self.attention = AdditiveAttention(d, 10)
+        self.attention = layers.AdditiveAttention(d, 10)
         self.drop = nn.Dropout(dropout)
         self.norm_user = nn.LayerNorm(d)
         self.norm_item = nn.LayerNorm(d)
-        self.relevance = perceptron(2 * d, 80, 40, nn.Sigmoid)
+        self.relevance = layers.perceptron(2 * d, 80, 40, nn.Sigmoid)
         for layer in self.relevance[::2]:
             nn.init.xavier_uniform_(layer.weight, gain=4.0)
             nn.init.zeros_(layer.bias)
-        self.match = perceptron(4 * d, 32, 16, nn.ReLU)
+        self.match = layers.perceptron(4 * d, 32, 16, nn.ReLU)
         self.factor = nn.Sequential(
             nn.LayerNorm(d), nn.Linear(d, d), nn.Linear(d, 1)
         )
@@ -65,7 +61,7 @@ class PURSNetwork(nn.Module):
         self, histories: Tensor, candidates: Tensor, unexpectedness: Tensor
     ) -> Tensor:
         """Logits [B, C] of candidates [B, C] with their f(unexp) [B, C]."""
-        items = encode_distinct(self.encoder, candidates)
+        items = layers.encode_distinct(self.encoder, candidates)
         long = self.norm_user(self.long_term(histories)).unsqueeze(1)
         pair = [long.expand_as(items), self.norm_item(items)]
         relevance = self.relevance(torch.cat(pair, dim=-1))
@@ -118,7 +114,7 @@ class PURS(TorchRival):
     use_bias: bool = False
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        encoder = ItemEncoder(vectors, self.width, self.inputs)
+        encoder = layers.ItemEncoder(vectors, self.width, self.inputs)
         network = PURSNetwork(encoder, vectors, self.dropout)
         network.bias.requires_grad_(self.use_bias)
         return network
@@ -130,7 +126,7 @@ class PURS(TorchRival):
             logits = self.score_batch(
                 histories.to(self.place), items.to(self.place)
             )
-            return first_against_rest(logits)
+            return layers.first_against_rest(logits)
 
         return self.stages_of_cases(fold, NEGATIVES, generator, clicks)
 

@@ -8,12 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.layers import (
-    ItemEncoder,
-    SequenceEncoder,
-    catalogue_loss,
-    inner_products,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.sampling import draw_unseen, last_items, windows
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.errors import check_choice
@@ -46,8 +41,8 @@ class SASRec(TorchRival):
         check_choice("loss", self.loss, LOSSES, "SASRec")
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        return SequenceEncoder(
-            ItemEncoder(vectors, self.width, self.inputs),
+        return layers.SequenceEncoder(
+            layers.ItemEncoder(vectors, self.width, self.inputs),
             self.max_history,
             self.dropout,
             blocks=self.blocks,
@@ -98,7 +93,7 @@ class SASRec(TorchRival):
         encoder = self.network.encoder
         wanted = targets.to(self.place)
         if self.loss == "softmax":
-            return catalogue_loss(
+            return layers.catalogue_loss(
                 states, wanted, encoder, self.n_items, generator=generator
             )
         other = draw_unseen(seen, 1, pool, generator)[:, 0].to(self.place)
@@ -110,4 +105,4 @@ class SASRec(TorchRival):
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product of the last state with each candidate, [B, C]."""
         state = self.network(histories)[:, -1]
-        return inner_products(state, candidates, self.network.encoder)
+        return layers.inner_products(state, candidates, self.network.encoder)

@@ -16,12 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.layers import (
-    Blocks,
-    ItemEncoder,
-    inner_products,
-    masked_mean,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.sampling import draw_unseen, fill_up, own_items
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.diffusion.unet import sinusoid
@@ -39,7 +34,7 @@ class Tower(nn.Module):
 
     def __init__(self, width: int, blocks: int, dropout: float):
         super().__init__()
-        self.blocks = Blocks(
+        self.blocks = layers.Blocks(
             blocks, width, 2, width // 4, 0.5 * dropout, norm="post"
         )
         self.dense = nn.Linear(width, width)
@@ -47,14 +42,16 @@ class Tower(nn.Module):
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """History [B, n, d] and its real places [B, n] to [B, d]."""
-        x = masked_mean(self.blocks(x, real), real)
+        x = layers.masked_mean(self.blocks(x, real), real)
         return self.drop(F.relu(self.dense(x)))
 
 
 class SerenEnhanceNetwork(nn.Module):
     """One item encoder, one tower per objective."""
 
-    def __init__(self, encoder: ItemEncoder, blocks: int, dropout: float):
+    def __init__(
+        self, encoder: layers.ItemEncoder, blocks: int, dropout: float
+    ):
         super().__init__()
         self.encoder = encoder
         self.towers = nn.ModuleDict(
@@ -95,7 +92,7 @@ class SerenEnhance(TorchRival):
     faithful_sigmoid: bool = False
 
     def _build(self, fold: FoldData, vectors: Tensor) -> nn.Module:
-        encoder = ItemEncoder(vectors, self.width, self.inputs)
+        encoder = layers.ItemEncoder(vectors, self.width, self.inputs)
         return SerenEnhanceNetwork(encoder, self.blocks, self.dropout)
 
     def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
@@ -110,7 +107,7 @@ class SerenEnhance(TorchRival):
             states = torch.stack([users[name] for name in TOWERS])
             # [o, p, b, k] to [o, b, p k]: one row of items per user vector
             rows = items.transpose(1, 2).flatten(2).to(self.place)
-            scores = inner_products(
+            scores = layers.inner_products(
                 states.flatten(0, 1), rows.flatten(0, 1), self.network.encoder
             ).unflatten(1, (2, PAIRS))
             if self.faithful_sigmoid:
@@ -130,7 +127,7 @@ class SerenEnhance(TorchRival):
             + a * users["relevance"]
             + (1 - a) * users["unexpectedness"]
         )
-        return inner_products(user, candidates, self.network.encoder)
+        return layers.inner_products(user, candidates, self.network.encoder)
 
 
 class PairSampler:

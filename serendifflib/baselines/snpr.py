@@ -18,13 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from serendifflib.baselines.layers import (
-    ItemEncoder,
-    SequenceEncoder,
-    encode_distinct,
-    first_against_rest,
-    perceptron,
-)
+from serendifflib.baselines import layers
 from serendifflib.baselines.sampling import expected_share
 from serendifflib.baselines.trainer import Stage, TorchRival
 from serendifflib.portrait.fold import FoldData
@@ -38,10 +32,12 @@ INNER = 16  # width of the candidate's attention over the history
 class SNPRNetwork(nn.Module):
     """Shared encoder, relevance head, unexpectedness head."""
 
-    def __init__(self, encoder: ItemEncoder, length: int, dropout: float):
+    def __init__(
+        self, encoder: layers.ItemEncoder, length: int, dropout: float
+    ):
         super().__init__()
         d = encoder.width
-        self.states = SequenceEncoder(
+        self.states = layers.SequenceEncoder(
             encoder, length, dropout, activation="gelu"
         )
         self.session = nn.Linear(d, d)
@@ -49,8 +45,8 @@ class SNPRNetwork(nn.Module):
         self.of_state = nn.Linear(d, INNER)
         self.of_item = nn.Linear(d, INNER, bias=False)
         self.weigh = nn.Linear(INNER, 1, bias=False)
-        self.relevance = perceptron(3 * d, 64, 32, nn.GELU)
-        self.unexpectedness = perceptron(2 * d, 64, 32, nn.GELU)
+        self.relevance = layers.perceptron(3 * d, 64, 32, nn.GELU)
+        self.unexpectedness = layers.perceptron(2 * d, 64, 32, nn.GELU)
 
     def forward(
         self, histories: Tensor, candidates: Tensor
@@ -58,7 +54,9 @@ class SNPRNetwork(nn.Module):
         """Relevance and unexpectedness logits of candidates, [B, C] each."""
         real = histories != 0
         states, encoder = self.states(histories), self.states.encoder
-        items = encode_distinct(encoder, candidates) * encoder.width**0.5
+        items = (
+            layers.encode_distinct(encoder, candidates) * encoder.width**0.5
+        )
         usual = self.usual(states, real).unsqueeze(1).expand_as(items)
         mean = states.sum(1) / real.sum(1, keepdim=True)
         relevance = self.relevance(
@@ -122,7 +120,7 @@ class SNPR(TorchRival):
             fold.training_histories(), fold.interactions.n_items
         )
         self.vectors, self.pool = vectors.numpy(), fold.catalogue
-        encoder = ItemEncoder(vectors, self.width, self.inputs)
+        encoder = layers.ItemEncoder(vectors, self.width, self.inputs)
         return SNPRNetwork(encoder, self.max_history, self.dropout)
 
     def stages(self, fold: FoldData, generator: Generator) -> list[Stage]:
@@ -134,7 +132,7 @@ class SNPR(TorchRival):
                 histories.to(self.place), items.to(self.place)
             )
             score = self._mixed(*heads)
-            total = first_against_rest(score)
+            total = layers.first_against_rest(score)
             for logit, value in zip(heads, wanted, strict=True):
                 error = F.mse_loss(logit.sigmoid(), value.to(self.place))
                 total = total + self.supervision * error

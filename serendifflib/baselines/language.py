@@ -91,11 +91,7 @@ class LanguageModel:
 
     @classmethod
     def packaged(cls) -> LanguageModel:
-        """SmolLM2-135M-Instruct of the ``llm`` extra, offline.
-
-        Raises:
-            ConfigError: the extra is not installed.
-        """
+        """SmolLM2-135M-Instruct of the ``llm`` extra, offline."""
         file = packaged_file()
         if file is None:
             raise ConfigError(

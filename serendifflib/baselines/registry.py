@@ -84,11 +84,7 @@ BUDGETS = {
 
 
 def budget_of(profile: Profile | str | None = None) -> Budget:
-    """The rivals' budget under a profile (its name; None: the current).
-
-    Raises:
-        ConfigError: no profile has that name.
-    """
+    """The rivals' budget under a profile (its name; None: the current)."""
     if not isinstance(profile, Profile):
         profile = current_profile(profile)
     return BUDGETS[profile.name]

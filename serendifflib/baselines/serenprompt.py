@@ -123,11 +123,7 @@ class SerenPrompt(TorchRival):
             )
 
     def fit(self, fold: FoldData, *, generator: Generator) -> Self:
-        """Fit the first stage, then the virtual tokens.
-
-        Raises:
-            ConfigError: the language model is not there.
-        """
+        """Fit the first stage, then the virtual tokens."""
         self.texts = item_texts(fold)
         if isinstance(self.language, LanguageModel):
             self.reader = self.language

@@ -240,11 +240,7 @@ class TorchRival(ABC):
         return functools.partial(validation.ndcg, self._score)
 
     def score(self, histories: Tensor, candidates: Tensor) -> Tensor:
-        """Scores [B, C] of candidates; see the protocol.
-
-        Raises:
-            ModelError: not fitted, a bad request, or NaN scores.
-        """
+        """Scores [B, C] of candidates; see the protocol."""
         if self.report is None:
             raise ModelError(f"{self.name}: not fitted; call fit first")
         check_request(self.name, histories, candidates, self.n_items)

@@ -24,11 +24,7 @@ State = dict[str, Tensor]
 
 
 def write_state(path: Path, header: dict[str, Any], tensors: State) -> None:
-    """Write ``header`` (JSON values) and ``tensors`` to ``path``, atomically.
-
-    Raises:
-        CacheError: the folder cannot be written.
-    """
+    """Write a ``header`` (JSON values) and ``tensors``, atomically."""
     tensors = {
         name: value.detach().cpu().contiguous()
         for name, value in tensors.items()

@@ -43,11 +43,7 @@ class Team:
         return self.rank == 0
 
     def check(self, batch_size: int) -> None:
-        """Refuse a batch that cannot be dealt out evenly.
-
-        Raises:
-            ConfigError: ``batch_size`` is no multiple of the size.
-        """
+        """Refuse a batch that cannot be dealt out evenly."""
         if batch_size % self.size:
             raise ConfigError(
                 f"batch_size is {batch_size}, but {self.size} processes "

@@ -54,9 +54,6 @@ def sample(
         predict: what the network outputs: ``noise``, ``x0`` or ``v``.
         calls: network calls; ``ancestral`` always makes T.
         noise: draws N(0, 1) of a shape, for the ancestral steps.
-
-    Raises:
-        ConfigError: see :func:`check_sampler`.
     """
     check_sampler(sampler, calls, schedule.timesteps)
     keep_large_blocks()
@@ -157,9 +154,6 @@ def diffusers_scheduler(
 
     Of the kind ``ancestral``, ``ddim`` or ``dpm-solver``; ``predict`` is what
     the network outputs, as in :func:`sample`.
-
-    Raises:
-        ConfigError: unknown kind or target.
     """
     import diffusers  # takes seconds, and few ask for it
 

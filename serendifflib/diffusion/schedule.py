@@ -51,11 +51,7 @@ class DDPMSchedule:
 
     @classmethod
     def cosine(cls, timesteps: int = 1000) -> DDPMSchedule:
-        """Cosine alpha-bar (Nichol & Dhariwal 2021), offset 0.008.
-
-        Raises:
-            ConfigError: T is not positive.
-        """
+        """Cosine alpha-bar (Nichol & Dhariwal 2021), offset 0.008."""
         _check_positive(timesteps)
         steps = np.arange(timesteps + 1) / timesteps
         bar = np.cos((steps + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -106,9 +102,6 @@ class DDPMSchedule:
         """What the network has to output: the noise, x_0, or v.
 
         v = sqrt(a-bar) noise - sqrt(1 - a-bar) x_0 (Salimans & Ho 2022).
-
-        Raises:
-            ConfigError: ``predict`` is none of :data:`PREDICT`.
         """
         check_choice("target", predict, PREDICT)
         signal, spread = self._levels(t, x0)

@@ -150,9 +150,6 @@ def fit_law(
     ``a_i + b_j`` ("sum"), ``a_i * b_j`` ("product") or ``expit(a_i + b_j)``
     ("odds"): nine free numbers each, so that their likelihoods can be compared
     as they are. The other laws leave out one axis or both.
-
-    Raises:
-        ConfigError: not one of :data:`LAWS`.
     """
     check_choice("law", law, LAWS)
     n, k = np.asarray(people, float), np.asarray(surprised, float)

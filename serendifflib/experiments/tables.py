@@ -140,9 +140,6 @@ def choose_rows(
     """The rows of a table, or those that ``models`` names.
 
     Capitals, signs and "-style" do not matter in a name.
-
-    Raises:
-        ConfigError: a name is no row's.
     """
     rows = {row_key(row.id): row for row in table.rows(profile)}
     for name in models or ():

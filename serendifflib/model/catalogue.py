@@ -73,19 +73,11 @@ class Catalogue:
         return self.titles[item - 1]
 
     def user_number(self, user: object) -> int:
-        """Number of a user id.
-
-        Raises:
-            UnknownUserError: the id does not occur.
-        """
+        """Number of a user id."""
         return find_id("user", self.users, user, self.name)
 
     def item_number(self, item: object) -> int:
-        """Number (1..N) of an item id.
-
-        Raises:
-            UnknownItemError: the id does not occur.
-        """
+        """Number (1..N) of an item id."""
         return find_id("item", self.items, item, self.name) + 1
 
     def item_numbers(self, items: Iterable[object]) -> np.ndarray:

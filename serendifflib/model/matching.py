@@ -71,9 +71,6 @@ def match_catalogue(
     for lists of 1,000, but 175 MB a user for a catalogue of 114,000. Here
     all users share one pass over the item vectors [N, D], zero where there is
     none. Cells are [B, N, 2].
-
-    Raises:
-        ConfigError: ``how`` is not known.
     """
     check_choice("matching", how, MATCHES)
     if not len(generated):

@@ -90,11 +90,7 @@ class SerenDiff:
         self.progress = progress
 
     def configure(self, settings: Settings) -> None:
-        """Take settings; the model is then as if it were never fitted.
-
-        Raises:
-            ConfigError: the schedule or the sampler cannot be made.
-        """
+        """Take settings; the model is then as if it were never fitted."""
         self.settings = settings
         self.name = f"SerenDiff ({settings.preset})"
         if not settings.steps:
@@ -196,11 +192,7 @@ class SerenDiff:
 
     @property
     def report(self) -> TrainingReport:
-        """What the last fit took.
-
-        Raises:
-            ModelError: not fitted.
-        """
+        """What the last fit took."""
         self._require_fit()
         return TrainingReport(
             count_parameters(self.network),

@@ -32,11 +32,7 @@ FILE = "model.safetensors"
 
 
 def save_model(model: SerenDiff, folder: Path) -> None:
-    """Write ``model`` to ``folder``, over what is there.
-
-    Raises:
-        CacheError: the folder cannot be written.
-    """
+    """Write ``model`` to ``folder``, over what is there."""
     space, catalogue = model.space, model.catalogue
     lengths = np.array([len(h) for h in catalogue.histories])
     tensors = {
@@ -74,11 +70,7 @@ def save_model(model: SerenDiff, folder: Path) -> None:
 
 
 def load_model(model: SerenDiff, folder: Path) -> None:
-    """Fill ``model`` from ``folder``.
-
-    Raises:
-        CheckpointError: missing, damaged, another version, another shape.
-    """
+    """Fill ``model`` from ``folder``."""
     path = folder / FILE
     header, tensors = read_state(path, "fit and save the model again")
     version = header.get("version") if isinstance(header, dict) else None

@@ -184,13 +184,11 @@ class DiffRec(TorchRival):
         def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
             given = interaction_vector(histories, self.n_items)
-            wanted = torch.zeros_like(given)
-            wanted.scatter_(1, targets.unsqueeze(1), 1.0)
             if self.label_loss == "squared":
+                wanted = F.one_hot(targets, self.n_items + 1).to(given)
                 return self._loss(given, wanted, sampler, generator)
             t = torch.randint(STEPS, (len(given),), generator=generator)
-            noised = self._noised(given, t, generator)
-            logits = self.network(noised, t.to(self.place))
+            logits = self._estimate(given, t, generator)
             return F.cross_entropy(logits[:, 1:], targets - 1)
 
         return self.two_stages(fold, len(rows), restore, labelled)
@@ -210,8 +208,7 @@ class DiffRec(TorchRival):
             replacement=True,
             generator=generator,
         )
-        noised = self._noised(given, t, generator)
-        estimate = self.network(noised, t.to(self.place))
+        estimate = self._estimate(given, t, generator)
         error = (estimate - wanted)[:, 1:].square().mean(1)
         # only ratios matter to Adam; a mean of 1 keeps the clipping sane
         weights = self.noise.weights() / self.noise.weights().mean()
@@ -221,11 +218,12 @@ class DiffRec(TorchRival):
         chance = torch.from_numpy(probabilities)[t] * STEPS
         return (losses / chance.to(error)).mean()
 
-    def _noised(self, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
-        """Forward process at steps t [B] of 0..T-1."""
+    def _estimate(self, x: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        """Estimate x0 = x from the forward process at steps t [B]."""
         noise = torch.randn(x.shape, generator=generator).to(x)
         kept = torch.from_numpy(self.noise.alpha_bar)[t].unsqueeze(1).to(x)
-        return kept.sqrt() * x + (1.0 - kept).sqrt() * noise
+        noised = kept.sqrt() * x + (1.0 - kept).sqrt() * noise
+        return self.network(noised, t.to(self.place))
 
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Restore the clean history, as published, in T steps; [B, C]."""

@@ -55,52 +55,33 @@ class SASRec(TorchRival):
         rows = windows(fold.training_histories(), self.max_history + 1)
         pool = torch.from_numpy(fold.catalogue)
 
-        def next_item(index: Tensor) -> Tensor:
-            sequence = last_items(rows[index], rows.shape[1])
-            given, wanted = sequence[:, :-1], sequence[:, 1:]
-            states = self.network(given.to(self.place))
-            where = given != 0
-            return self.position_loss(
-                states[where.to(self.place)],
-                wanted[where],
-                sequence.repeat_interleave(where.sum(1), dim=0),
-                pool,
-                generator,
+        def loss(states: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
+            """Of states [M, d] and targets [M]; no negative is seen [M, n]."""
+            encoder = self.network.encoder
+            if self.loss == "softmax":
+                return layers.catalogue_loss(
+                    states, wanted, encoder, self.n_items, generator=generator
+                )
+            other = draw_unseen(seen.cpu(), 1, pool, generator)[:, 0]
+            positive, negative = (
+                (states * encoder(items.to(self.place))).sum(-1)
+                for items in (wanted, other)
             )
+            return (F.softplus(-positive) + F.softplus(negative)).mean()
+
+        def next_item(index: Tensor) -> Tensor:
+            sequence = last_items(rows[index], rows.shape[1]).to(self.place)
+            given, wanted = sequence[:, :-1], sequence[:, 1:]
+            where = given != 0
+            seen = sequence.repeat_interleave(where.sum(1), dim=0)
+            return loss(self.network(given)[where], wanted[where], seen)
 
         def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
-            states = self.network(histories)[:, -1]
             seen = torch.cat([histories, targets.unsqueeze(1)], dim=1)
-            return self.position_loss(
-                states, targets.cpu(), seen.cpu(), pool, generator
-            )
+            return loss(self.network(histories)[:, -1], targets, seen)
 
         return self.two_stages(fold, len(rows), next_item, labelled)
-
-    def position_loss(
-        self,
-        states: Tensor,
-        targets: Tensor,
-        seen: Tensor,
-        pool: Tensor,
-        generator: Generator,
-    ) -> Tensor:
-        """Loss of states [M, d] that should point at targets [M].
-
-        ``seen`` [M, n] are items that no negative may be.
-        """
-        encoder = self.network.encoder
-        wanted = targets.to(self.place)
-        if self.loss == "softmax":
-            return layers.catalogue_loss(
-                states, wanted, encoder, self.n_items, generator=generator
-            )
-        other = draw_unseen(seen, 1, pool, generator)[:, 0].to(self.place)
-        positive, negative = (
-            (states * encoder(items)).sum(-1) for items in (wanted, other)
-        )
-        return (F.softplus(-positive) + F.softplus(negative)).mean()
 
     def score_batch(self, histories: Tensor, candidates: Tensor) -> Tensor:
         """Inner product of the last state with each candidate, [B, C]."""

@@ -127,31 +127,24 @@ class SNPR(TorchRival):
         """Next items of all training users, then the labelled targets."""
 
         def loss(histories: Tensor, items: Tensor, own: Tensor) -> Tensor:
-            wanted = self._taught(histories, own, items)
+            wanted = [
+                self.lesson(past[past > 0], mine[mine > 0], some)
+                for past, mine, some in zip(
+                    histories.numpy(), own.numpy(), items.numpy(), strict=True
+                )
+            ]
+            taught = torch.from_numpy(np.array(wanted, dtype=np.float32))
             heads = self.network(
                 histories.to(self.place), items.to(self.place)
             )
             score = self._mixed(*heads)
             total = layers.first_against_rest(score)
-            for logit, value in zip(heads, wanted, strict=True):
+            for logit, value in zip(heads, taught.unbind(1), strict=True):
                 error = F.mse_loss(logit.sigmoid(), value.to(self.place))
                 total = total + self.supervision * error
             return total
 
         return self.stages_of_cases(fold, NEGATIVES, generator, loss)
-
-    def _taught(
-        self, histories: Tensor, own: Tensor, items: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What the heads should say of items, [B, K] each."""
-        values = np.zeros((2, *items.shape), dtype=np.float32)
-        for row in range(len(items)):
-            values[:, row] = self.lesson(
-                histories[row][histories[row] != 0].numpy(),
-                own[row][own[row] != 0].numpy(),
-                items[row].numpy(),
-            )
-        return torch.from_numpy(values[0]), torch.from_numpy(values[1])
 
     def lesson(
         self, history: np.ndarray, own: np.ndarray, items: np.ndarray

@@ -109,38 +109,33 @@ class DreamRec(TorchRival):
         """The next item at every position, then the labelled target."""
         rows = windows(fold.training_histories(), self.max_history + 1)
 
+        def loss(guides: Tensor, targets: Tensor) -> Tensor:
+            """Squared error of the estimate of x0; [M, width] and [M]."""
+            x0 = self.network.targets[targets]
+            count = len(x0)
+            t = torch.randint(self.timesteps, (count,), generator=generator)
+            noise = torch.randn(x0.shape, generator=generator).to(x0)
+            off = torch.rand(count, 1, generator=generator) < NULL_SHARE
+            guides = torch.where(off.to(x0.device), self.network.null, guides)
+            t = t.to(x0.device)
+            x_t = self.noise.q_sample(x0, t, noise)
+            return F.mse_loss(self.network(x_t, guides, t), x0)
+
         def next_item(index: Tensor) -> Tensor:
             sequence = rows[index].to(self.place)
             given, wanted = sequence[:, :-1], sequence[:, 1:]
             guides = self.network.guide(given)
-            return self._loss(
-                guides[given != 0], wanted[given != 0], generator
-            )
+            return loss(guides[given != 0], wanted[given != 0])
 
         def labelled(index: Tensor) -> Tensor:
             histories, targets = self.batch(fold.train, index)
-            guides = self.network.guide(histories)[:, -1]
-            return self._loss(guides, targets, generator)
+            return loss(self.network.guide(histories)[:, -1], targets)
 
         return self.two_stages(fold, len(rows), next_item, labelled)
 
     def tuning(self) -> dict[str, tuple[float, ...]]:
         """The guidance."""
         return {"guidance": self.guidances} if self.guidances else {}
-
-    def _loss(
-        self, guides: Tensor, targets: Tensor, generator: Generator
-    ) -> Tensor:
-        """Squared error of the estimate of x0; guides [M, w], targets [M]."""
-        x0 = self.network.targets[targets]
-        count = len(x0)
-        t = torch.randint(self.timesteps, (count,), generator=generator)
-        noise = torch.randn(x0.shape, generator=generator).to(x0)
-        off = torch.rand(count, 1, generator=generator) < NULL_SHARE
-        guides = torch.where(off.to(self.place), self.network.null, guides)
-        t = t.to(self.place)
-        estimate = self.network(self.noise.q_sample(x0, t, noise), guides, t)
-        return F.mse_loss(estimate, x0)
 
     def generate(self, histories: Tensor) -> Tensor:
         """Generated vectors of histories [B, n], [B, d], scale sqrt(d)."""

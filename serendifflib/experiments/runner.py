@@ -205,13 +205,14 @@ class _Worker:
         try:
             outcome = self.compute(unit)
             run = _record(unit, outcome, commit, time.perf_counter() - start)
-            self.store.save(run)
-            said = f"{run.seconds:.1f} s"
         # a model may fail in any way; the other units must not suffer
         except Exception as error:
             state = _failure(unit, error, str(error))
             passed = " > ".join(state.where)
             said = f"{state.error}: {state.message} ({passed})"
+        else:  # a store that cannot be written stops them all
+            self.store.save(run)
+            said = f"{run.seconds:.1f} s"
         if self.progress:
             print(f"{unit}: {said}", file=sys.stderr)
         return state

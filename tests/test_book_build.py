@@ -99,6 +99,30 @@ def test_a_failing_notebook_stops_the_build_and_is_reported(small_book, capfd):
     assert "1 of 1 notebooks to run" in capfd.readouterr().out
 
 
+def test_a_kernel_begins_with_the_libraries_and_nothing_else(small_book):
+    write_notebook(
+        small_book,
+        """
+        import os, sys
+        assert {"torch", "seaborn", "serendifflib"} <= set(sys.modules)
+        assert "torch" not in globals()
+        assert not any(path.endswith("tools") for path in sys.path)
+        print("in", os.path.basename(os.getcwd()), len(sys.argv))
+        """,
+    )
+    assert build_book.build(small_book) == 0
+    page = (small_book / "_build/html/notebooks/01_value.html").read_text()
+    assert "in notebooks" in page
+
+
+def test_a_kernel_that_dies_is_reported(small_book, capfd):
+    write_notebook(small_book, "import os\nos._exit(3)")
+    assert build_book.build(small_book) == 1
+    printed = capfd.readouterr().out
+    assert "01_value.ipynb" in printed
+    assert "Kernel died" in printed
+
+
 def test_a_warning_stops_the_build(small_book, capfd):
     write_notebook(small_book, "1 + 1")
     with open(small_book / "index.md", "a") as stream:

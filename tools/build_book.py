@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,7 @@ from bs4 import BeautifulSoup
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
+from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
 from serendifflib.errors import SerenDiffError
@@ -45,6 +48,15 @@ OPEN_BENCH = (
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 PART = re.compile(r'"IPY_MODEL_(\w+)"')
+COMMON = [  # what the kernels have imported before they begin
+    "ipykernel.kernelapp",
+    "seaborn",
+    "sentence_transformers",
+    "torch._dynamo",  # which every optimiser imports
+    "serendifflib.experiments.tables",
+    "serendifflib.viz.diffusion_plots",
+]
+OPENED = "tools.build_book"  # this file under another name: see its end
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -149,6 +161,70 @@ def prepare() -> int:
     return subprocess.run([sys.executable, "-c", OPEN_BENCH]).returncode
 
 
+class Forked:
+    """A forked kernel, with the names that its manager uses."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process: Any):
+        self.process, self.pid = process, process.pid
+        self.kill, self.terminate = process.kill, process.terminate
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs."""
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        """Exit status, when it has ended."""
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the kernel."""
+        os.kill(self.pid, number)
+
+
+class WarmKernels(AsyncKernelManager):
+    """Kernels that are forked from one process with the libraries imported.
+
+    All chapters import the same ones, and most open the same fold: six
+    seconds of a core in each.
+    """
+
+    async def _async_launch_kernel(self, command: list[str], **how: Any):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(COMMON)
+        arguments = command[command.index("ipykernel_launcher") + 1 :]
+        process = context.Process(
+            target=run_kernel, args=(arguments, how["cwd"], how["env"])
+        )
+        process.start()
+        self.provisioner.process = Forked(process)
+        self._reconcile_connection_info(self.provisioner.connection_info)
+
+
+def run_kernel(
+    arguments: list[str], folder: str, environment: dict[str, str]
+) -> None:
+    """Be a kernel in a folder, until it is shut down or the build ends."""
+    from ipykernel.kernelapp import launch_new_instance
+
+    build = multiprocessing.parent_process()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
+    sys.argv = ["ipykernel_launcher", *arguments]
+    tools = str(Path(__file__).parent)
+    sys.path = ["", *(path for path in sys.path if path != tools)]
+
+    def end_with_the_build() -> None:
+        build.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_the_build, daemon=True).start()
+    launch_new_instance()
+
+
 def in_working_order(
     notebooks: list[tuple[Path, nbformat.NotebookNode]],
 ) -> list[tuple[Path, nbformat.NotebookNode]]:
@@ -202,6 +278,8 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
                 CELL_SECONDS,
                 allow_errors=False,
                 extra_arguments=["--log-level=ERROR"],  # of the kernel itself
+                kernel_manager_class=WarmKernels,
+                startup_timeout=CELL_SECONDS,
             )
         except DeadKernelError as error:  # killed, e.g. for lack of memory
             return ExecutionResult(notebook, str(path), 0.0, error, str(error))
@@ -212,6 +290,7 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ["SERENDIFF_PAGES"] = "static"  # readers will have no kernel
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     good = True
     print(f"{len(pending)} of {len(notebooks)} notebooks to run", flush=True)
     with ThreadPoolExecutor(workers) as pool:
@@ -355,6 +434,7 @@ def main() -> int:
     status = prepare()
     if status or arguments.prepare:
         return status
+    COMMON.append(OPENED)
     try:
         return build(
             clean=arguments.clean, workers=arguments.workers, start=start
@@ -363,6 +443,14 @@ def main() -> int:
         print(f"make book: {error}", file=sys.stderr)
         return 2
 
+
+if __name__ == OPENED:  # in the process from which kernels are forked
+    import torch
+
+    from serendifflib.experiments.prepared import open_bench
+
+    torch.set_num_threads(1)  # a fork does not survive a pool of threads
+    open_bench()
 
 if __name__ == "__main__":
     raise SystemExit(main())

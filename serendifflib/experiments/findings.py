@@ -1,12 +1,16 @@
-"""The few numbers of the first page, from the recorded runs."""
+"""What the recorded runs say: numbers of the first page, rows in pairs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import pandas as pd
 
 from serendifflib.baselines.registry import RIVALS
+from serendifflib.evaluation.stats import paired_t
 from serendifflib.evaluation.tables import row_means
-from serendifflib.experiments.results import collect
+from serendifflib.experiments.results import case_frame, collect
 
 # What the first page calls a row, and where its records are; from chance to
 # the ceiling. Worlds that a table lacks are found in the table "generating".
@@ -52,3 +56,38 @@ def forest(data: str = "synthetic") -> pd.DataFrame:
                 break
     columns = ["label", "value", "low", "high", "n", "row"]
     return pd.DataFrame(lines, columns=columns)
+
+
+CASE = ["profile", "fold", "user", "target"]
+NOT_YET = "not computed yet"
+
+
+def recorded_hits(
+    rows: Sequence[str], table: str, data: str
+) -> dict[str, np.ndarray]:
+    """H@10 of each test case that all rows share, [M] each, by row.
+
+    Empty if a row has no record, or the rows share fewer than two cases.
+    """
+    cases = case_frame(table, data=data, task="serendipity")
+    cases = cases[cases["row"].isin(rows)].drop_duplicates(["row", *CASE])
+    wide = cases.pivot(index=CASE, columns="row", values="H@10").dropna()
+    if set(wide) < set(rows) or len(wide) < 2:
+        return {}
+    return {row: wide[row].to_numpy() for row in rows}
+
+
+def verdict(hits: Mapping[str, np.ndarray], ours: str, theirs: str) -> str:
+    """Difference of two rows in points, p-value of a paired test, one word.
+
+    >>> half = np.array([0.0, 1.0])
+    >>> verdict({"a": half, "b": half}, "a", "b")
+    '+0.0 points, p = 1: no clear difference'
+    """
+    if not hits:
+        return NOT_YET
+    test = paired_t(hits[ours], hits[theirs])
+    word = "no clear difference"
+    if test.p < 0.05:
+        word = "better" if test.difference > 0 else "worse"
+    return f"{100 * test.difference:+.1f} points, p = {test.p:.2g}: {word}"

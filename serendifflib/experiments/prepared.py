@@ -8,6 +8,7 @@ parts on the way and of the libraries - and made again when that changes.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from serendifflib.data.interactions import Interactions
 from serendifflib.data.law import THEMES_PER_GENRE
-from serendifflib.data.sources import load_dataset
+from serendifflib.data.sources import WORLDS, load_dataset
 from serendifflib.data.splits import (
     Examples,
     Split,
@@ -91,7 +92,26 @@ def open_bench(
         encoder: of the reviews; None is the packaged SentenceBERT.
         n_candidates: C; at most the items of the catalogue.
     """
-    profile = profile or current_profile()
+    made = _opened
+    if encoder is None and isinstance(data, str) and data in WORLDS:
+        made = _remembered
+    return made(
+        data, fold, n_folds, seed, kind, profile or current_profile(),
+        encoder, reviews, n_candidates,
+    )  # fmt: skip
+
+
+def _opened(
+    data: str | Interactions,
+    fold: int | str,
+    n_folds: int,
+    seed: int,
+    kind: str | None,
+    profile: Profile,
+    encoder: Encoder | None,
+    reviews: str,
+    n_candidates: int,
+) -> PreparedFold:
     if not isinstance(data, Interactions):
         data = load_dataset(data, seed=seed, profile=profile)
     fold_data = prepare_fold(
@@ -117,6 +137,9 @@ def open_bench(
         lists["valid"],
         profile,
     )
+
+
+_remembered = functools.lru_cache(maxsize=2, typed=True)(_opened)  # worlds
 
 
 def cast(bench: PreparedFold) -> dict[str, int]:

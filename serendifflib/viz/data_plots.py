@@ -106,11 +106,12 @@ def plot_law(
     if ax is None:
         ax = new_figure(5.0, 4.0)[1][0, 0]
     for chosen, marker, colour, name in (
-        (~is_bridge, ".", MUTED, "other genres"),
+        (~is_bridge, "o", MUTED, "other genres"),
         (is_bridge, "^", HISTORY, "bridge genre"),
     ):
-        style = {"color": colour, "ms": 5, "mew": 0, "alpha": 0.6}
-        ax.plot(radius[chosen], scores[chosen], marker, label=name, **style)
+        style = {"color": colour, "s": 25, "linewidth": 0, "alpha": 0.6}
+        x, y = radius[chosen], scores[chosen]
+        sns.scatterplot(x=x, y=y, marker=marker, label=name, ax=ax, **style)
     drawn = {"color": POINT, "ms": 10, "mec": "white", "label": "the label"}
     ax.plot(radius[label], scores[label], "D", **drawn)
     words: dict[str, Any] = {"ha": "right", "path_effects": HALO}
@@ -249,9 +250,10 @@ def plot_histograms(
         for (name, values), colour in zip(
             groups.items(), PALETTE, strict=False
         ):
-            style = {"bins": edges, "density": True, "color": colour}
-            ax.hist(values, **style, alpha=0.25, histtype="stepfilled")
-            ax.hist(values, **style, lw=1.6, histtype="step", label=name)
+            style = {"stat": "density", "element": "step", "alpha": 0.25}
+            sns.histplot(
+                values, bins=edges, color=colour, label=name, ax=ax, **style
+            )
         if mark_zero:
             ax.axvline(0, color=INK, lw=0.8, ls=":")
         ax.set_title(title, fontsize=10)

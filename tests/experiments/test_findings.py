@@ -1,5 +1,6 @@
 """The numbers of the first page."""
 
+import numpy as np
 import pandas as pd
 
 from serendifflib.experiments import findings
@@ -47,3 +48,28 @@ def test_the_first_page_has_its_records():
     assert {"Guessing", "SerenDiff as printed", "Best of nine rivals"} <= found
     assert {"Regression of points", "SerenDiff, tuned"} <= found
     assert len(findings.forest("synthetic-unheard-of")) == 0
+
+
+def test_hits_of_rows_are_paired_and_judged(monkeypatch):
+    cases = pd.DataFrame(
+        {
+            "row": ["ours"] * 40 + ["theirs"] * 40 + ["short"],
+            "profile": "smoke",
+            "fold": 0,
+            "user": [*range(40), *reversed(range(40)), 0],
+            "target": 1,
+            "H@10": [1.0] * 20 + [0.0] * 20 + [0.0] * 40 + [1.0],
+        }
+    )
+    monkeypatch.setattr(findings, "case_frame", lambda *a, **k: cases)
+    hits = findings.recorded_hits(["ours", "theirs"], "a table", "a world")
+    assert hits["ours"].mean() == 0.5 and hits["theirs"].sum() == 0
+    assert findings.verdict(hits, "ours", "theirs").endswith(": better")
+    assert findings.verdict(hits, "theirs", "ours").endswith(": worse")
+    assert findings.verdict(hits, "ours", "theirs").startswith("+50.0 points")
+    same = {"ours": np.ones(3), "theirs": np.ones(3)}
+    assert "no clear" in findings.verdict(same, "ours", "theirs")
+    for missing in ("nobody", "short"):
+        rows = ["ours", missing]
+        assert findings.recorded_hits(rows, "a table", "a world") == {}
+    assert findings.verdict({}, "ours", "nobody") == findings.NOT_YET

@@ -137,6 +137,22 @@ def test_damaged_candidates_are_drawn_again(
     assert again.test_candidates.checksum == bench.test_candidates.checksum
 
 
+def test_a_simulated_world_is_opened_once(
+    tiny_data, word_encoder, empty_cache, monkeypatch
+):
+    monkeypatch.setattr(workbench, "load_dataset", lambda *a, **k: tiny_data)
+    monkeypatch.setattr(
+        workbench.encoding, "reference_encoder", lambda: word_encoder
+    )
+    options = {"n_folds": 3, "n_candidates": 100}
+    first = open_bench("synthetic", **options)
+    assert open_bench("synthetic", **options) is first
+    assert open_bench("synthetic", **options, fold=1) is not first
+    other = open_bench("synthetic", **options, encoder=word_encoder)
+    assert other is not first  # who brings an encoder gets it
+    workbench._remembered.cache_clear()
+
+
 @pytest.mark.parametrize("fold", [3, -1, "first", 1.0, None])
 def test_an_unknown_fold_is_refused(tiny_data, word_encoder, fold):
     with pytest.raises(ConfigError, match="choose 0 to 2 or 'temporal'"):

@@ -212,8 +212,9 @@ def run_kernel(
     build = multiprocessing.parent_process()
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
-    sys.argv = ["ipykernel_launcher", *arguments]
+    os.environ.update(environment)
+    parent = f"--IPKernelApp.parent_handle={os.getppid()}"
+    sys.argv = ["ipykernel_launcher", *arguments, parent]
     tools = str(Path(__file__).parent)
     sys.path = ["", *(path for path in sys.path if path != tools)]
 

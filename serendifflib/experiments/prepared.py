@@ -92,13 +92,10 @@ def open_bench(
         encoder: of the reviews; None is the packaged SentenceBERT.
         n_candidates: C; at most the items of the catalogue.
     """
-    made = _opened
+    what = data, fold, n_folds, seed, kind, profile or current_profile()
     if encoder is None and isinstance(data, str) and data in WORLDS:
-        made = _remembered
-    return made(
-        data, fold, n_folds, seed, kind, profile or current_profile(),
-        encoder, reviews, n_candidates,
-    )  # fmt: skip
+        return _remembered(*what, None, n_candidates)
+    return _opened(*what, encoder, n_candidates)
 
 
 def _opened(
@@ -109,7 +106,6 @@ def _opened(
     kind: str | None,
     profile: Profile,
     encoder: Encoder | None,
-    reviews: str,
     n_candidates: int,
 ) -> PreparedFold:
     if not isinstance(data, Interactions):

@@ -40,47 +40,6 @@ Local copies of data sets are found below $SERENDIFF_DATA. Sizes come from
 """
 
 
-DESCRIBE = "the texts of a file are descriptions, not reviews"
-PROFILE = {"choices": list(PROFILES)}
-OF_A_FILE: dict[str, dict] = {
-    "--layout": {"help": "of a file; found out if left out"},
-    "--columns": {"help": "of a file, e.g. user_id=reviewerID,label=y"},
-    "--texts-describe-items": {"action": "store_true", "help": DESCRIBE},
-}
-WHO = {
-    "--user": {"help": "user id"},
-    "--items": {"help": "instead, item ids of somebody new, oldest first"},
-    "--all": {"action": "store_true", "help": "every user, into --out"},
-}
-RECOMMEND = {
-    "--data": {"required": True, "help": "data id or file"},
-    "--out": {"type": Path, "help": "CSV file to write"},
-    "--exclude": {"help": "item ids to leave out"},
-    "-k": {"type": int, "default": 10, "help": "how many items"},
-    "--preset": {"default": "tuned"},
-    "--profile": PROFILE,
-    "--seed": {"type": int, "default": 0},
-    "--picture": {"type": Path, "help": "PNG file (portrait-USER.png)"},
-    **OF_A_FILE,
-}
-LIVE = "keep the records in the cache, not among the recorded runs"
-RUN = {
-    "table": {"metavar": "TABLE", "help": "e.g. controls, table4; or all"},
-    "--minutes": {"type": float, "help": "of all: stop then"},
-    "--data": {"help": "data id or CSV path (the table's own)"},
-    "--profile": PROFILE,
-    "--models": {"help": "rows, with commas between (all)"},
-    "--folds": {"help": "0 to 4, with commas between"},
-    "--seed": {"type": int, "default": 0, "help": "of the models"},
-    "--jobs": {"type": int, "default": 1, "help": "processes"},
-    "--live": {"action": "store_true", "help": LIVE},
-}
-TRACE = {
-    "table": {"help": "e.g. table4"},
-    "cell": {"help": "row/metric as printed in the table"},
-}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
@@ -149,37 +108,72 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="list, fetch or check data sets")
     actions = data.add_subparsers(dest="action", required=True)
-    _add(actions, "list", _data_list, "all data ids and where from", {})
-    _add(actions, "fetch", _data_fetch, "download and verify", {"id": {}})
+    _command(actions, "list", _data_list, "all data ids and where from")
+    one = _command(actions, "fetch", _data_fetch, "download and verify")
+    one.add_argument("id")
     about = "verify, count, say whether it can be fitted"
-    _add(actions, "check", _data_check, about, {"id": {}} | OF_A_FILE)
+    one = _command(actions, "check", _data_check, about)
+    one.add_argument("id")
+    _add_file_options(one.add_argument)
     about = "fit on a data set and recommend to one reader, or to all"
-    one = _add(commands, "recommend", _recommend, about, RECOMMEND)
-    one.description = (
-        "Fits (or loads the same fit), prints the k best items and writes "
-        "the user's portrait as PNG."
-    )
-    who = one.add_mutually_exclusive_group(required=True)
-    for option, settings in WHO.items():
-        who.add_argument(option, **settings)
+    _add_recommend(_command(commands, "recommend", _recommend, about))
     about = "compute the rows of a table, or what of them is missing"
-    _add(commands, "run", _run, about, RUN).description = (
+    one = _command(commands, "run", _run, about)
+    one.description = (
         "Fits and judges models, one record per row and fold. Units with an "
         "up-to-date record are skipped: the same command goes on where it "
         "was stopped."
     )
+    add = one.add_argument
+    add("table", metavar="TABLE", help="e.g. controls, table4; or all")
+    add("--minutes", type=float, help="of all: stop then")
+    add("--data", help="data id or CSV path (the table's own)")
+    add("--profile", choices=list(PROFILES))
+    add("--models", help="rows, with commas between (all)")
+    add("--folds", help="0 to 4, with commas between")
+    add("--seed", type=int, default=0, help="of the models")
+    add("--jobs", type=int, default=1, help="processes")
+    live = "keep the records in the cache, not among the recorded runs"
+    add("--live", action="store_true", help=live)
     about = "where a number of the book comes from"
-    _add(commands, "trace", _trace, about, TRACE)
+    one = _command(commands, "trace", _trace, about)
+    one.add_argument("table", help="e.g. table4")
+    one.add_argument("cell", help="row/metric as printed in the table")
     return parser
 
 
-def _add(group, name: str, run, words: str, options: dict):
-    """A command of a group; ``options`` are arguments of argparse by name."""
-    parser = group.add_parser(name, help=words)
-    for option, settings in options.items():
-        parser.add_argument(option, **settings)
+def _command(group, name: str, run, about: str) -> argparse.ArgumentParser:
+    parser = group.add_parser(name, help=about)
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_file_options(add) -> None:
+    describe = "the texts of a file are descriptions, not reviews"
+    add("--layout", help="of a file; found out if left out")
+    add("--columns", help="of a file, e.g. user_id=reviewerID,label=y")
+    add("--texts-describe-items", action="store_true", help=describe)
+
+
+def _add_recommend(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Fits (or loads the same fit), prints the k best items and writes "
+        "the user's portrait as PNG."
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="data id or file")
+    add("--out", type=Path, help="CSV file to write")
+    add("--exclude", help="item ids to leave out")
+    add("-k", type=int, default=10, help="how many items")
+    add("--preset", default="tuned")
+    add("--profile", choices=list(PROFILES))
+    add("--seed", type=int, default=0)
+    add("--picture", type=Path, help="PNG file (portrait-USER.png)")
+    _add_file_options(add)
+    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    add("--user", help="user id")
+    add("--items", help="instead, item ids of somebody new, oldest first")
+    add("--all", action="store_true", help="every user, into --out")
 
 
 def _data_list(options) -> None:

@@ -27,11 +27,9 @@ class Recommender(Protocol):
     @property
     def name(self) -> str:
         """How tables and errors call the model."""
-        ...
 
     def fit(self, fold: FoldData, *, generator: torch.Generator) -> Self:
         """Learn from the training and validation part of ``fold``."""
-        ...
 
     def score(
         self, histories: torch.Tensor, candidates: torch.Tensor
@@ -42,7 +40,6 @@ class Recommender(Protocol):
             histories: LongTensor [B, n], left-padded with 0.
             candidates: LongTensor [B, C], item numbers 1..N.
         """
-        ...
 
 
 def check_request(

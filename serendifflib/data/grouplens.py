@@ -24,7 +24,7 @@ from serendifflib.data.schema import (
     tidy,
     validate,
 )
-from serendifflib.errors import DataError, check_choice
+from serendifflib.errors import DataError
 
 LABEL_COLUMNS = tuple(
     f"{kind}_ser_{reading}"
@@ -165,29 +165,23 @@ def _old_films(path: Path) -> Iterator[Sequence[str]]:
             yield fields[:3]
 
 
-def read_serendipity_2018(
-    folder: Path | str, *, label_column: str = "any"
-) -> Interactions:
+def read_serendipity_2018(folder: Path | str) -> Interactions:
     """Read Serendipity 2018: the users of a survey, and their ratings.
 
-    A row of ``answers.csv`` has label 1 where ``label_column``, one of
-    :data:`LABEL_COLUMNS` (strict or motivational; relevant, find, implicit,
-    recommend) or ``"any"`` of them, holds. Rows of ``training.csv`` have
-    label 0: nobody asked.
+    A row of ``answers.csv`` has label 1 where any definition of serendipity
+    (:data:`LABEL_COLUMNS`: strict or motivational; relevant, find, implicit,
+    recommend) holds. Rows of ``training.csv`` have label 0: nobody asked.
 
     Raises:
-        ConfigError, DataError: an unknown column; a file breaks its format.
+        DataError: a file is missing or breaks its format.
     """
-    check_choice("label_column", label_column, ("any", *LABEL_COLUMNS))
     folder = Path(folder)
     path = folder / "answers.csv"
-    chosen = LABEL_COLUMNS if label_column == "any" else (label_column,)
-    answers = read_columns(path, (*PLAIN, *chosen))
-    labels = [_truth(answers[column], path) for column in chosen]
-    said = np.logical_or.reduce([there for _, there in labels])
+    answers = read_columns(path, (*PLAIN, *LABEL_COLUMNS))
+    labels = [_truth(answers[column], path) for column in LABEL_COLUMNS]
+    holds, said = np.logical_or.reduce(labels)
     titles, texts = _films(folder, people=("directedBy", "starring"))
     asked = _table(answers, texts, path)
-    holds = np.logical_or.reduce([value for value, _ in labels])
     asked["label"] = holds.astype(int)
     tables = [check_rows(asked, where=str(path))]
     path = folder / "training.csv"
@@ -199,13 +193,13 @@ def read_serendipity_2018(
         tables.append(check_rows(past, where=str(path)))
     frame, notes = tidy(pd.concat(tables, ignore_index=True))
     if silent := int((~said).sum()):
-        what = f"{silent:,} answers say nothing about {label_column}"
-        notes = (f"{what}; they count as label 0.", *notes)
+        what = f"{silent:,} answers say nothing; they count as label 0."
+        notes = (what, *notes)
     return Interactions(
         name="serendipity-2018",
         frame=frame,
         source="Serendipity 2018 by GroupLens (Kotkov et al., 2018): ratings, "
-        f"and survey answers of real users; label is {label_column}.",
+        "and survey answers of real users; label 1 is any definition.",
         has_labels=bool((frame["label"] == 1).any()),
         titles=titles,
         notes=notes,

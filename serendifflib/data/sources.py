@@ -112,9 +112,8 @@ def load_dataset(
             (:mod:`serendifflib.data.layouts`).
         seed: seed of a simulated world.
         profile: sizes of a simulated world; the current profile if None.
-        **options: of :class:`~serendifflib.data.world.World`, of a file or
-            table (:func:`~serendifflib.data.layouts.read_table`), or
-            ``label_column`` for ``serendipity-2018``.
+        **options: of :class:`~serendifflib.data.world.World`, or of a file
+            or table (:func:`~serendifflib.data.layouts.read_table`).
 
     Raises:
         UnknownDatasetError: neither an id nor a file.

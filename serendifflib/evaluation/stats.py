@@ -73,21 +73,17 @@ def bootstrap_means(
 def bootstrap_interval(
     values: ArrayLike,
     *,
-    level: float = 0.95,
     n: int = 2000,
     generator: torch.Generator,
     groups: ArrayLike | None = None,
 ) -> Interval:
-    """Mean over users and its percentile bootstrap interval.
+    """Mean over users and its 95% percentile bootstrap interval.
 
-    ``level`` is the coverage; see :func:`bootstrap_means` for the others. The
-    bounds are NaN with a single user.
+    See :func:`bootstrap_means`. The bounds are NaN with a single user.
 
     Raises:
-        DataError: no value, or a NaN among them.
-        ConfigError: ``level`` outside (0, 1) or ``n`` below 1.
+        DataError, ConfigError: no value or a NaN; ``n`` below 1.
     """
-    _check_level(level)
     if n < 1:
         raise ConfigError(f"n={n} resamples: at least one is needed")
     cases = _finite(values, "values")
@@ -95,7 +91,7 @@ def bootstrap_interval(
     if group_numbers(groups, len(cases)).max() == 0:
         return Interval(value, float("nan"), float("nan"))
     means = bootstrap_means(cases, n=n, generator=generator, groups=groups)
-    return Interval(value, *percentile_bounds(means, level))
+    return Interval(value, *percentile_bounds(means, 0.95))
 
 
 def percentile_bounds(means: ArrayLike, level: float) -> tuple[float, float]:

@@ -55,11 +55,9 @@ class Encoder(Protocol):
     @property
     def fingerprint(self) -> str:
         """The same for two encoders only if all their vectors are."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of ``texts``, float32, shape [len(texts), d]."""
-        ...
 
 
 @dataclass

@@ -13,7 +13,7 @@ from serendifflib.data.grouplens import (
     read_movielens,
     read_serendipity_2018,
 )
-from serendifflib.errors import ConfigError, DataError
+from serendifflib.errors import DataError
 
 
 def write(path, header, rows, encoding="utf-8"):
@@ -191,33 +191,16 @@ def test_the_eight_label_columns():
     )
 
 
-@pytest.mark.parametrize("column", ["any", *LABEL_COLUMNS])
-def test_labels_follow_the_chosen_column(serendipity, column):
+def test_any_definition_makes_a_label(serendipity):
     folder, answers = serendipity
-    data = read_serendipity_2018(folder, label_column=column)
-    places = range(8) if column == "any" else [LABEL_COLUMNS.index(column)]
-    expected = {
-        (str(row[0]), str(row[1])): int(
-            any(row[13 + place] == "TRUE" for place in places)
-        )
-        for row in answers
-    }
+    data = read_serendipity_2018(folder)
+    said = {(str(row[0]), str(row[1])): row[13:] for row in answers}
+    expected = {pair: int("TRUE" in marks) for pair, marks in said.items()}
     assert sum(expected.values())
     for row in data.frame.itertuples():
         pair = (row.user_id, row.item_id)
         assert row.label == expected.get(pair, 0), pair
     assert data.has_labels
-    assert column in data.source
-    silent = [all(row[13 + k] == "NA" for k in places) for row in answers]
-    told = [note for note in data.notes if "answers say nothing" in note]
-    assert told == (
-        [
-            f"{sum(silent)} answers say nothing about {column}; they count "
-            "as label 0."
-        ]
-        if any(silent)
-        else []
-    )
 
 
 def test_milliseconds_become_seconds(serendipity):
@@ -251,7 +234,7 @@ def test_marks_milliseconds_and_half_answered_forms(tmp_path):
         "answers.csv": [
             [*plain, *LABEL_COLUMNS],
             [6, 1, 4.0, 1_500_000_001_000, "", "TRUE", *["NA"] * 6],
-            [5, 1, 4.0, 1_500_000_002_000, *["FALSE"] * 7, ""],
+            [5, 1, 4.0, 1_500_000_002_000, *[""] * 4, *["NA"] * 4],
         ],
     }
     for name, (header, *rows) in tables.items():
@@ -264,15 +247,7 @@ def test_marks_milliseconds_and_half_answered_forms(tmp_path):
         "6": 1_500_000_001,
     }
     assert found["label"].to_dict() == {"5": 0, "6": 1}
-    strict = read_serendipity_2018(tmp_path, label_column="s_ser_rel")
-    assert not strict.has_labels
-    assert any("1 answers say nothing" in note for note in strict.notes)
-
-
-def test_bad_options_are_refused(serendipity):
-    folder, _ = serendipity
-    with pytest.raises(ConfigError, match="s_ser_rel, s_ser_find"):
-        read_serendipity_2018(folder, label_column="s_ser")
+    assert "1 answers say nothing; they count as label 0." in data.notes
 
 
 def test_bad_rows_name_their_own_file(serendipity):
@@ -295,6 +270,5 @@ def test_missing_label_column(serendipity):
     folder, _ = serendipity
     path = folder / "answers.csv"
     path.write_text(path.read_text("utf-8-sig").replace("m_ser_rec", "x"))
-    assert read_serendipity_2018(folder, label_column="s_ser_rel").n_users
     with pytest.raises(DataError, match="'m_ser_rec' is missing"):
         read_serendipity_2018(folder)

@@ -109,22 +109,19 @@ class Population:
         self.n_users = sizes.n_users if sizes else n_users
         self.n_items = sizes.n_items if sizes else n_items
         self.theme_names = words.theme_names()
-        self._check()
-        self._draw_bridges(stream(seed, 0))
-        self._draw_items(stream(seed, 1))
-        self._draw_users(stream(seed, 2))
-        self._draw_slots(stream(seed, 3))
-        self._draw_histories(stream(seed, 4))
-
-    def _check(self) -> None:
         n_themes = len(self.theme_names)
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; use 0 or more")
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}; use 0 or more")
         if self.n_users < 1 or self.n_items < 2 * n_themes:
             raise ConfigError(
                 f"a world needs a user and at least {2 * n_themes} items, "
                 f"not {self.n_users} users and {self.n_items} items"
             )
+        self._draw_bridges(stream(seed, 0))
+        self._draw_items(stream(seed, 1))
+        self._draw_users(stream(seed, 2))
+        self._draw_slots(stream(seed, 3))
+        self._draw_histories(stream(seed, 4))
 
     # -- items and users ---------------------------------------------------
 
@@ -176,17 +173,11 @@ class Population:
             ),
             axis=1,
         )
-        self.titles = [""] + self._draw_titles(rng)
-
-    def _draw_titles(self, rng: np.random.Generator) -> list[str]:
-        """Unique titles made from the items' own terms."""
-        taken: set[str] = set()
-        titles = []
-        picks = rng.integers(0, 1 << 30, (self.n_items, 4)).tolist()
-        for terms, pick in zip(self.terms, picks, strict=True):
-            titles.append(words.make_title(terms, pick, taken))
-            taken.add(titles[-1])
-        return titles
+        taken: dict[str, None] = {}  # in the order of the items
+        picks = rng.integers(0, 1 << 30, (n, 4)).tolist()
+        for own, pick in zip(self.terms, picks, strict=True):
+            taken[words.make_title(own, pick, taken.keys())] = None
+        self.titles = ["", *taken]
 
     def _draw_users(self, rng: np.random.Generator) -> None:
         n, n_themes = self.n_users, len(self.theme_names)

@@ -55,7 +55,7 @@ class Candidates:
         return Candidates(self.items[index], self.positive[index])
 
     def save(self, path: Path | str) -> None:
-        """Write a compressed ``.npz`` file, whole or not at all."""
+        """Write a compressed ``.npz`` file."""
         stream = io.BytesIO()
         np.savez_compressed(
             stream, items=self.items.numpy(), positive=self.positive.numpy()

@@ -157,18 +157,14 @@ class ListMeasures:
             "novelty": novelty(lists, self.counts, self.n_users),
         }
         if self.world is not None:
-            found["zones"] = self._zones(lists, examples.users)
+            law, zones_of = self.world.law, self.world.zone_items
+            assert isinstance(law, ForkedLaw)
+            covered = [  # one user at a time: zones of all items are large
+                zone_coverage(row[None], zones_of(int(u))[None], law.bridges)
+                for u, row in zip(examples.users, lists, strict=True)
+            ]
+            found["zones"] = np.concatenate([np.zeros(0), *covered])
         return found
-
-    def _zones(self, lists: np.ndarray, users: np.ndarray) -> np.ndarray:
-        """Coverage, one user at a time: zones of all items are large."""
-        assert self.world and isinstance(self.world.law, ForkedLaw)
-        bridges, zones_of = self.world.law.bridges, self.world.zone_items
-        covered = [
-            zone_coverage(listed[None], zones_of(int(user))[None], bridges)
-            for user, listed in zip(users, lists, strict=True)
-        ]
-        return np.concatenate([np.zeros(0), *covered])
 
 
 class ZoneMatch(NamedTuple):

@@ -48,8 +48,7 @@ class FoldData:
         train, valid, test: the examples.
         train_items: items that occur in training rows, int64, sorted.
         allowed: rows whose texts may enter item vectors, bool, [R].
-        dropped: examples of each part that were left out because their
-            target is a missing item.
+        dropped: examples of each part whose target is a missing item.
         counted: which training rows count for expectedness and popularity:
             ``all``, or those that are ``unlabelled``: what surprised people
             is then no sign of what they meet anyway.

@@ -87,13 +87,9 @@ def draw_plane(
 ) -> Axes:
     """A history on the plane of expectedness and relevance.
 
-    Args:
-        positions: in [0, 1], [n, 2]; the first item is at the anchor (1, 1).
-        side: L; cell borders are drawn up to 25 cells per axis.
-        reach: mean distance from the anchor, drawn as an arc.
-        zone: a value per cell to shade, [L, L].
-        numbers: write each item's place in the history beside it.
-        ax: where to draw; None makes a figure.
+    Positions are [n, 2] in [0, 1], the first at the anchor (1, 1), from which
+    ``reach`` is drawn as an arc; ``zone`` [L, L] shades the cells. Borders are
+    drawn up to 25 cells per axis; ``numbers`` are places in the history.
     """
     if ax is None:
         ax = new_figure(5.0, 4.8)[1][0, 0]
@@ -105,7 +101,10 @@ def draw_plane(
             cmap=ZONE,
             zorder=0,
         )
-    cell_borders(ax, side)
+    if side <= 25:
+        ticks = np.linspace(0, 1, side + 1)
+        ax.vlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
+        ax.hlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
     if reach is not None:
         circle = Circle((1, 1), reach, fill=False, ec=HISTORY, ls=(0, (4, 3)))
         circle.set(lw=1.2, zorder=2)
@@ -135,14 +134,6 @@ def draw_plane(
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return ax
-
-
-def cell_borders(ax: Axes, side: int) -> None:
-    """Borders of L x L cells on the unit square, up to 25 cells per axis."""
-    if side <= 25:
-        ticks = np.linspace(0, 1, side + 1)
-        ax.vlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
-        ax.hlines(ticks, 0, 1, color=GRID, lw=0.7, zorder=1)
 
 
 def note(

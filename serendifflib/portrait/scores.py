@@ -195,10 +195,10 @@ class CoOccurrence:
         own: Own = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Log p(i_m | T[1:m-1]) of every item of a history (Eq. 13, 14), [n].
+        """Log p(i_m | T[1:m-1]) of every history item (Eq. 13, 14), [n].
 
-        ``weights`` are the first n rows of :func:`history_weights`, [n, n];
-        None is uniform. The first item has no past: NaN.
+        ``weights`` are the first n rows of :func:`history_weights`; None is
+        uniform. The first item has no past: NaN.
         """
         history = np.asarray(history, dtype=np.int64)
         if weights is None:
@@ -256,9 +256,6 @@ def history_weights(
     Returns:
         [n + 1, n], or the rows asked for; row m weighs the first m items
         and sums to 1 (row 0 is zero).
-
-    Raises:
-        ConfigError: ``kind`` is not known.
     """
     check_choice("weights", kind, WEIGHTS)
     rows = np.arange(n + 1) if rows is None else np.asarray(rows)

@@ -157,12 +157,8 @@ def plot_cells(
 ) -> Figure:
     """Numbers in the cells of one or more portrait grids.
 
-    Args:
-        counts: grids [L, L]; first axis expectedness, drawn to the right.
-        titles: one per grid.
-        mark: a cell to frame in all grids.
-        form: how numbers are written.
-        rows: of grids; their number must divide that of the grids.
+    ``counts`` are grids [L, L], first axis expectedness, drawn to the right in
+    so many ``rows``; ``mark`` is a cell to frame in all, ``form`` a number's.
     """
     columns = len(counts) // rows
     figure, axes = new_figure(3.6 * columns, 3.5 * rows, rows, columns)
@@ -207,14 +203,9 @@ def plot_matrix(
 ) -> Axes:
     """A small square matrix with its numbers written in.
 
-    Args:
-        values: [n, n]; row m is the item that is seen, column h the item
-            that is given.
-        labels: one per row and column.
-        form: how numbers are written.
-        frames: (row, column) of cells to frame.
-        hide: bool [n, n], cells that the text does not use: left grey.
-        title: above the matrix.
+    ``values`` are [n, n]: row m is the item that is seen, column h the item
+    that is given. ``frames`` are cells to frame, ``hide`` bool [n, n] those
+    that the text does not use: left grey.
     """
     n = len(values)
     _, ((ax,),) = new_figure(1.9 + 0.62 * n, 1.0 + 0.5 * n)

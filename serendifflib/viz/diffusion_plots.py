@@ -253,17 +253,10 @@ def plot_process(
 ) -> Figure:
     """The scheme of training (Figure 3) or of inference (Figure 4).
 
-    To the left the portrait that conditions the network; above the noisy
-    states; below each the network's estimate of x_0 from it.
-
-    Args:
-        portrait: [d, L, L].
-        states: K noisy grids [d, L, L], at variance 1 per coordinate.
-        estimates: K estimates of x_0, [d, L, L]; each has its own colours.
-        titles: of the states.
-        cells: cells to outline, see :func:`show_cells`.
-        items: positions of matched items, [k, 2]; adds a panel with the
-            last estimate and the items.
+    To the left the ``portrait`` [d, L, L] that conditions the network; above K
+    noisy ``states`` at variance 1; below each the network's estimate of x_0,
+    in colours of its own. For ``cells`` see :func:`show_cells`; ``items``
+    (positions of matched ones, [k, 2]) add a panel with the last estimate.
     """
     numbers = range(len(states))
     top = ["portrait", *(f"state {k}" for k in numbers)]

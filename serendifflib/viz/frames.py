@@ -29,11 +29,6 @@ from serendifflib.errors import ConfigError
 FRAME_DPI = 100  # a frame is seen beside many others: small files first
 
 
-def pages_are_static() -> bool:
-    """Whether the book is being built: its readers will have no kernel."""
-    return os.environ.get("SERENDIFF_PAGES") == "static"
-
-
 @dataclass(frozen=True)
 class Frames:
     """Pictures of one thing at different moments, with a slider.
@@ -131,7 +126,8 @@ class Frames:
 
     def _repr_mimebundle_(self, **options: object) -> object:
         """The slider; beside a kernel with its controls."""
-        live = self.choices and not pages_are_static()
+        # readers of the book have no kernel
+        live = self.choices and os.environ.get("SERENDIFF_PAGES") != "static"
         shown = self.controls() if live else self.widget()
         return shown._repr_mimebundle_(**options)
 

@@ -109,15 +109,9 @@ def plot_sizes(
 ) -> Figure:
     """Curves with intervals over a size on a logarithmic axis.
 
-    Args:
-        series: name -> frame with ``x, value`` and, if it has intervals,
-            ``low, high``; drawn in the order of x.
-        xlabel: of the size.
-        ylabel: of the values.
-        levels: name -> value, dashed lines across, e.g. the oracle.
-        marks: name -> size, dotted lines upwards, e.g. a data set's size.
-        percent: values are shares.
-        log_y: a logarithmic axis for the values too.
+    ``series`` are frames by name, with ``x, value`` and perhaps ``low, high``;
+    ``levels`` (name -> value) are dashed lines across, e.g. the oracle,
+    ``marks`` (name -> size) dotted lines upwards; ``percent`` means shares.
     """
     drawn = {name: f.sort_values("x") for name, f in series.items() if len(f)}
     if not drawn:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -131,7 +131,7 @@ def load_dataset(
         )
     if name in SOURCES:
         read = _taking(options, name, _READERS[name])
-        return read(source_path(name), **options)
+        return read(source_path(SOURCES[name]), **options)
     read = _taking(options, name, layouts.read_table)
     if not isinstance(what, pd.DataFrame):
         what = user_path(name)
@@ -157,7 +157,8 @@ def _movielens(path: Path, layout: object) -> Path | None:
             names = {Path(name).name for name in archive.namelist()}
         if release := grouplens.release_of(names):
             files = grouplens.RELEASES[release]
-            return _unpacked(path, path.stem, files[:2], files[2:], LARGEST)
+            more = {"optional": files[2:], "limit": LARGEST}
+            return _unpacked(path, path.stem, files[:2], **more)
     if layout is None:
         return None
     raise DataError(
@@ -175,7 +176,7 @@ def load_survey(name: str) -> pd.DataFrame:
         raise UnknownDatasetError(
             f"unknown survey {name!r} (known: {', '.join(SURVEYS)})"
         )
-    return SURVEYS[name](source_path(name))
+    return SURVEYS[name](source_path(SOURCES[name]))
 
 
 def _load_world(
@@ -267,12 +268,12 @@ def fetch_source(source: Source) -> Path:
         ) from error
 
 
-def _readable(source: Source) -> Path:
+def source_path(source: Source) -> Path:
     """A verified CSV file, or the folder with the members of an archive."""
-    path = fetch_source(source)
+    path, limit = fetch_source(source), source.limit
     if source.members and path.is_file():
-        members = source.members, source.optional
-        path = _unpacked(path, source.id, *members, source.limit)
+        members, more = source.members, {"optional": source.optional}
+        path = _unpacked(path, source.id, members, limit=limit, **more)
     if source.member_sha256:
         files = _member_files(source, path)
         for file, sha256 in zip(files, source.member_sha256, strict=True):
@@ -290,20 +291,11 @@ def _member_files(source: Source, folder: Path) -> list[Path | None]:
 
 
 def _unpacked(
-    path: Path,
-    name: str,
-    members: Sequence[str],
-    optional: Sequence[str],
-    limit: int,
+    path: Path, name: str, members: Sequence[str], **options: Any
 ) -> Path:
     """Folder of the cache with the members of an archive."""
     folder = cache_dir() / "data" / f"{name}-{sha256_file(path)[:12]}"
-    return unpack(path, members, folder, limit=limit, optional=optional)
-
-
-def source_path(name: str) -> Path:
-    """The verified file of one of :data:`SOURCES`, or its members' folder."""
-    return _readable(SOURCES[name])
+    return unpack(path, members, folder, **options)
 
 
 def _read_serenlens(path: Path, *, data_id: str) -> Interactions:
@@ -371,7 +363,7 @@ def check(
         if path.is_file():
             rows.append(("bytes", path.stat().st_size, source.size or ""))
             rows.append(("SHA-256", sha256_file(path), source.sha256 or ""))
-        stated = "" if options else source.n_users or ""
+        stated = source.n_users or ""
     if name in SURVEYS:
         rows.append(("answers", len(load_survey(name)), stated))
     else:

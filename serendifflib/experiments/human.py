@@ -47,7 +47,7 @@ TOTALS: Mapping[str, Totals] = {
 
 
 def _books() -> pd.DataFrame:
-    return read_judgements(source_path("goodreads-surprise"))
+    return read_judgements(source_path(SOURCES["goodreads-surprise"]))
 
 
 def reader_titles(reader: str, count: int) -> list[str]:

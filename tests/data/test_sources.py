@@ -37,7 +37,7 @@ REVIEWS = [
 
 
 def load_source(entry):
-    return sources._READERS[entry.id](sources._readable(entry))
+    return sources._READERS[entry.id](sources.source_path(entry))
 
 
 def csv_bytes(header, rows):

@@ -23,6 +23,7 @@ from serendifflib.io import read_json
 
 NEEDED = ("user_id", "item_id", "timestamp")
 OPTIONAL = ("review", "rating", "label", "title")
+UNSAID = {"review": "", "rating": "", "label": 0}  # where there is no column
 FIRST_OF_1971 = 31_536_000
 FIRST_OF_2100 = 4_102_444_800
 
@@ -74,9 +75,8 @@ def read_table(
     describes = "review" not in rows and "title" in rows
     if describes:
         rows["review"] = rows["title"]
-    for column, value in (("review", ""), ("rating", ""), ("label", 0)):
-        if column not in rows:
-            rows[column] = value
+    lacking = {c: v for c, v in UNSAID.items() if c not in rows}
+    rows = rows.assign(**lacking)
     checked = check_rows(rows, where=where, remarks=remarks)
     titles = _titles(checked["item_id"], rows.get("title"))
     frame, cleaned = tidy(checked)

@@ -250,7 +250,14 @@ def verdict(
     mine = cases.loc[cases["row"] == ours, "H@10"]
     if mine.empty:
         return f"{called([ours])} is not recorded."
-    gaps = _ahead_of(cases, ours, controls, factor)
+    parts = [
+        paired_differences(cases, row, [ours], factor=factor).rename(
+            index={ours: row}
+        )
+        for row in controls
+    ]
+    gaps = pd.concat(parts) if parts else pd.DataFrame(columns=["p"])
+    gaps["p_holm"] = stats.holm(gaps["p"]) if len(gaps) else []
     missing = [row for row in controls if row not in gaps.index]
     text = f"{called([ours])} has H@10 {mine.mean():.1%}"
     if len(gaps):
@@ -269,17 +276,3 @@ def verdict(
     if missing:
         text += f"; not compared: {called(missing)}"
     return text + "."
-
-
-def _ahead_of(
-    cases: pd.DataFrame, ours: str, controls: Sequence[str], factor: float
-) -> pd.DataFrame:
-    """Ours minus ``factor`` times each control, Holm over all controls."""
-    parts = [
-        paired_differences(cases, row, [ours], factor=factor).rename(
-            index={ours: row}
-        )
-        for row in controls
-    ]
-    gaps = pd.concat(parts) if parts else pd.DataFrame(columns=["p"])
-    return gaps.assign(p_holm=stats.holm(gaps["p"]) if len(gaps) else [])

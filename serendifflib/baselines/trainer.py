@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from serendifflib.baselines.sampling import Cases, item_vectors, last_items
 from serendifflib.data.splits import Examples
-from serendifflib.diffusion.devices import best_device, own_randomness
+from serendifflib.diffusion.devices import own_randomness, usable_device
 from serendifflib.diffusion.distributed import ALONE
 from serendifflib.diffusion.reports import StageReport, TrainingReport
 from serendifflib.diffusion.training import (
@@ -145,7 +145,7 @@ class TorchRival(ABC):
     def fit(self, fold: FoldData, *, generator: Generator) -> Self:
         """Train on ``fold``; the same generator gives the same model."""
         started = time.perf_counter()
-        self.place = torch.device(self.device or best_device())
+        self.place = usable_device(self.device)
         self.n_items = fold.interactions.n_items
         self.chosen = {}
         with own_randomness(_seed_from(generator)):

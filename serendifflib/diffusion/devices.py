@@ -22,11 +22,6 @@ WORTH_COMPILING = 1_000  # network calls; compiling takes about a minute
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
-def best_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def usable_device(name: str | None) -> torch.device:
     """A device of this machine; CUDA where there is one if None.
 
@@ -34,7 +29,8 @@ def usable_device(name: str | None) -> torch.device:
         ConfigError: no such device here.
     """
     try:
-        device = torch.device(name or best_device())
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(name or found)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(

@@ -216,6 +216,24 @@ def test_arrow_keys_move_a_slider_and_its_name_is_told(page, server, browser):
         assert handle.get_attribute("aria-valuetext") == after[0]
 
 
+@each_page
+def test_what_is_folded_is_printed(page, server, browser):
+    web.resize(browser, web.WIDTHS["desktop"])
+    web.visit(browser, f"{server[0]}/{page}.html")
+    command = "Emulation.setEmulatedMedia"
+    browser.execute_cdp_cmd(command, {"media": "print"})
+    hidden = browser.execute_script(
+        """
+        const inside = ".bd-article details > :not(summary)";
+        return [...document.querySelectorAll(inside)]
+          .filter((part) => !part.checkVisibility())
+          .map((part) => part.textContent.trim().slice(0, 60));
+        """
+    )
+    browser.execute_cdp_cmd(command, {"media": ""})
+    assert hidden == []
+
+
 def with_playground(page):
     path = HTML / f"{page}.html"
     return path.is_file() and 'class="sd-play"' in path.read_text("utf-8")

@@ -210,6 +210,7 @@ def run_kernel(
     from ipykernel.kernelapp import launch_new_instance
 
     build = multiprocessing.parent_process()
+    os.setsid()  # as other kernels: Ctrl-C is for the build
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,12 @@ from safetensors import SafetensorError
 
 from serendifflib.errors import CacheError
 
+try:
+    import fcntl
+except ImportError:  # Windows: unfinished files of the dead stay there
+    fcntl = None  # type: ignore[assignment]
+
 PATIENCE_S = 2.0  # after which a process that waits says so
-DEAD_S = 86_400  # after which an unfinished file has no writer any more
 
 
 @contextlib.contextmanager
@@ -32,7 +35,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, for the data are flushed
     first. After an error ``path`` is as it was; what a killed process left
-    behind is removed by a writer of the same file a day later.
+    behind is removed by the next one that writes the same file.
 
     Raises:
         CacheError: the folder cannot be written or the disk is full.
@@ -42,15 +45,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if is_stream(path):
             raise OSError("it is a pipe or a device, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            with contextlib.suppress(OSError):
-                if time.time() - old.stat().st_mtime > DEAD_S:
-                    old.unlink()
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.parent
-        )
-        os.close(handle)
-    temporary = Path(name)
+        _sweep(path)
+        handle, temporary = _temporary(path)
     try:
         with writing(path):
             yield temporary
@@ -60,6 +56,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def is_stream(path: Path | str) -> bool:
@@ -69,6 +67,32 @@ def is_stream(path: Path | str) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _temporary(path: Path) -> tuple[int | None, Path]:
+    """A new file beside ``path``, locked while this process holds it open."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        )
+        if fcntl is None:  # Windows renames no file that is open
+            os.close(handle)
+            return None, Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # swept by another process before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Remove unfinished copies of ``path``: a dead writer's lock is free."""
+    if fcntl is None:
+        return
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), open(old, "rb+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old.unlink()
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
-import time
 
-from serendifflib.io import DEAD_S, atomic_path, write_bytes
+import pytest
+
+from serendifflib import io
+from serendifflib.io import atomic_path, write_bytes
 
 FORK = multiprocessing.get_context("fork")
 
@@ -20,23 +22,20 @@ def parts(folder):
     return sorted(path.name for path in folder.glob(".*.part"))
 
 
-def test_a_later_writer_sweeps_what_a_killed_one_left(tmp_path):
+def test_the_next_writer_sweeps_what_a_killed_one_left(tmp_path):
     path = tmp_path / "a [1].bin"  # a name that globs read otherwise
     write_bytes(path, b"old")
-    process = FORK.Process(target=_die_while_writing, args=(path,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-    assert path.read_bytes() == b"old"
-    (left,) = parts(tmp_path)
-    write_bytes(path, b"new")
-    assert parts(tmp_path) == [left]  # somebody may still be writing it
-    long_ago = time.time() - DEAD_S - 1
-    os.utime(tmp_path / left, (long_ago, long_ago))
+    for _ in range(3):
+        process = FORK.Process(target=_die_while_writing, args=(path,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        assert path.read_bytes() == b"old"
+        assert len(parts(tmp_path)) == 1  # each sweeps the one before it
     write_bytes(tmp_path / "other.bin", b"x")
-    assert parts(tmp_path) == [left]  # of another file: not its business
-    write_bytes(path, b"newer")
-    assert path.read_bytes() == b"newer" and parts(tmp_path) == []
+    assert len(parts(tmp_path)) == 1  # of another file: not its business
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new" and parts(tmp_path) == []
 
 
 def _write_slowly(path, started, go_on):
@@ -61,3 +60,33 @@ def test_a_living_writer_is_left_alone(tmp_path):
     process.join(60)
     assert process.exitcode == 0
     assert path.read_bytes() == b"slow" and parts(tmp_path) == []
+
+
+def test_a_file_swept_before_it_was_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    """The moment between making the temporary file and locking it."""
+    path, original, swept = tmp_path / "x.bin", io.tempfile.mkstemp, []
+
+    def make(**options):
+        handle, name = original(**options)
+        if not swept:
+            swept.append(name)
+            io._sweep(path)  # another process, just now
+            assert not os.path.exists(name)
+        return handle, name
+
+    monkeypatch.setattr(io.tempfile, "mkstemp", make)
+    write_bytes(path, b"whole")
+    assert swept and path.read_bytes() == b"whole" and parts(tmp_path) == []
+
+
+def test_without_locks_files_are_still_whole(tmp_path, monkeypatch):
+    """Windows has no such locks; nothing is swept there."""
+    monkeypatch.setattr(io, "fcntl", None)
+    (tmp_path / ".x.bin.dead.part").write_bytes(b"")
+    with pytest.raises(ValueError), atomic_path(tmp_path / "x.bin"):
+        raise ValueError
+    write_bytes(tmp_path / "x.bin", b"whole")
+    assert (tmp_path / "x.bin").read_bytes() == b"whole"
+    assert parts(tmp_path) == [".x.bin.dead.part"]

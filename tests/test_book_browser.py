@@ -234,6 +234,19 @@ def test_what_is_folded_is_printed(page, server, browser):
     assert hidden == []
 
 
+@pytest.mark.parametrize("query", ["main findings", "does diffusion help"])
+def test_search_finds_the_first_page_first(query, server, browser):
+    words = query.replace(" ", "+")
+    web.visit(browser, f"{server[0]}/search.html?q={words}")
+    links = browser.find_elements("css selector", "#search-results li a")
+    assert (
+        links[0]
+        .get_attribute("href")
+        .split("#")[0]
+        .endswith("/book/index.html")
+    )
+
+
 def with_playground(page):
     path = HTML / f"{page}.html"
     return path.is_file() and 'class="sd-play"' in path.read_text("utf-8")

@@ -1,14 +1,11 @@
 """SerenDiff in tokens: a serendipity point is a cell and a kind of item.
 
-Its string is (expectedness bin, relevance bin, popularity bin, prototype);
-masked diffusion (:mod:`serendifflib.diffusion.masking`) learns it, given the
-portrait, and the exact table p(tokens | user) scores, maps and draws.
-Popularity stands beside expectedness because what everybody meets anyway and
-what this user meets anyway are two things.
+Its string is (expectedness bin, relevance bin, prototype); masked diffusion
+(:mod:`serendifflib.diffusion.masking`) learns it, given the portrait, and the
+exact table p(tokens | user) scores, maps and draws.
 
-Letters: B users, C candidates, N items, S draws, R tokens per string, D
-channels of what the network sees of an item, L side of the portrait, Q bins
-of popularity, P prototypes.
+Letters: B users, C candidates, N items, S draws, D channels of what the
+network sees of an item, L side of the portrait, P prototypes.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from serendifflib.diffusion.base import Diffusion, PlacedItems
 from serendifflib.diffusion.masking import (
@@ -28,20 +26,21 @@ from serendifflib.diffusion.masking import (
 )
 from serendifflib.diffusion.sampling import user_seed
 from serendifflib.diffusion.training import Loss
-from serendifflib.portrait.portrait import Portraits, cell_of
-from serendifflib.portrait.scores import QuantileMap, item_keys
+from serendifflib.portrait.portrait import Portraits, cell_number, cell_of
 
 BATCH = 32  # users whose tables are in memory at once
+# the prototype, of which there are most, comes last: few states
+ORDERS: tuple[Order, ...] = ((0, 1, 2), (1, 0, 2))
 
 
 @dataclass(eq=False, kw_only=True)
 class TokenDiffusion(Diffusion):
     """Diffuse the tokens of the label's point; score by a look-up.
 
-    An item lies in one cell and one bin of popularity; to prototypes k it
-    belongs in shares s_k that sum to one. Its score is the log of
+    An item lies in one cell; to prototypes k it belongs in shares s_k that
+    sum to one. Its score is the log of
 
-        sum over k of p(cell, popularity, k | user) s_k / prior_k,
+        sum over k of p(cell, k | user) s_k / prior_k,
 
     the prior being the mean share over the catalogue: how much likelier the
     item is as this user's label than as one of the catalogue. Its network
@@ -51,13 +50,15 @@ class TokenDiffusion(Diffusion):
         points: what the network sees of the items, [N + 1, D], rows of mean
             square length 1.
         shares: of the items in prototypes, [N + 1, P].
-        popularity_bins: Q; 0 leaves that token out.
+        jitter: training moves the target by Gaussian noise of so many sides
+            of the plane before it reads the cell. A label says that this
+            neighbourhood is right, not this cell alone.
         width, dropout, thinning: of the network.
     """
 
-    points: torch.Tensor
-    shares: torch.Tensor
-    popularity_bins: int
+    points: Tensor
+    shares: Tensor
+    jitter: float
     width: int
     dropout: float
     thinning: float
@@ -65,17 +66,7 @@ class TokenDiffusion(Diffusion):
     @property
     def sizes(self) -> tuple[int, ...]:
         """Values of every token."""
-        popular = (self.popularity_bins,) if self.popularity_bins else ()
-        return self.side, self.side, *popular, self.shares.shape[1]
-
-    @property
-    def orders(self) -> tuple[Order, ...]:
-        """The prototype, of which there are most, comes last.
-
-        The cell's two tokens come first in both orders: few states.
-        """
-        later = tuple(range(2, len(self.sizes)))
-        return (0, 1, *later), (1, 0, *later)
+        return self.side, self.side, self.shares.shape[1]
 
     def make_network(self) -> TokenNetwork:
         """A network; all strings are equally likely."""
@@ -91,14 +82,14 @@ class TokenDiffusion(Diffusion):
     def loss(self, network: TokenNetwork, data: PlacedItems) -> Loss:
         """The bound of :func:`masked_loss`, a prototype drawn by its share."""
         shares, points = self.shares, self._scaled()
-        # the training user has the target: one user fewer, as for a new one
-        known = self.known_tokens(data, without=1)[:, 0]
+        places = data.positions[:, 0]
 
         def loss(view, index, generator):
             drawn = torch.multinomial(
                 shares[data.targets[index]], 1, generator=generator
             )
-            tokens = torch.cat([known[index], drawn], dim=1)
+            moved = jittered(places[index], self.jitter, generator)
+            tokens = torch.cat([cell_of(moved, self.side), drawn], dim=1)
             seen = self._seen(data.portraits.part(index, self.device), points)
             return masked_loss(
                 lambda states: view(states, *seen),
@@ -114,7 +105,7 @@ class TokenDiffusion(Diffusion):
         network: TokenNetwork,
         seen: PlacedItems,
         draws: int | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Log-ratios of the items to the catalogue, [B, C].
 
         Args:
@@ -123,10 +114,7 @@ class TokenDiffusion(Diffusion):
             draws: not used, the table is exact.
         """
         weights = self.shares / self.prior
-        tokens = self.known_tokens(seen)
-        place = tokens[..., 0]
-        for axis, size in enumerate(self.sizes[1:-1], start=1):
-            place = place * size + tokens[..., axis]
+        place = cell_number(seen.cells(self.side), self.side)
         scores = []
         for rows in torch.arange(len(seen)).split(BATCH):
             tables = self.table(network, seen.portraits.part(rows, "cpu"))
@@ -136,33 +124,33 @@ class TokenDiffusion(Diffusion):
         return torch.stack(scores).clamp(min=1e-30).log()
 
     @property
-    def prior(self) -> torch.Tensor:
+    def prior(self) -> Tensor:
         """Mean share of every prototype over the catalogue, [P]."""
         known = self.shares[self.shares.sum(dim=1) > 0]
         return known.mean(dim=0).clamp(min=1e-6)
 
-    def zone(self, network: TokenNetwork, seen: PlacedItems) -> torch.Tensor:
+    def zone(self, network: TokenNetwork, seen: PlacedItems) -> Tensor:
         """Exact p(cell | user), [B, L, L]; sums to one."""
-        return self.table(network, seen.portraits).flatten(3).sum(dim=-1)
+        return self.table(network, seen.portraits).sum(dim=-1)
 
     def draw_cells(
         self, network: TokenNetwork, seen: PlacedItems, draws: int
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Cells of drawn strings, [B, S, 2]."""
         return self.generate(network, seen.portraits, draws)[..., :2].cpu()
 
     @torch.no_grad()
     def table(
         self, network: TokenNetwork, portraits: Portraits
-    ) -> torch.Tensor:
-        """Exact p(tokens | user) on the processor, [B, L, L, (Q,) P]."""
+    ) -> Tensor:
+        """Exact p(tokens | user) on the processor, [B, L, L, P]."""
         memory = self.remember(network, portraits)
-        return log_table(network, memory, self.orders).exp().cpu()
+        return log_table(network, memory, ORDERS).exp().cpu()
 
     @torch.no_grad()
     def generate(
         self, network: TokenNetwork, portraits: Portraits, draws: int = 1
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Draw tokens with random numbers of each user's own.
 
         Order and batch size change the probabilities by rounding alone.
@@ -173,7 +161,7 @@ class TokenDiffusion(Diffusion):
             draws: S per user.
 
         Returns:
-            [B, S, R].
+            [B, S, 3].
         """
         uniform = [
             torch.rand(
@@ -188,32 +176,13 @@ class TokenDiffusion(Diffusion):
         memory = self.remember(network, portraits)
         return draw(network, memory, torch.stack(uniform).to(self.device))
 
-    def known_tokens(
-        self, seen: PlacedItems, without: int = 0
-    ) -> torch.Tensor:
-        """The items' tokens but the prototype, [B, C, R - 1].
-
-        ``without``: users not to be counted among those who have an item.
-        """
-        cells = seen.cells(self.side)
-        if not self.popularity_bins:
-            return cells
-        counts = self.space.co_occurrence.users_of
-        items = seen.items.numpy()
-        asked = (counts[items] - without).ravel()
-        positions = QuantileMap.whole(counts[1:]).positions(
-            asked, item_keys(items.ravel())
-        )
-        bins = cell_of(positions.reshape(items.shape), self.popularity_bins)
-        return torch.cat([cells, torch.from_numpy(bins)[..., None]], dim=2)
-
-    def _scaled(self) -> torch.Tensor:
+    def _scaled(self) -> Tensor:
         """Points with coordinates of variance one, on the device."""
         return (self.points * self.points.shape[1] ** 0.5).to(self.device)
 
     def _seen(
-        self, portraits: Portraits, points: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, portraits: Portraits, points: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What :meth:`TokenNetwork.remember` is told."""
         real = portraits.items > 0
         return points[portraits.items], portraits.cells(self.side), real
@@ -223,3 +192,17 @@ class TokenDiffusion(Diffusion):
         everybody = torch.arange(len(portraits))
         portraits = portraits.part(everybody, self.device)
         return network.remember(*self._seen(portraits, self._scaled()))
+
+
+def jittered(
+    positions: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
+    """Positions in [0, 1], moved by Gaussian noise and reflected at edges.
+
+    >>> middle = torch.full((4, 2), 0.5)
+    >>> jittered(middle, 0.0, torch.Generator()).equal(middle)
+    True
+    """
+    moved = torch.randn(positions.shape, generator=generator) * noise
+    moved = (positions + moved).abs()
+    return (1.0 - (1.0 - moved).abs()).clamp(min=0.0)

@@ -40,7 +40,11 @@ MODELS = {
 }
 """Kinds of models; a change of one row's model raises :data:`ROWS`."""
 
-ROWS = {"linear-map": 2, "linear-radius": 2}  # 2: the common validation
+ROWS = {
+    "linear-map": 2,  # 2: the common validation
+    "linear-radius": 2,
+    "tokens": 2,  # 2: no popularity, places are jittered
+}
 """Presets, controls and rivals by name, where they are above 1."""
 
 COMMON = ("splits", "items", "fold", "portrait", "candidates", "protocol")

@@ -59,7 +59,7 @@ def make_diffusion(model: SerenDiff) -> Diffusion:
         return TokenDiffusion(
             points=model.points,
             shares=model.memberships,
-            popularity_bins=s.popularity_bins,
+            jitter=s.jitter,
             width=s.width,
             dropout=s.dropout,
             thinning=s.thinning,

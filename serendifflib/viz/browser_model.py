@@ -31,7 +31,6 @@ from serendifflib.portrait.scores import has_vector
 FOLDED = ("content.", "mean.")  # layers that the items go through beforehand
 SETTINGS = {
     "diffuse": "tokens",
-    "popularity_bins": 0,
     "bins": "catalogue",
     "weights": "uniform",
 }
@@ -60,8 +59,8 @@ def play(
     for name, value in SETTINGS.items():
         if getattr(model.settings, name) != value:
             raise ConfigError(
-                f"{model.name} cannot run in a page: fit SerenDiff('tokens', "
-                f"popularity_bins=0), here {name} must be {value!r}"
+                f"{model.name} cannot run in a page: fit "
+                f"SerenDiff('tokens'), here {name} must be {value!r}"
             )
     listed = [item for shelf in shelves.values() for item in shelf]
     if not listed or not starts:

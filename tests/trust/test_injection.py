@@ -95,7 +95,7 @@ def model(fold, tiny_settings):
 
 @pytest.fixture(scope="module")
 def playground(fold, tiny_settings):
-    model = fitted(fold, "tokens", popularity_bins=0, **tiny_settings)
+    model = fitted(fold, "tokens", **tiny_settings)
     shelves = {
         name: model.catalogue.items[n :: len(HOSTILE)]
         for n, name in enumerate(HOSTILE)

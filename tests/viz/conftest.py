@@ -10,13 +10,7 @@ from serendifflib.viz.browser_model import play
 @pytest.fixture(scope="session")
 def token_model(tiny_fold, tiny_settings):
     """Fitted in a moment, then given weights that tell histories apart."""
-    model = SerenDiff(
-        "tokens",
-        device="cpu",
-        progress=False,
-        popularity_bins=0,
-        **tiny_settings,
-    )
+    model = SerenDiff("tokens", device="cpu", progress=False, **tiny_settings)
     model.fit(tiny_fold, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

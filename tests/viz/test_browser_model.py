@@ -194,8 +194,8 @@ def test_what_cannot_be_played_is_refused(tiny_model, token_model, playground):
     with pytest.raises(UnknownItemError):
         play(token_model, {"a": ["nothing"]}, {"a": ["nothing"]})
     with pytest.raises(ModelError, match="fit it before"):
-        play(SerenDiff("tokens", popularity_bins=0), shelves, starts)
-    popular = token_model.with_sampling()
-    popular.settings = replace(token_model.settings, popularity_bins=10)
-    with pytest.raises(ConfigError, match="popularity_bins=0"):
-        play(popular, shelves, starts)
+        play(SerenDiff("tokens"), shelves, starts)
+    recent = token_model.with_sampling()
+    recent.settings = replace(token_model.settings, weights="recency")
+    with pytest.raises(ConfigError, match="weights must be 'uniform'"):
+        play(recent, shelves, starts)

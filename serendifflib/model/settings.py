@@ -220,6 +220,7 @@ PRESETS = {
         learning_rate=1e-3,
         width=128,
         thinning=0.4,
+        dropout=0.5,
         jitter=0.15,
     ),
     "tuned": _TUNED,

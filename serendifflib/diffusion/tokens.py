@@ -140,9 +140,7 @@ class TokenDiffusion(Diffusion):
         return self.generate(network, seen.portraits, draws)[..., :2].cpu()
 
     @torch.no_grad()
-    def table(
-        self, network: TokenNetwork, portraits: Portraits
-    ) -> Tensor:
+    def table(self, network: TokenNetwork, portraits: Portraits) -> Tensor:
         """Exact p(tokens | user) on the processor, [B, L, L, P]."""
         memory = self.remember(network, portraits)
         return log_table(network, memory, ORDERS).exp().cpu()

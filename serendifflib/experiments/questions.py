@@ -351,9 +351,15 @@ def counts(profile: Profile) -> tuple[Row, ...]:
         *("linear-radius", "nearest-users", "ranker", "ranker-heads"),
         *("explicit-mixture", "tokens", "oracle-portrait"),
     )
+    exact = serendiff(
+        "tokens-exact",
+        "SerenDiff (tokens), no jitter",
+        "tokens",
+        options={"jitter": 0.0},
+    )
     without = (
         _variant(row, "unlabelled", "labels not counted", counted="unlabelled")
-        for row in rows
+        for row in (*rows, exact)
     )
     return (*without, *rows, *chosen(CEILING_ROWS, "oracle"))
 

@@ -203,6 +203,14 @@ class WarmKernels(AsyncKernelManager):
         self._reconcile_connection_info(self.provisioner.connection_info)
 
 
+def kernels() -> type[AsyncKernelManager]:
+    """Warm ones where a fork is safe; CUDA does not survive one."""
+    import torch
+
+    safe = sys.platform == "linux" and not torch.cuda.is_available()
+    return WarmKernels if safe else AsyncKernelManager
+
+
 def run_kernel(
     arguments: list[str], folder: str, environment: dict[str, str]
 ) -> None:
@@ -280,7 +288,7 @@ def execute(notebooks: list[Path], cache_path: Path, workers: int) -> bool:
                 CELL_SECONDS,
                 allow_errors=False,
                 extra_arguments=["--log-level=ERROR"],  # of the kernel itself
-                kernel_manager_class=WarmKernels,
+                kernel_manager_class=kernels(),
                 startup_timeout=CELL_SECONDS,
             )
         except DeadKernelError as error:  # killed, e.g. for lack of memory

@@ -26,7 +26,7 @@ from serendifflib.diffusion.masking import (
 )
 from serendifflib.diffusion.sampling import user_seed
 from serendifflib.diffusion.training import Loss
-from serendifflib.portrait.portrait import Portraits, cell_number, cell_of
+from serendifflib.portrait.portrait import Portraits, cell_number
 
 BATCH = 32  # users whose tables are in memory at once
 # the prototype, of which there are most, comes last: few states
@@ -50,15 +50,11 @@ class TokenDiffusion(Diffusion):
         points: what the network sees of the items, [N + 1, D], rows of mean
             square length 1.
         shares: of the items in prototypes, [N + 1, P].
-        jitter: training moves the target by Gaussian noise of so many sides
-            of the plane before it reads the cell. A label says that this
-            neighbourhood is right, not this cell alone.
         width, dropout, thinning: of the network.
     """
 
     points: Tensor
     shares: Tensor
-    jitter: float
     width: int
     dropout: float
     thinning: float
@@ -82,14 +78,13 @@ class TokenDiffusion(Diffusion):
     def loss(self, network: TokenNetwork, data: PlacedItems) -> Loss:
         """The bound of :func:`masked_loss`, a prototype drawn by its share."""
         shares, points = self.shares, self._scaled()
-        places = data.positions[:, 0]
+        cells = data.target_cells(self.side)
 
         def loss(view, index, generator):
             drawn = torch.multinomial(
                 shares[data.targets[index]], 1, generator=generator
             )
-            moved = jittered(places[index], self.jitter, generator)
-            tokens = torch.cat([cell_of(moved, self.side), drawn], dim=1)
+            tokens = torch.cat([cells[index], drawn], dim=1)
             seen = self._seen(data.portraits.part(index, self.device), points)
             return masked_loss(
                 lambda states: view(states, *seen),
@@ -190,17 +185,3 @@ class TokenDiffusion(Diffusion):
         everybody = torch.arange(len(portraits))
         portraits = portraits.part(everybody, self.device)
         return network.remember(*self._seen(portraits, self._scaled()))
-
-
-def jittered(
-    positions: Tensor, noise: float, generator: torch.Generator
-) -> Tensor:
-    """Positions in [0, 1], moved by Gaussian noise and reflected at edges.
-
-    >>> middle = torch.full((4, 2), 0.5)
-    >>> jittered(middle, 0.0, torch.Generator()).equal(middle)
-    True
-    """
-    moved = torch.randn(positions.shape, generator=generator) * noise
-    moved = (positions + moved).abs()
-    return (1.0 - (1.0 - moved).abs()).clamp(min=0.0)

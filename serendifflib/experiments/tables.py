@@ -122,7 +122,7 @@ TABLES = {
             ("synthetic-forked",),
             # labels enough for the places of 24 genres
             sizes=dict.fromkeys(PROFILES, MANY)
-            | {"smoke": MANY | {"test_users": 1_000, "steps": 2_400}},
+            | {"smoke": MANY | {"test_users": 1_000, "steps": 600}},
         ),
     )
 }

@@ -59,7 +59,6 @@ def make_diffusion(model: SerenDiff) -> Diffusion:
         return TokenDiffusion(
             points=model.points,
             shares=model.memberships,
-            jitter=s.jitter,
             width=s.width,
             dropout=s.dropout,
             thinning=s.thinning,

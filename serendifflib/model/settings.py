@@ -54,7 +54,6 @@ class Settings:
         condition, norm, output_relu, dropout, width: diffusion.unet; of
             points, ``width`` is that of the correction.
         thinning: share of a history that training on tokens hides.
-        jitter: of the places of labels that train tokens, in sides.
         earliest, negatives: diffusion.points.
         unit_scale: multiply item vectors by sqrt(D) before diffusion.
         loss: ``uniform`` or ``balanced`` (diffusion.images).
@@ -92,7 +91,6 @@ class Settings:
     dropout: float = 0.2
     width: int = 384
     thinning: float = 0.0
-    jitter: float = 0.0
     earliest: float = 0.0
     negatives: int = 200
     unit_scale: bool = False
@@ -221,7 +219,6 @@ PRESETS = {
         width=128,
         thinning=0.4,
         dropout=0.5,
-        jitter=0.15,
     ),
     "tuned": _TUNED,
 }

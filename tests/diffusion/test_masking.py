@@ -20,7 +20,6 @@ from serendifflib.diffusion.masking import (
     masked_loss,
     thin,
 )
-from serendifflib.diffusion.tokens import jittered
 
 SIZES = (4, 4, 3)
 ANSWERS = torch.tensor([[0, 0, 1], [3, 3, 2]])
@@ -283,14 +282,3 @@ def test_it_learns_two_answers_where_a_product_of_marginals_fails():
     assert right > 0.95 and table.max() < 0.6
     assert product > 0.1  # what never happens, says the product
     assert float(table[0, 3, 1]) < 0.01
-
-
-def test_jittered_places_stay_in_the_plane_and_keep_their_spread():
-    places = torch.tensor([[0.5, 0.01]]).expand(20_000, 2)
-    generator = torch.Generator().manual_seed(0)
-    moved = jittered(places, 0.1, generator)
-    assert moved.min() >= 0 and moved.max() <= 1
-    assert moved[:, 0].mean() == pytest.approx(0.5, abs=0.005)
-    assert moved[:, 0].std() == pytest.approx(0.1, abs=0.005)
-    # at an edge what would fall out comes back in: nothing piles up there
-    assert 0.05 < (moved[:, 1] < 0.01).float().mean() < 0.1

@@ -230,12 +230,7 @@ def _unit(
         encoder=encoding.reference_encoder().fingerprint,
     )
     if row.model == "serendiff":
-        chosen = make_settings(row.name, profile, **row.options)
-        decisive = chosen.as_dict()
-        if chosen.aggregate == Settings.aggregate:
-            # it came later, and records from before are as valid
-            decisive.pop("aggregate")
-        parts["settings"] = content_hash(decisive)[:16]
+        parts["settings"] = _settings_hash(row, profile)
     return Unit(
         table=table.id,
         data=data_id(data),
@@ -249,6 +244,17 @@ def _unit(
         settings=settings,
         parts=parts,
     )
+
+
+def _settings_hash(row: Row, profile: Profile) -> str:
+    """What decides a SerenDiff row; records from before are as valid."""
+    chosen = make_settings(row.name, profile, **row.options)
+    decisive = chosen.as_dict()
+    if chosen.aggregate == Settings.aggregate:
+        decisive.pop("aggregate")  # it came later
+    if row.name != "tokens":
+        decisive["popularity_bins"] = 0  # only tokens had any; it is gone
+    return content_hash(decisive)[:16]
 
 
 def data_id(data: Interactions) -> str:

@@ -24,6 +24,7 @@ from serendifflib.experiments import (
 )
 from serendifflib.experiments import tables as experiments
 from serendifflib.experiments.prepared import open_bench
+from serendifflib.experiments.records import recorded
 from serendifflib.experiments.rows import CONTROL_ROWS, Row
 from serendifflib.io import cache_dir
 from serendifflib.model import settings
@@ -589,3 +590,18 @@ def test_files_of_one_name_do_not_share_records(tiny_data, name, start):
     for each in ids:
         assert re.fullmatch(re.escape(start) + "[0-9a-f]{8}", each)
     assert experiments.data_id(tiny_data) == tiny_data.name
+
+
+def test_recorded_runs_were_made_with_settings_of_today():
+    """Else hours of records would be computed again, for nothing."""
+    profile = PROFILES["smoke"]
+    found = {
+        run.row: run.parts["settings"]
+        for run in recorded().runs("controls", "synthetic", "smoke")
+        if "settings" in run.parts and run.seed == run.fold == 0
+    }
+    table = experiments.find_table("controls")
+    rows = {row.id: row for row in table.rows(profile)}
+    assert {"paper", "tuned", "points"} <= set(found)
+    for name, made in found.items():
+        assert experiments._settings_hash(rows[name], profile) == made

@@ -70,9 +70,9 @@ def compiled(network: nn.Module, calls: int) -> nn.Module:
     if first is None or not first.is_cuda:
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore
-    for_c = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    at_hand = for_c and importlib.util.find_spec("triton") is not None
-    if calls < WORTH_COMPILING or not at_hand:
+    if calls < WORTH_COMPILING or not importlib.util.find_spec("triton"):
+        return network
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         return network
     return torch.compile(network, dynamic=False)  # type: ignore
 

@@ -140,7 +140,9 @@ class GridConv2d(nn.Conv2d):
 
     A convolution multiplies every patch of the grid with the same weights.
     Write the patches one below the other, and it is one product of two
-    matrices, which a processor does best on grids as small as 10 x 10.
+    matrices, which a processor does best on grids as small as 10 x 10. Where
+    many channels become few, the nine weights of each cell are multiplied
+    first and their products put in place, for the patches would be large.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,17 +150,27 @@ class GridConv2d(nn.Conv2d):
         height, width = x.shape[2:]
         if x.is_cuda or height * width > PRODUCTS_UP_TO**2:
             return super().forward(x)
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        patches = torch.cat(
-            [
-                x[:, i : i + height, j : j + width]
-                for i in range(3)
-                for j in range(3)
-            ],
-            dim=-1,
-        )  # [B, L, L, 9 C]
-        weights = self.weight.permute(0, 2, 3, 1).flatten(1)  # [C', 9 C]
-        return F.linear(patches, weights, self.bias).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1)
+        shifts = [
+            (slice(i, i + height), slice(j, j + width))
+            for i in range(3)
+            for j in range(3)
+        ]
+        if self.in_channels > 2 * self.out_channels:
+            weights = self.weight.flip(2, 3).permute(1, 2, 3, 0).flatten(1)
+            products = (x @ weights).unflatten(-1, (9, -1)).unbind(-2)
+            out = x.new_zeros(len(x), height + 2, width + 2, self.out_channels)
+            for (rows, columns), product in zip(shifts, products, strict=True):
+                out[:, rows, columns] += product
+            out = out[:, 1:-1, 1:-1] + self.bias
+        else:
+            x = F.pad(x, (0, 0, 1, 1, 1, 1))
+            patches = torch.cat(
+                [x[:, rows, cols] for rows, cols in shifts], -1
+            )
+            weights = self.weight.permute(0, 2, 3, 1).flatten(1)  # [C', 9 C]
+            out = F.linear(patches, weights, self.bias)
+        return out.permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-TINY = 1e-30  # what a sum of float32 may vanish to
 Order = tuple[int, ...]
 Parts = dict[tuple[int, ...], Tensor]  # visible tokens, then the asked
 Answer = Callable[[Tensor], list[Tensor]]
@@ -40,40 +39,31 @@ class Memory:
     """What a network keeps of users while it fills in their tokens.
 
     Attributes:
-        keys: what the items of the history are asked by, [B, n, w].
+        keys: the items of the history at their cells, [B, n, w].
         padding: where there is no item, bool [B, n].
         summary: of the whole history, [B, w].
-        proposals: what each item proposes for token r, at least 0 and at most
-            1, one [B, n, V_r] for each token.
     """
 
     keys: Tensor
     padding: Tensor
     summary: Tensor
-    proposals: tuple[Tensor, ...]
 
 
 class TokenNetwork(nn.Module):
     """Probabilities of every token, given those that are not masked.
 
-    A user has several tastes, and a surprise follows one of them. So every
-    item of the portrait proposes values of the token, and the visible tokens
-    decide by attention whose proposal counts:
-
-        p(x_r = v | visible, user) = sum over items h of
-            a_h(visible) softmax_v(state_r(visible) + item_r(h))
-
-    A mixture of softmaxes (Yang et al. 2018) keeps proposals apart that an
-    attention over hidden vectors would average. A linear view of the
-    history's mean is added, so that few labels suffice for what a linear map
-    can say.
+    The visible tokens ask, the occupied cells of the portrait answer
+    (cross-attention), and residual layers turn the answer into logits. A
+    linear view of the history's mean is added, so that few labels suffice
+    for what a linear map can say.
 
     Args:
         sizes: V_r of every token; the value V_r itself is the mask.
         channels: D.
         side: L.
         width: w.
-        layers: residual layers through which the visible tokens go.
+        heads: of the attention; a divisor of w.
+        layers: residual layers after the attention.
         dropout: of the layers and of what is seen of the user.
         thinning: share of the history that training hides at random; a
             portrait with fewer items is another portrait of the same user.
@@ -86,12 +76,14 @@ class TokenNetwork(nn.Module):
         side: int,
         *,
         width: int = 128,
+        heads: int = 4,
         layers: int = 2,
         dropout: float = 0.2,
         thinning: float = 0.0,
     ):
         super().__init__()
         self.sizes = tuple(sizes)
+        self.side = side
         self.thinning = thinning
         self.tokens = nn.ModuleList(
             nn.Embedding(size + 1, width) for size in self.sizes
@@ -100,21 +92,27 @@ class TokenNetwork(nn.Module):
         self.row = nn.Embedding(side, width)
         self.column = nn.Embedding(side, width)
         self.mean = nn.Linear(channels, width)
-        self.item = _residual_layer(width, dropout)
-        self.key = nn.Linear(width, width)
-        self.query = nn.Linear(width, width)
-        self.layers = nn.ModuleList(
-            _residual_layer(width, dropout) for _ in range(layers)
+        self.ask = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(
+            width, heads, dropout=dropout, batch_first=True
         )
-        self.states, self.items = (
-            nn.ModuleList(nn.Linear(width, size) for size in self.sizes)
-            for _ in range(2)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(2 * width, width),
+            )
+            for _ in range(layers)
+        )
+        self.heads = nn.ModuleList(
+            nn.Linear(width, size) for size in self.sizes
         )
         self.drop = nn.Dropout(dropout)
         for table in (*self.tokens, self.row, self.column):
             nn.init.normal_(table.weight, std=0.1)
-        for head in (*self.states, *self.items):
-            # at first every value is equally likely
+        for head in self.heads:  # at first every value is equally likely
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
@@ -128,18 +126,11 @@ class TokenNetwork(nn.Module):
         """
         if self.training and self.thinning:
             real = thin(real, self.thinning)
+        keys = self.content(self.drop(points))
+        keys = keys + self.row(cells[..., 0]) + self.column(cells[..., 1])
         weights = real.to(points.dtype)[..., None]
         mean = (points * weights).sum(1) / weights.sum(1).clamp(min=1.0)
-        summary = self.mean(self.drop(mean))
-        items = self.content(self.drop(points)) + summary[:, None]
-        items = items + self.row(cells[..., 0]) + self.column(cells[..., 1])
-        items = items + self.item(items)
-        return Memory(
-            self.key(items),
-            ~real,
-            summary,
-            tuple(_relative(head(items)) for head in self.items),
-        )
+        return Memory(keys, ~real, self.mean(self.drop(mean)))
 
     def forward(
         self, states: Tensor, points: Tensor, cells: Tensor, real: Tensor
@@ -163,38 +154,18 @@ class TokenNetwork(nn.Module):
         hidden = memory.summary[:, None] + sum(
             table(states[..., r]) for r, table in enumerate(self.tokens)
         )
+        answer, _ = self.attention(
+            self.ask(hidden),
+            memory.keys,
+            memory.keys,
+            key_padding_mask=memory.padding,
+            need_weights=False,
+        )
+        hidden = hidden + answer
         for layer in self.layers:
             hidden = hidden + layer(hidden)
-        # whose proposal counts: attention over the items, [B, S, n]
-        match = self.query(hidden) @ memory.keys.transpose(1, 2)
-        match = match / hidden.shape[-1] ** 0.5
-        match = match.masked_fill(memory.padding[:, None], -torch.inf)
-        counts = match.softmax(dim=-1)
-        answers = []
-        for r in range(len(self.sizes)) if which is None else (which,):
-            proposals = memory.proposals[r]
-            state = _relative(self.states[r](hidden))
-            # the softmax of each item is state * proposal / total; weighed
-            # and summed it is two matrix products
-            total = (state @ proposals.transpose(1, 2)).clamp(min=TINY)
-            mixed = state * ((counts / total) @ proposals)
-            answers.append(mixed.clamp(min=TINY).log())
-        return answers
-
-
-def _residual_layer(width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Linear(width, 2 * width),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(2 * width, width),
-    )
-
-
-def _relative(logits: Tensor) -> Tensor:
-    """Exponentials, relative to the largest of the last axis."""
-    return (logits - logits.amax(dim=-1, keepdim=True)).exp()
+        asked = range(len(self.sizes)) if which is None else (which,)
+        return [self.heads[r](hidden).log_softmax(dim=-1) for r in asked]
 
 
 def thin(real: Tensor, share: float) -> Tensor:

@@ -43,7 +43,7 @@ MODELS = {
 ROWS = {
     "linear-map": 2,  # 2: the common validation
     "linear-radius": 2,
-    "tokens": 3,  # 3: a mixture of what the items propose
+    "tokens": 2,  # 2: no token of popularity, more dropout
 }
 """Presets, controls and rivals by name, where they are above 1."""
 

@@ -3,7 +3,7 @@
 // the name that it has in the Python library and in the book. Items are
 // numbered from 0 here, cells are [expectedness, relevance] from 0 to L - 1.
 window.serenDiff = (asset) => {
-  const { side, mu } = asset;
+  const { side, heads, mu } = asset;
   const SAME = 0.05; // a difference of positions below this is called "as"
 
   // ------------------------------------------------ numbers out of the page
@@ -85,8 +85,16 @@ window.serenDiff = (asset) => {
     for (let c = 0; c < a.length; c += 1) sum += a[c] * b[c];
     return sum;
   };
+  // rows `from` to `to` of a linear layer
+  const linear = (x, matrix, bias, from = 0, to = matrix.length) => {
+    const y = new Float64Array(to - from);
+    for (let n = from; n < to; n += 1) {
+      y[n - from] = dot(matrix[n], x) + bias[n];
+    }
+    return y;
+  };
   const layer = (name, x) =>
-    weights[`${name}.bias`].map((b, n) => dot(weights[`${name}.weight`][n], x) + b);
+    linear(x, weights[`${name}.weight`], weights[`${name}.bias`]);
   const normalise = (name, x) => {
     const mean = x.reduce((a, b) => a + b, 0) / x.length;
     const square = x.reduce((a, b) => a + (b - mean) ** 2, 0) / x.length;
@@ -113,44 +121,33 @@ window.serenDiff = (asset) => {
     return 0.5 * x * (1 + Math.sign(x) * erf);
   };
 
-  const residual = (name, x) => {
-    const wide = layer(`${name}.1`, normalise(`${name}.0`, x));
-    return add(x, layer(`${name}.4`, wide.map(gelu)));
+  // What the network keeps of a reader: each item at its cell, and the mean.
+  const attention = {
+    matrix: weights["attention.in_proj_weight"],
+    bias: weights["attention.in_proj_bias"],
   };
-
-  // What the network keeps of a reader: the mean, and of each item at its
-  // cell what it is asked by and what it proposes for each token.
-  const tables = [0, 1, 2].map((r) => weights[`tokens.${r}.weight`]);
-  const relative = (logits) => {
-    const top = Math.max(...logits);
-    return logits.map((v) => Math.exp(v - top));
-  };
+  const width = attention.bias.length / 3;
+  const project = (x, part) =>
+    linear(x, attention.matrix, attention.bias, part * width, (part + 1) * width);
   const remember = (history, cells) => {
-    const total = add(...history.map((item) => items.mean[item]));
-    const summary = total.map((v) => v / history.length);
     const seen = history.map((item, n) =>
-      residual(
-        "item",
-        add(
-          items.content[item],
-          summary,
-          weights["row.weight"][cells[n][0]],
-          weights["column.weight"][cells[n][1]],
-        ),
+      add(
+        items.content[item],
+        weights["row.weight"][cells[n][0]],
+        weights["column.weight"][cells[n][1]],
       ),
     );
+    const total = add(...history.map((item) => items.mean[item]));
     return {
-      summary,
-      keys: seen.map((x) => layer("key", x)),
-      proposals: tables.map((_, r) =>
-        seen.map((x) => relative(layer(`items.${r}`, x))),
-      ),
+      keys: seen.map((x) => project(x, 1)),
+      values: seen.map((x) => project(x, 2)),
+      summary: total.map((v) => v / history.length),
     };
   };
 
   // p(token r | the tokens that are not masked, the reader). A string has
   // three tokens: expectedness, relevance, kind of item; null is the mask.
-  // Every item proposes; the visible tokens say whose proposal counts.
+  const tables = [0, 1, 2].map((r) => weights[`tokens.${r}.weight`]);
   const layers = [];
   while (weights[`layers.${layers.length}.1.weight`]) {
     layers.push(`layers.${layers.length}`);
@@ -158,20 +155,24 @@ window.serenDiff = (asset) => {
   const answer = (tokens, r, memory) => {
     const rows = tables.map((t, n) => t[tokens[n] ?? t.length - 1]);
     let hidden = add(memory.summary, ...rows);
-    for (const name of layers) hidden = residual(name, hidden);
-    const query = layer("query", hidden);
-    const counts = softmax(
-      memory.keys.map((k) => dot(query, k) / Math.sqrt(query.length)),
-    );
-    const state = relative(layer(`states.${r}`, hidden));
-    const mixed = new Float64Array(state.length);
-    memory.proposals[r].forEach((proposal, n) => {
-      const share = counts[n] / dot(state, proposal);
-      for (let v = 0; v < mixed.length; v += 1) {
-        mixed[v] += share * state[v] * proposal[v];
+    const query = project(normalise("ask", hidden), 0);
+    const answers = new Float64Array(width);
+    const size = width / heads;
+    for (let from = 0; from < width; from += size) {
+      const part = (x) => x.subarray(from, from + size);
+      const share = softmax(
+        memory.keys.map((k) => dot(part(query), part(k)) / Math.sqrt(size)),
+      );
+      for (let c = from; c < from + size; c += 1) {
+        answers[c] = dot(share, memory.values.map((v) => v[c]));
       }
-    });
-    return mixed;
+    }
+    hidden = add(hidden, layer("attention.out_proj", answers));
+    for (const name of layers) {
+      const wide = layer(`${name}.1`, normalise(`${name}.0`, hidden));
+      hidden = add(hidden, layer(`${name}.4`, wide.map(gelu)));
+    }
+    return softmax(layer(`heads.${r}`, hidden));
   };
 
   // -------------------------------------------------- the table, exactly

@@ -185,6 +185,7 @@ class Playground:
 
         return {
             "side": model.settings.side,
+            "heads": network.attention.num_heads,
             "mu": counts.mu,
             "weights": {name: pack(weights[name]) for name in kept},
             "items": {name: pack(values) for name, values in items.items()},

@@ -36,9 +36,8 @@ def seeded(seed=0):
 def network_of(sizes=SIZES, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = TokenNetwork(sizes, 5, 4, width=16, **options)
-        # not the uniform one that it starts as
-        for head in (*network.states, *network.items):
+        network = TokenNetwork(sizes, 5, 4, width=16, heads=2, **options)
+        for head in network.heads:  # not the uniform one that it starts as
             torch.nn.init.normal_(head.weight)
             torch.nn.init.normal_(head.bias)
     return network.eval()
@@ -83,7 +82,7 @@ class Known:
 
 def nobody(users=1):
     empty = torch.zeros(users, 1, 1)
-    return Memory(empty, empty[..., 0].bool(), empty[:, 0], ())
+    return Memory(empty, empty[..., 0].bool(), empty[:, 0])
 
 
 # ------------------------------------------------------------------- masks
@@ -119,7 +118,6 @@ def test_the_loss_is_the_continuous_time_bound():
         memory.keys.expand(20_000, -1, -1),
         memory.padding.expand(20_000, -1),
         memory.summary.expand(20_000, -1),
-        tuple(p.expand(20_000, -1, -1) for p in memory.proposals),
     )
     with torch.no_grad():
         found = masked_loss(
@@ -219,31 +217,6 @@ def test_draws_of_the_network_agree_with_its_table():
 
 
 # ----------------------------------------------------------------- portrait
-
-
-def test_an_answer_is_the_mixture_of_what_the_items_propose():
-    """The softmaxes one by one, as the formula has them."""
-    network = network_of()
-    points, cells, real = portraits()
-    memory = network.remember(points, cells, real)
-    states = torch.tensor([[1, 4, 0], [4, 4, 3]]).expand(3, -1, -1)
-    hidden = memory.summary[:, None] + sum(
-        table(states[..., r]) for r, table in enumerate(network.tokens)
-    )
-    for layer in network.layers:
-        hidden = hidden + layer(hidden)
-    for r, found in enumerate(network.answer(states, memory)):
-        for user, at in itertools.product(range(3), range(2)):
-            query = network.query(hidden[user, at])
-            kept = [n for n in range(6) if real[user, n]]
-            match = [float(query @ memory.keys[user, n]) / 4 for n in kept]
-            shares = torch.tensor(match).softmax(0)
-            state = network.states[r](hidden[user, at])
-            mixture = sum(
-                share * (state + memory.proposals[r][user, n].log()).softmax(0)
-                for share, n in zip(shares, kept, strict=True)
-            )
-            assert torch.allclose(found[user, at].exp(), mixture, atol=1e-5)
 
 
 def test_padding_and_the_order_of_the_history_change_nothing():
